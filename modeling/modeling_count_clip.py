@@ -1,0 +1,371 @@
+"""CLIP with a counting loss, after "Teaching CLIP to Count to Ten" (https://huggingface.co/papers/2302.12066)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from transformers import CLIPModel
+from transformers.models.clip.modeling_clip import CLIPOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_count_clip import CountCLIPConfig
+
+
+@dataclass
+class CLIPForCountingOutput(CLIPOutput):
+    """
+    What a [`CLIPForCounting`] answers: a CLIP's output and the parts of the loss.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*, returned with `return_loss=True`):
+            `contrastive_loss + counting_loss_weight * counting_loss`, in nats.
+        contrastive_loss (`torch.Tensor` of shape `()`, *optional*, returned with `return_loss=True`):
+            CLIP's symmetric cross-entropy over the batch.
+        counting_loss (`torch.Tensor` of shape `()`, *optional*, returned with `return_loss=True`):
+            Mean over the counting rows; 0 where the batch has none.
+        counterfactual_embeds (`torch.Tensor` of shape `(num_counting, num_counterfactuals, projection_dim)`,
+            *optional*): Unit-norm embeddings of the wrong captions.
+    """
+
+    contrastive_loss: torch.Tensor | None = None
+    counting_loss: torch.Tensor | None = None
+    counterfactual_embeds: torch.Tensor | None = None
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    """Concatenate the tensors of all processes, in rank order; each gets back the gradient of its own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        gathered = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, tensor.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous()
+        # Every process computed the whole loss, so the sum over processes is world_size times the true gradient, and
+        # the average that data parallelism takes over processes afterwards divides by world_size again.
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def image_text_contrastive_loss(
+    image_embeds: torch.Tensor, text_embeds: torch.Tensor, logit_scale: torch.Tensor, gather_embeds: bool = False
+) -> torch.Tensor:
+    """
+    CLIP's symmetric loss: each picture should find its caption among the batch's, and each caption its picture.
+
+    Args:
+        image_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`):
+            Unit-norm image embeddings.
+        text_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`):
+            Unit-norm caption embeddings; row `i` belongs to image `i`.
+        logit_scale (`torch.Tensor` of shape `()`):
+            What the cosine similarities are multiplied with.
+        gather_embeds (`bool`, *optional*, defaults to `False`):
+            Whether the batch is that of all processes together. Every process must bring as many rows.
+
+    Returns:
+        `torch.Tensor` of shape `()`: Mean loss in nats; `log(batch_size)` is chance.
+
+    Source:
+        Radford et al., 2021, Fig. 3 (https://huggingface.co/papers/2103.00020).
+    """
+    if gather_embeds and _is_distributed():
+        image_embeds, text_embeds = _GatherWithGradient.apply(torch.stack([image_embeds, text_embeds], dim=1)).unbind(
+            1
+        )
+    # In float32: with half-precision logits a large batch's probabilities round to zero.
+    logits = (text_embeds @ image_embeds.t()).float() * logit_scale.float()  # (T, B)
+    targets = torch.arange(len(logits), device=logits.device)
+    return (nn.functional.cross_entropy(logits, targets) + nn.functional.cross_entropy(logits.t(), targets)) / 2
+
+
+def counting_loss(
+    image_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    counterfactual_embeds: torch.Tensor,
+    logit_scale: torch.Tensor | float = 1.0,
+    gather_embeds: bool = False,
+) -> torch.Tensor:
+    """
+    Price an image's preference for captions that state a wrong number.
+
+    Args:
+        image_embeds (`torch.Tensor` of shape `(num_counting, projection_dim)`):
+            Unit-norm embeddings of the images whose captions count; there may be none.
+        text_embeds (`torch.Tensor` of shape `(num_counting, projection_dim)`):
+            Unit-norm embeddings of the true captions; row `i` belongs to image `i`.
+        counterfactual_embeds (`torch.Tensor` of shape `(num_counting, num_counterfactuals, projection_dim)`):
+            Unit-norm embeddings of the same captions with other numbers.
+        logit_scale (`torch.Tensor` of shape `()` or `float`, *optional*, defaults to 1.0):
+            What the cosine similarities are multiplied with.
+        gather_embeds (`bool`, *optional*, defaults to `False`):
+            Whether the mean is over the counting rows of all processes, which may have different numbers of them.
+
+    Returns:
+        `torch.Tensor` of shape `()`: Mean loss in nats, 0 without counting rows; `log(1 + num_counterfactuals)` means
+        that the images cannot tell the captions apart.
+
+    Raises:
+        ValueError: If the three tensors do not belong together.
+
+    Source:
+        Paiss et al., 2023, Sec. 3.2, eq. 1 (https://huggingface.co/papers/2302.12066), with one counterfactual;
+        several share the denominator here.
+    """
+    num_counting = len(image_embeds)
+    if image_embeds.shape != text_embeds.shape or len(counterfactual_embeds) != num_counting:
+        raise ValueError(
+            "Expected one true caption and one list of wrong captions for each counting image, but got shapes "
+            f"{tuple(image_embeds.shape)} (images), {tuple(text_embeds.shape)} (true captions) and "
+            f"{tuple(counterfactual_embeds.shape)} (wrong captions). `counting_mask` must be true for exactly the "
+            "rows that `counterfactual_input_ids` holds."
+        )
+    captions = torch.cat([text_embeds[:, None], counterfactual_embeds], dim=1)  # (B, 1 + C, P)
+    logits = torch.einsum("bp,bcp->bc", image_embeds, captions).float() * logit_scale
+    # Summed, not averaged: the mean of nothing would be NaN, the sum of nothing is a zero that has a gradient.
+    total = -logits.log_softmax(dim=-1)[:, 0].sum()
+    if gather_embeds and _is_distributed():
+        # Data parallelism averages over processes; this makes that average the mean over all counting rows.
+        count = torch.tensor(num_counting, dtype=torch.float32, device=logits.device)
+        dist.all_reduce(count)
+        return total * dist.get_world_size() / count.clamp(min=1)
+    return total / max(num_counting, 1)
+
+
+class CLIPForCounting(CLIPModel):
+    """
+    A CLIP that is trained to prefer the caption with the right number of objects.
+
+    It is a [`CLIPModel`] with the same parameters under the same names: a CLIP checkpoint loads into it, and its
+    checkpoints load into a [`CLIPModel`].
+
+    Args:
+        config ([`CountCLIPConfig`]): Sizes of the towers and the weight of the counting loss.
+
+    Example:
+
+    ```python
+    >>> import count_clip
+    >>> from transformers import AutoModel, AutoProcessor
+
+    >>> model = AutoModel.from_pretrained("org/count-clip")
+    >>> processor = AutoProcessor.from_pretrained("org/count-clip")
+    >>> captions = ["a photo of three dogs", "a photo of four dogs"]
+    >>> outputs = model(**processor(images=image, text=captions))
+    >>> probs = outputs.logits_per_image.softmax(dim=-1)
+    ```
+
+    Source:
+        Paiss et al., 2023 (https://huggingface.co/papers/2302.12066).
+    """
+
+    config: CountCLIPConfig
+    config_class = CountCLIPConfig
+    # The batch is the unit of a contrastive loss: it must not be divided by a number of items.
+    accepts_loss_kwargs = False
+
+    def encode_image(self, pixel_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """
+        Unit-norm image embeddings.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+                Pictures as the processor prepares them.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, projection_dim)`.
+        """
+        return _normalise(self.get_image_features(pixel_values, **kwargs).pooler_output)
+
+    def encode_text(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """
+        Unit-norm text embeddings.
+
+        Args:
+            input_ids (`torch.Tensor` of shape `(batch_size, sequence_length)`):
+                Token ids.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                1 for tokens, 0 for padding.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, projection_dim)`.
+        """
+        return _normalise(self.get_text_features(input_ids, attention_mask=attention_mask, **kwargs).pooler_output)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        counterfactual_input_ids: torch.Tensor | None = None,
+        counterfactual_attention_mask: torch.Tensor | None = None,
+        counting_mask: torch.Tensor | None = None,
+        return_loss: bool | None = None,
+        gather_embeds: bool = False,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Any,
+    ) -> CLIPForCountingOutput:
+        """
+        Score captions against pictures, and price the scores.
+
+        The true captions and the counterfactual ones go through the text encoder together, in one pass.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(text_batch_size, sequence_length)`):
+                Tokens of the captions.
+            pixel_values (`torch.Tensor` of shape `(image_batch_size, num_channels, height, width)`):
+                Pictures as the processor prepares them.
+            attention_mask (`torch.Tensor` of shape `(text_batch_size, sequence_length)`, *optional*):
+                1 for tokens, 0 for padding.
+            position_ids (`torch.LongTensor` of shape `(text_batch_size, sequence_length)`, *optional*):
+                Positions of the captions' tokens; not together with counterfactuals.
+            counterfactual_input_ids (`torch.LongTensor` of shape `(num_counting, num_counterfactuals, length)`,
+                *optional*): Tokens of the captions with wrong numbers, for the rows that count and in their order.
+                `num_counting` may be 0.
+            counterfactual_attention_mask (`torch.Tensor` of the same shape, *optional*):
+                1 for tokens, 0 for padding.
+            counting_mask (`torch.BoolTensor` of shape `(batch_size,)`, *optional*):
+                Which rows count. Without it, all rows do if there are counterfactuals.
+            return_loss (`bool`, *optional*):
+                Whether to compute the losses; row `i` of the captions must then belong to picture `i`.
+            gather_embeds (`bool`, *optional*, defaults to `False`):
+                Whether the losses are those of the batch of all processes together.
+            interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
+                Whether to accept pictures of another size than the vision tower was built for.
+
+        Returns:
+            [`CLIPForCountingOutput`].
+
+        Raises:
+            ValueError: If pictures or captions are missing, or if the counting rows and the counterfactuals do not
+                belong together.
+        """
+        if input_ids is None or pixel_values is None:
+            missing = " and ".join(
+                name for name, value in (("input_ids", input_ids), ("pixel_values", pixel_values)) if value is None
+            )
+            raise ValueError(
+                f"Expected pictures and captions, but {missing} is missing. Use `get_image_features` or "
+                "`get_text_features` for one of them alone."
+            )
+        if counterfactual_input_ids is not None and len(counterfactual_input_ids) == 0:
+            counterfactual_input_ids = None
+        if counterfactual_input_ids is not None and position_ids is not None:
+            raise ValueError(
+                "`position_ids` cannot be given together with `counterfactual_input_ids`: the captions are encoded "
+                "together and share the default positions. Leave `position_ids` out."
+            )
+        vision_outputs = self.get_image_features(
+            pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
+        )
+        image_embeds = _normalise(vision_outputs.pooler_output)
+
+        num_texts = len(input_ids)
+        if counterfactual_input_ids is not None:
+            input_ids, attention_mask = self._append_counterfactuals(
+                input_ids, attention_mask, counterfactual_input_ids, counterfactual_attention_mask
+            )
+        text_outputs = self.get_text_features(
+            input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
+        )
+        text_embeds = _normalise(text_outputs.pooler_output)  # (T + K * C, P)
+        counterfactual_embeds = None
+        if counterfactual_input_ids is not None:
+            counterfactual_embeds = text_embeds[num_texts:].unflatten(0, counterfactual_input_ids.shape[:2])
+            text_embeds = text_embeds[:num_texts]
+
+        logit_scale = self.logit_scale.exp()
+        logits_per_text = text_embeds @ image_embeds.t() * logit_scale
+        outputs = CLIPForCountingOutput(
+            logits_per_image=logits_per_text.t(),
+            logits_per_text=logits_per_text,
+            text_embeds=text_embeds,
+            image_embeds=image_embeds,
+            counterfactual_embeds=counterfactual_embeds,
+            text_model_output=text_outputs,
+            vision_model_output=vision_outputs,
+        )
+        if return_loss:
+            self._add_losses(outputs, counting_mask, logit_scale, gather_embeds)
+        return outputs
+
+    def _append_counterfactuals(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        counterfactual_input_ids: torch.Tensor,
+        counterfactual_attention_mask: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put captions and counterfactuals under one another, padded to one length."""
+        if counterfactual_input_ids.dim() != 3:
+            raise ValueError(
+                "`counterfactual_input_ids` must have the shape (counting rows, wrong captions each, length), but got "
+                f"{tuple(counterfactual_input_ids.shape)}."
+            )
+        wrong_ids = counterfactual_input_ids.flatten(0, 1)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if counterfactual_attention_mask is None:
+            wrong_mask = torch.ones_like(wrong_ids)
+        else:
+            wrong_mask = counterfactual_attention_mask.flatten(0, 1)
+        length = max(input_ids.shape[1], wrong_ids.shape[1])
+        # The value under the mask is never attended to, and the text is read at the first end-of-text token.
+        pad_id = self.config.text_config.pad_token_id or 0
+        ids = [nn.functional.pad(x, (0, length - x.shape[1]), value=pad_id) for x in (input_ids, wrong_ids)]
+        masks = [nn.functional.pad(x, (0, length - x.shape[1]), value=0) for x in (attention_mask, wrong_mask)]
+        return torch.cat(ids), torch.cat(masks)
+
+    def _add_losses(
+        self,
+        outputs: CLIPForCountingOutput,
+        counting_mask: torch.Tensor | None,
+        logit_scale: torch.Tensor,
+        gather_embeds: bool,
+    ) -> None:
+        image_embeds, text_embeds = outputs.image_embeds, outputs.text_embeds
+        if len(image_embeds) != len(text_embeds):
+            raise ValueError(
+                f"The loss needs one caption for each picture, but got {len(image_embeds)} pictures and "
+                f"{len(text_embeds)} captions. Leave `return_loss` out to score many captions against a picture."
+            )
+        outputs.contrastive_loss = image_text_contrastive_loss(image_embeds, text_embeds, logit_scale, gather_embeds)
+
+        wrong_embeds = outputs.counterfactual_embeds
+        if wrong_embeds is None:
+            wrong_embeds = text_embeds.new_zeros((0, 1, text_embeds.shape[-1]))
+            if counting_mask is None:
+                counting_mask = torch.zeros(len(text_embeds), dtype=torch.bool, device=text_embeds.device)
+        if counting_mask is None:
+            counting_mask = torch.ones(len(text_embeds), dtype=torch.bool, device=text_embeds.device)
+        if counting_mask.shape != (len(text_embeds),):
+            raise ValueError(
+                f"`counting_mask` must have one entry for each of the {len(text_embeds)} rows, but has the shape "
+                f"{tuple(counting_mask.shape)}."
+            )
+        counting_mask = counting_mask.bool()
+        scale = logit_scale.float() if self.config.counting_logit_scale == "learned" else 1.0
+        outputs.counting_loss = counting_loss(
+            image_embeds[counting_mask], text_embeds[counting_mask], wrong_embeds, scale, gather_embeds
+        )
+        outputs.loss = outputs.contrastive_loss + self.config.counting_loss_weight * outputs.counting_loss
+
+
+def _normalise(embeds: torch.Tensor) -> torch.Tensor:
+    return embeds / embeds.norm(p=2, dim=-1, keepdim=True)
+
+
+__all__ = ["CLIPForCounting", "CLIPForCountingOutput", "counting_loss"]

@@ -1,0 +1,145 @@
+"""Tiny models, processors and pictures, built from configurations in which all sizes differ."""
+
+import os
+
+
+# Before anything of Hugging Face is imported: no test may reach for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPTokenizer
+from transformers.models.clip import CLIPImageProcessorPil
+
+from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
+from count_clip.modeling.configuration_count_clip import CountCLIPConfig
+from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
+from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
+from count_clip.modeling.modeling_count_clip import CLIPForCounting
+from count_clip.modeling.processing_clip_count_density import CLIPCountDensityProcessor
+from count_clip.modeling.processing_count_clip import CountCLIPProcessor
+
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MAX_LENGTH = 40
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data beside the checkout; tests that need it are skipped elsewhere."""
+    path = REPOSITORY.parent / "shared"
+    if not path.is_dir():
+        pytest.skip("no real data beside this checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> CLIPTokenizer:
+    """A byte-level CLIP tokenizer without merges: a token a character."""
+    alphabet = sorted(ByteLevel.alphabet())
+    tokens = alphabet + [letter + "</w>" for letter in alphabet] + ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=MAX_LENGTH)
+
+
+@pytest.fixture(scope="session")
+def tower_sizes(tokenizer: CLIPTokenizer) -> dict:
+    """The two towers and the projection of the tiny models."""
+    return {
+        "text_config": {
+            "hidden_size": 24,
+            "intermediate_size": 36,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": MAX_LENGTH,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        "vision_config": {
+            "hidden_size": 40,
+            "intermediate_size": 56,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        "projection_dim": 64,
+    }
+
+
+@pytest.fixture(scope="session")
+def _counting_model(tower_sizes: dict) -> CLIPForCounting:
+    torch.manual_seed(0)
+    return CLIPForCounting(CountCLIPConfig(**copy.deepcopy(tower_sizes))).eval()
+
+
+@pytest.fixture
+def counting_model(_counting_model: CLIPForCounting) -> CLIPForCounting:
+    """A tiny counting CLIP, a fresh copy for each test."""
+    return copy.deepcopy(_counting_model)
+
+
+@pytest.fixture(scope="session")
+def counting_processor(tokenizer: CLIPTokenizer) -> CountCLIPProcessor:
+    """The processor of the tiny counting CLIP."""
+    image_processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return CountCLIPProcessor(image_processor, tokenizer, max_text_length=MAX_LENGTH)
+
+
+@pytest.fixture(scope="session")
+def density_config(tower_sizes: dict) -> Callable[..., CLIPCountDensityConfig]:
+    """Configurations of tiny density models; keyword arguments replace fields."""
+
+    def build(**fields: object) -> CLIPCountDensityConfig:
+        defaults: dict = {
+            "window_size": 48,
+            "num_norm_groups": 2,
+            "num_interaction_heads": 8,
+            "num_interaction_layers": 2,
+            "num_visual_prompts": 5,
+            "visual_prompt_depth": 2,
+            "num_context_tokens": 2,
+        }
+        return CLIPCountDensityConfig(**copy.deepcopy(tower_sizes), **{**defaults, **fields})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def _density_model(density_config: Callable[..., CLIPCountDensityConfig]) -> CLIPCountDensityModel:
+    torch.manual_seed(0)
+    return CLIPCountDensityModel(density_config()).eval()
+
+
+@pytest.fixture
+def density_model(_density_model: CLIPCountDensityModel) -> CLIPCountDensityModel:
+    """A tiny density model, a fresh copy for each test."""
+    return copy.deepcopy(_density_model)
+
+
+@pytest.fixture(scope="session")
+def density_processor(tokenizer: CLIPTokenizer) -> CLIPCountDensityProcessor:
+    """The processor of the tiny density model."""
+    return CLIPCountDensityProcessor(
+        CLIPCountDensityImageProcessorPil(window_size=48), tokenizer, num_context_tokens=2, max_text_length=MAX_LENGTH
+    )
+
+
+@pytest.fixture
+def picture() -> Callable[..., Image.Image]:
+    """Pictures of random pixels, of any size."""
+
+    def draw(width: int, height: int, seed: int = 0) -> Image.Image:
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        return Image.fromarray(pixels)
+
+    return draw

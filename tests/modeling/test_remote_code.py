@@ -1,0 +1,153 @@
+"""Checkpoints work through the Auto classes here, and with `trust_remote_code` where this package is not installed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, AutoProcessor, CLIPModel, CLIPProcessor, pipeline
+
+import count_clip
+from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
+from count_clip.modeling.modeling_count_clip import CLIPForCounting
+
+
+REMOTE = """
+import importlib.util, json, sys
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+assert importlib.util.find_spec("count_clip") is None, "this process can import the package"
+folder = sys.argv[1]
+config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+inputs = processor([Image.new("RGB", (70, 50), (200, 30, 90))], ["two dogs"])
+with torch.no_grad():
+    outputs = model(**inputs)
+value = outputs.counts if "counts" in outputs else outputs.logits_per_image
+names = [type(part).__name__ for part in (config, model, processor)]
+print("RESULT", json.dumps([*names, value.flatten().tolist()]))
+"""
+
+
+@pytest.fixture
+def folders(counting_model, counting_processor, density_model, density_processor, tmp_path) -> dict[str, Path]:
+    """A saved checkpoint of each model, with its processor."""
+    saved = {}
+    for name, model, processor in (
+        ("counting", counting_model, counting_processor),
+        ("density", density_model, density_processor),
+    ):
+        saved[name] = tmp_path / name
+        model.save_pretrained(saved[name])
+        processor.save_pretrained(saved[name])
+    return saved
+
+
+@pytest.mark.parametrize(
+    ("name", "model_class", "processor_class"),
+    [
+        ("counting", "CLIPForCounting", "CountCLIPProcessor"),
+        ("density", "CLIPCountDensityModel", "CLIPCountDensityProcessor"),
+    ],
+)
+def test_auto_classes_find_ours(folders, picture, name, model_class, processor_class, counting_model, density_model):
+    folder = folders[name]
+    config = AutoConfig.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    assert type(config).__module__.startswith("count_clip.")
+    assert type(model) is getattr(count_clip, model_class)
+    assert type(processor) is getattr(count_clip, processor_class)
+    inputs = processor([picture(70, 50)], ["two dogs"])
+    original = counting_model if name == "counting" else density_model
+    key = "logits_per_image" if name == "counting" else "density_map"
+    torch.testing.assert_close(model(**inputs)[key], original(**inputs)[key])
+
+
+@pytest.mark.parametrize("name", ["counting", "density"])
+def test_remote_code_works_where_the_package_is_missing(folders, tmp_path, name, counting_model, density_model):
+    from PIL import Image
+
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONPATH", None)
+    # An editable install is found through a hook in site-packages: the child takes the packages without it.
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    script = f"import sys; sys.path.append({site!r})\n" + REMOTE
+    result = subprocess.run(
+        [sys.executable, "-S", "-c", script, str(folders[name])],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        timeout=55,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    line = next(line for line in result.stdout.splitlines() if line.startswith("RESULT "))
+    config_class, model_class, processor_class, values = json.loads(line.removeprefix("RESULT "))
+    model = counting_model if name == "counting" else density_model
+    assert config_class == type(model.config).__name__
+    assert model_class == type(model).__name__
+    processor = AutoProcessor.from_pretrained(folders[name])
+    assert processor_class == type(processor).__name__
+    inputs = processor([Image.new("RGB", (70, 50), (200, 30, 90))], ["two dogs"])
+    with torch.no_grad():
+        outputs = model(**inputs)
+    expected = outputs.counts if name == "density" else outputs.logits_per_image
+    torch.testing.assert_close(torch.tensor(values), expected.flatten())
+
+
+def test_plain_clip_classes_read_a_counting_checkpoint(folders, picture, counting_model):
+    model = CLIPModel.from_pretrained(folders["counting"]).eval()
+    processor = CLIPProcessor.from_pretrained(folders["counting"])
+    inputs = processor(images=[picture(70, 50)], text=["two dogs"], return_tensors="pt", padding=True)
+    torch.testing.assert_close(model(**inputs).logits_per_image, counting_model(**inputs).logits_per_image)
+
+
+def test_zero_shot_pipeline_takes_a_counting_checkpoint(folders, picture):
+    classify = pipeline("zero-shot-image-classification", model=str(folders["counting"]))
+    answers = classify(picture(70, 50), candidate_labels=["dogs", "cats"])
+    assert {answer["label"] for answer in answers} == {"dogs", "cats"}
+
+
+def test_object_counting_pipeline_counts_in_the_pictures_own_size(folders, picture):
+    counter = pipeline("object-counting", model=str(folders["density"]))
+    result = counter(picture(130, 70), text="red apples")
+    assert result["text"] == "red apples"
+    assert result["density_map"].shape == (70, 130)
+    assert result["density_map"].dtype == "float32"
+    assert float(result["density_map"].sum()) == pytest.approx(result["count"], rel=1e-4)
+    several = counter([picture(130, 70), picture(60, 60)], text=["red apples", "dogs"], window_batch_size=2)
+    assert [[entry["text"] for entry in entries] for entries in several] == [["red apples", "dogs"]] * 2
+    assert several[0][0]["count"] == pytest.approx(result["count"], rel=1e-4)
+    assert counter({"image": picture(130, 70), "text": "red apples"})["count"] == pytest.approx(result["count"])
+    with pytest.raises(ValueError, match="no prompt"):
+        counter(picture(60, 60))
+
+
+def test_caption_counting_pipeline_ranks_two_to_ten(folders, picture):
+    counter = pipeline("caption-counting", model=str(folders["counting"]))
+    ranked = counter(picture(70, 50), text="a photo of {} dogs")
+    assert sorted(entry["number"] for entry in ranked) == list(range(2, 11))
+    assert sum(entry["score"] for entry in ranked) == pytest.approx(1, abs=1e-5)
+    assert [entry["score"] for entry in ranked] == sorted((entry["score"] for entry in ranked), reverse=True)
+    assert counter(picture(70, 50), text="a photo of Five dogs")[0].keys() == {"number", "score"}
+    with pytest.raises(ValueError, match="number word"):
+        counter(picture(70, 50), text="a photo of someone")
+
+
+def test_saved_weights_are_safetensors(folders):
+    for folder in folders.values():
+        assert (folder / "model.safetensors").is_file()
+        assert not list(folder.glob("*.bin"))
+
+
+def test_classes_load_by_their_own_name(folders):
+    assert isinstance(CLIPForCounting.from_pretrained(folders["counting"]), CLIPForCounting)
+    assert isinstance(CLIPCountDensityModel.from_pretrained(folders["density"]), CLIPCountDensityModel)
