@@ -1,0 +1,162 @@
+"""Checks that readers of annotations share: every error names the file, the value, and what to do about it."""
+
+import json
+import math
+from pathlib import Path, PureWindowsPath
+from typing import Any
+from xml.etree import ElementTree
+
+from PIL import Image, UnidentifiedImageError
+
+
+_EXIF_ORIENTATION = 0x0112
+
+
+def existing_folder(path: str | Path) -> Path:
+    """Resolve a folder that has to be there."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        there = "it is a file" if folder.exists() else "there is none"
+        raise FileNotFoundError(f"Expected a folder at {folder}, but {there}. Check the path.")
+    return folder.resolve()
+
+
+def existing_file(path: Path, hint: str) -> Path:
+    """Pass a file on that has to be there; `hint` tells what is there instead."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a file at {path}, but there is none ({hint}). Check the path and the split."
+        )
+    return path
+
+
+def path_inside(folder: Path, name: str, what: str) -> Path:
+    """Join a name from outside to a folder, which it must not lead out of."""
+    windows = PureWindowsPath(name)
+    leads_out = not name or windows.anchor or "\\" in name or "\0" in name or ".." in windows.parts
+    if leads_out or not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"Expected {what} to name something inside {folder}, but got {name!r}, which leads out of it. "
+            "Use a name relative to that folder, with forward slashes."
+        )
+    return folder / name
+
+
+def those_there(folder: Path, pattern: str) -> str:
+    """Say which files of a pattern a folder has."""
+    there = ", ".join(sorted(file.name for file in folder.glob(pattern)))
+    return f"there are: {there}" if there else f"there is no {pattern} at all"
+
+
+def picture_file(folder: Path, name: str, where: str) -> Path:
+    """Find a picture of a folder by the name that an annotation gives it."""
+    path = path_inside(folder, name, f"the picture of {where}")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected the picture of {where} at {path}, but there is none. Put it there, or remove its annotation."
+        )
+    return path
+
+
+def checked_size(picture: Path, width: Any, height: Any, where: str) -> tuple[int, int]:
+    """Read a picture's size, as it is decoded, and compare it with the one in its annotation, if there is one."""
+    try:
+        with Image.open(picture) as opened:
+            size = opened.size
+            # Decoding turns the picture upright, and five to eight exchange its sides.
+            if opened.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
+                size = (size[1], size[0])
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(
+            f"Expected a picture at {picture} ({where}), but it cannot be read: {error}. Replace the file, or remove "
+            "its annotation."
+        ) from error
+    given = (width, height)
+    # Some tools write zeros where they did not look.
+    if given not in {(None, None), (0, 0)} and given != size:
+        raise ValueError(
+            f"Expected {picture} to be {width} x {height} pixels, as {where} says, but it is {size[0]} x {size[1]}. "
+            "The coordinates are for another size of the picture: get that one, or correct the annotation."
+        )
+    return size
+
+
+def read_text(file: Path) -> str:
+    """Read a text file in UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"Expected {file} to be text in UTF-8, but {error}. Check that it is the right file."
+        ) from error
+
+
+def numbers_of(value: Any, count: int, where: str) -> list[float]:
+    """Check a list of so many finite numbers."""
+    good = isinstance(value, list) and len(value) == count
+    if not good or not all(type(entry) in (int, float) and math.isfinite(entry) for entry in value):
+        raise ValueError(f"Expected {count} numbers for {where}, but got {value!r}. Correct the annotation.")
+    return [float(entry) for entry in value]
+
+
+def value_of(entry: Any, key: str, types: type | tuple[type, ...], where: str) -> Any:
+    """Take a value of some type out of a json object."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(value, types) or isinstance(value, bool):
+        kinds = " or ".join(kind.__name__ for kind in (types if isinstance(types, tuple) else (types,)))
+        raise ValueError(f"Expected {where} to have {key!r} ({kinds}), but got {entry!r}. Correct the annotation.")
+    return value
+
+
+def list_of(content: Any, key: str, where: "Path | str") -> list[Any]:
+    """Take a list out of a json object."""
+    value = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(value, list):
+        got = f"keys {sorted(content)}" if isinstance(content, dict) else type(content).__name__
+        raise ValueError(
+            f"Expected {where} to hold a list under {key!r}, but got {got}. Check that it is the right file."
+        )
+    return value
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """Parse json."""
+    try:
+        return json.loads(content)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"Expected {where} to be json, but it is not: {error}. It may be cut short: compare its size with the "
+            "original's and get it again."
+        ) from error
+
+
+def parse_xml(file: Path) -> ElementTree.Element:
+    """Parse an xml file."""
+    try:
+        return ElementTree.parse(file).getroot()
+    except ElementTree.ParseError as error:
+        raise ValueError(
+            f"Expected {file} to be xml, but it is not: {error}. It may be cut short: get it again."
+        ) from error
+
+
+def child_text(element: ElementTree.Element, path: str, file: Path) -> str:
+    """Take the text of an element's child, which must not be empty."""
+    text = (element.findtext(path) or "").strip()
+    if not text:
+        raise ValueError(
+            f"Expected <{path}> in <{element.tag}> of {file}, but it is missing or empty. Correct the file."
+        )
+    return text
+
+
+def child_number(element: ElementTree.Element, path: str, file: Path) -> float:
+    """Take the number in an element's child."""
+    text = child_text(element, path, file)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"Expected a number in <{path}> of {file}, but got {text!r}. Correct the file.")
+    return number

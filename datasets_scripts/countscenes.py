@@ -1,0 +1,383 @@
+"""
+`countscenes`: pictures of countable things, drawn instead of downloaded.
+
+Objects of a few hundred named kinds (see `scene_objects.py`) on varied backgrounds, with captions, counts, points and
+boxes. The splits share no kind of object. A scene depends on (split, seed, index) and its configuration and on nothing
+else: not on the scenes drawn before it, the process, or the machine.
+
+- `CountScenes` draws on demand and is what a training loop reads: `CountScenes("train", config="density")[7]`.
+- `CountScenesBuilder` is the same for `datasets`: `load_dataset("countscenes", "density")`.
+"""
+
+import io
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .scene_backgrounds import add_grain, draw_background
+from .scene_config import DEFAULT_NUM_SCENES, SCENE_CONFIGS, VERSION, SceneConfig, scene_config
+from .scene_layout import Layout, lay_out
+from .scene_objects import OBJECT_KINDS, SPLITS, ObjectKind, kinds_of_split
+from .scene_plan import ScenePlan, choose, plan_scene, scene_generator
+from .schema import caption_features, density_features
+
+
+__all__ = [
+    "OBJECT_KINDS",
+    "SCENE_CONFIGS",
+    "SPLITS",
+    "CountScenes",
+    "CountScenesBuilder",
+    "CountScenesConfig",
+    "ObjectKind",
+    "SceneConfig",
+    "contact_sheet",
+    "kinds_of_split",
+    "render_scene",
+    "scene_config",
+    "scene_features",
+]
+
+
+def scene_features(config: SceneConfig) -> datasets.Features:
+    """
+    Describe the rows of a configuration.
+
+    Args:
+        config (`SceneConfig`): The configuration.
+
+    Returns:
+        `datasets.Features`: Names and types of the columns.
+    """
+    if config.rows == "captions":
+        return caption_features()
+    features = density_features()
+    if config.rows == "mixed":
+        features["other_texts"] = datasets.List(datasets.Value("string"))
+        features["other_counts"] = datasets.List(datasets.Value("int32"))
+    return features
+
+
+_SHADOW_TABLE = [round(0.42 * value) for value in range(256)]
+
+
+def _paint(rng: np.random.RandomState, config: SceneConfig, plan: ScenePlan, layout: Layout) -> Image.Image:
+    picture = draw_background(rng, plan.background, choose(rng, config.background_styles), config.image_size)
+    shadow_x, shadow_y = rng.random_sample(2) * 2 - 1
+    has_shadows = rng.random_sample() < config.shadow_probability
+    for placement in layout.placements:
+        corner = (placement.left, placement.top)
+        if has_shadows:
+            reach = 0.09 * placement.patch.opacity.width
+            shifted = (placement.left + round(shadow_x * reach), placement.top + round(shadow_y * reach))
+            picture.paste((0, 0, 0), shifted, placement.patch.opacity.point(_SHADOW_TABLE))
+        picture.paste(placement.patch.pixels, corner, placement.patch.opacity)
+    if rng.random_sample() < config.grain_probability:
+        picture = add_grain(rng, picture, strength=int(rng.randint(2, 13)))
+    return picture
+
+
+def _check_address(split: str, seed: int, index: int) -> None:
+    kinds_of_split(split)
+    for name, value in (("seed", seed), ("index", index)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(
+                f"Expected {name} to be a whole number of 0 or more, but got {value!r}. Give one, or leave it out."
+            )
+
+
+def _image_id(config: SceneConfig, split: str, seed: int, index: int) -> str:
+    return f"{config.name}-{split}-{seed}-{index:06d}"
+
+
+def render_scene(config: "str | SceneConfig", split: str, seed: int, index: int) -> dict[str, Any]:
+    """
+    Draw one scene and say what is in it.
+
+    Args:
+        config (`str` or `SceneConfig`): A key of `SCENE_CONFIGS`, or a configuration.
+        split (`str`): `"train"`, `"validation"` or `"test"`; no kind of object is in two of them.
+        seed (`int`): Which of the endless sets of scenes.
+        index (`int`): Which scene of the set.
+
+    Returns:
+        `dict[str, Any]`: The row, as `SceneConfig.rows` says. `image` is an RGB `PIL.Image.Image`; `points` are
+        `[x, y]` and `boxes` `[x0, y0, x1, y1]` in the picture's pixels (the middle of the first pixel is 0.5). A box
+        is around the whole object, whether or not another hides a part.
+
+    Raises:
+        ValueError: If there is no such configuration or split, or `seed` or `index` is negative.
+    """
+    config = scene_config(config)
+    _check_address(split, seed, index)
+    plan = plan_scene(config, split, seed, index)
+    rng = scene_generator("picture", split, seed, index)
+    layout = lay_out(rng, config, plan)
+    picture = _paint(rng, config, plan, layout)
+    row = {"image": picture, "image_id": _image_id(config, split, seed, index), **plan.labels}
+    if config.rows != "captions":
+        asked = [placement for placement in layout.placements if placement.kind == plan.asked]
+        row["points"] = [[round(x, 2), round(y, 2)] for x, y in (placement.point for placement in asked)]
+        row["boxes"] = [list(placement.box) for placement in asked]
+    return row
+
+
+class CountScenes(Sequence[dict[str, Any]]):
+    """
+    Scenes that are drawn when they are asked for.
+
+    A map-style set for `torch.utils.data.DataLoader` and `transformers.Trainer`: nothing is kept, every worker and
+    every process draws the same scene for the same index. A long training can see new scenes at every step by making
+    `num_scenes` as large as it likes.
+
+    Args:
+        split (`str`):
+            `"train"`, `"validation"` or `"test"`; no kind of object is in two of them.
+        config (`str` or `SceneConfig`, *optional*, defaults to `"captions"`):
+            A key of `SCENE_CONFIGS`, or a configuration.
+        num_scenes (`int`, *optional*):
+            Length of the set; by default that of the builder's split.
+        image_size (`int`, *optional*):
+            Side of the pictures in pixels; by default the configuration's.
+        seed (`int`, *optional*, defaults to 0):
+            Which of the endless sets of scenes.
+        overrides (`Any`, *optional*):
+            Other fields of `SceneConfig` to change.
+
+    Raises:
+        TypeError: If there is no field of a given name.
+        ValueError: If there is no such split or configuration, or a value does not do.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        config: "str | SceneConfig" = "captions",
+        num_scenes: int | None = None,
+        image_size: int | None = None,
+        seed: int = 0,
+        **overrides: Any,
+    ) -> None:
+        if image_size is not None:
+            overrides["image_size"] = image_size
+        self.config = scene_config(config, **overrides)
+        if num_scenes is None:
+            num_scenes = DEFAULT_NUM_SCENES.get(self.config.name, DEFAULT_NUM_SCENES["density"]).get(split, 180)
+        _check_address(split, seed, 0)
+        if not isinstance(num_scenes, int) or isinstance(num_scenes, bool) or num_scenes < 0:
+            raise ValueError(f"Expected num_scenes to be 0 or more, but got {num_scenes!r}. Give a whole number.")
+        self.split = split
+        self.num_scenes = num_scenes
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.num_scenes
+
+    # A slice would draw every picture in it at once; `Sequence` types it, so the refusal is `operator.index`'s.
+    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
+        return render_scene(self.config, self.split, self.seed, self._position(index))
+
+    def __repr__(self) -> str:
+        return (
+            f"CountScenes(split={self.split!r}, config={self.config.name!r}, num_scenes={self.num_scenes}, "
+            f"image_size={self.config.image_size}, seed={self.seed})"
+        )
+
+    def _position(self, index: int) -> int:
+        position = operator.index(index)
+        if position < 0:
+            position += self.num_scenes
+        if not 0 <= position < self.num_scenes:
+            raise IndexError(f"Expected an index below {self.num_scenes}, the number of scenes, but got {index}.")
+        return position
+
+    @property
+    def features(self) -> datasets.Features:
+        """`datasets.Features`: Names and types of the columns."""
+        return scene_features(self.config)
+
+    @property
+    def column_names(self) -> list[str]:
+        """`list[str]`: Names of the columns."""
+        return list(self.features)
+
+    def column(self, name: str) -> list[Any]:
+        """
+        Give one label of all scenes without drawing them.
+
+        Args:
+            name (`str`): A column other than `image`, `points` and `boxes`, which only the drawing gives.
+
+        Returns:
+            `list[Any]`: One value a scene.
+
+        Raises:
+            KeyError: If there is no such column, or it has to be drawn.
+        """
+        drawn = {"image", "points", "boxes"}
+        if name not in self.column_names or name in drawn:
+            known = ", ".join(column for column in self.column_names if column not in drawn)
+            raise KeyError(f"Expected a column that is known without drawing ({known}), but got {name!r}. Name one.")
+        if name == "image_id":
+            return [_image_id(self.config, self.split, self.seed, index) for index in range(self.num_scenes)]
+        return [plan_scene(self.config, self.split, self.seed, index).labels[name] for index in range(self.num_scenes)]
+
+
+@dataclass
+class CountScenesConfig(datasets.BuilderConfig):
+    """
+    What to build: a named scene configuration, with changes, and how many scenes of each split.
+
+    Args:
+        scene (`str`, *optional*, defaults to `"density"`):
+            A key of `SCENE_CONFIGS`.
+        num_scenes (`dict[str, int]`, *optional*):
+            Number of scenes of each split; splits not named are left out. By default those of `DEFAULT_NUM_SCENES`.
+        image_size (`int`, *optional*):
+            Side of the pictures in pixels; by default the configuration's.
+        seed (`int`, *optional*, defaults to 0):
+            Which of the endless sets of scenes.
+        overrides (`dict[str, Any]`, *optional*):
+            Other fields of `SceneConfig` to change.
+    """
+
+    version: datasets.Version | str | None = VERSION
+    scene: str = "density"
+    num_scenes: dict[str, int] | None = None
+    image_size: int | None = None
+    seed: int = 0
+    overrides: dict[str, Any] | None = None
+
+    def scene_config(self) -> SceneConfig:
+        """
+        Look the scene configuration up and apply the changes.
+
+        Returns:
+            `SceneConfig`: The configuration.
+        """
+        overrides = dict(self.overrides or {})
+        if self.image_size is not None:
+            overrides["image_size"] = self.image_size
+        return scene_config(self.scene, **overrides)
+
+
+class CountScenesBuilder(datasets.GeneratorBasedBuilder):
+    """
+    `countscenes` for `datasets`: draws the scenes once and keeps them as Arrow files with PNG pictures.
+
+    After `register_datasets()`, `load_dataset("countscenes", "density")` finds it. The configurations are those of
+    `SCENE_CONFIGS`; the arguments those of `CountScenesConfig`.
+    """
+
+    BUILDER_CONFIG_CLASS = CountScenesConfig
+    BUILDER_CONFIGS = [
+        CountScenesConfig(name="captions", scene="captions", description="Two to ten objects; captions."),
+        CountScenesConfig(name="density", scene="density", description="One to sixty objects; points and boxes."),
+        CountScenesConfig(name="mixed", scene="mixed", description="Two or three kinds at once, or an absent one."),
+        CountScenesConfig(name="benchmark", scene="benchmark", description="CountBench's protocol."),
+    ]
+    DEFAULT_CONFIG_NAME = "density"
+    # Pictures are large rows: fewer of them in memory at once.
+    DEFAULT_WRITER_BATCH_SIZE = 200
+
+    # Scenes that one process draws before it takes the next piece, where there are several.
+    _SHARD_LENGTH = 500
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(
+            description="Countable things drawn on varied backgrounds, with captions, counts, points and boxes.",
+            features=scene_features(self.config.scene_config()),
+            license="apache-2.0",
+        )
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        num_scenes = self.config.num_scenes
+        if num_scenes is None:
+            num_scenes = DEFAULT_NUM_SCENES[self.config.scene]
+        if unknown := sorted(set(num_scenes) - set(SPLITS)):
+            raise ValueError(
+                f"Expected num_scenes to name splits ({', '.join(SPLITS)}), but got {', '.join(map(repr, unknown))}. "
+                "Name some of these."
+            )
+        # A list is what `datasets` divides among processes.
+        return [
+            datasets.SplitGenerator(
+                name=split,
+                gen_kwargs={
+                    "split": split,
+                    "shards": [
+                        (start, min(start + self._SHARD_LENGTH, num_scenes[split]))
+                        for start in range(0, num_scenes[split], self._SHARD_LENGTH)
+                    ],
+                },
+            )
+            for split in SPLITS
+            if num_scenes.get(split, 0) > 0
+        ]
+
+    def _generate_examples(
+        self, split: str, shards: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[datasets.builder.Key, dict[str, Any]]]:
+        config = self.config.scene_config()
+        for shard, (start, stop) in enumerate(shards):
+            for place, index in enumerate(range(start, stop)):
+                row = render_scene(config, split, self.config.seed, index)
+                # The fastest compression: the default one takes longer than the drawing.
+                png = io.BytesIO()
+                row["image"].save(png, format="PNG", compress_level=1)
+                row["image"] = {"bytes": png.getvalue(), "path": None}
+                yield datasets.builder.Key(shard, place), row
+
+
+def contact_sheet(rows: Sequence[dict[str, Any]], columns: int = 6, show_points: bool = False) -> Image.Image:
+    """
+    Lay pictures out beside each other, each with its text and count below it.
+
+    Args:
+        rows (`Sequence[dict[str, Any]]`):
+            Rows of any of the configurations; their pictures may differ in size.
+        columns (`int`, *optional*, defaults to 6):
+            How many pictures lie beside each other.
+        show_points (`bool`, *optional*, defaults to `False`):
+            Whether to draw the points and boxes of rows that have them.
+
+    Returns:
+        `PIL.Image.Image`: The sheet, RGB.
+
+    Raises:
+        ValueError: If there are no rows, or fewer columns than one.
+    """
+    if not rows or columns < 1:
+        raise ValueError(
+            f"Expected one row and one column or more, but got {len(rows)} rows and {columns} columns. "
+            "Give some pictures to lay out."
+        )
+    gap, line = 6, 12
+    width = max(row["image"].width for row in rows)
+    height = max(row["image"].height for row in rows)
+    characters = max(8, width // 6)
+    num_lines = 3
+    cell_width, cell_height = width + gap, height + gap + num_lines * line
+    sheet = Image.new("RGB", (columns * cell_width, -(-len(rows) // columns) * cell_height), (255, 255, 255))
+    draw = ImageDraw.Draw(sheet)
+    for place, row in enumerate(rows):
+        left, top = (place % columns) * cell_width, (place // columns) * cell_height
+        picture = row["image"].convert("RGB")
+        if show_points:
+            marks = ImageDraw.Draw(picture)
+            for x0, y0, x1, y1 in row.get("boxes") or ():
+                marks.rectangle([x0, y0, x1 - 1, y1 - 1], outline=(255, 0, 255))
+            for x, y in row.get("points") or ():
+                marks.ellipse([x - 2, y - 2, x + 2, y + 2], fill=(255, 0, 255), outline=(255, 255, 255))
+        sheet.paste(picture, (left, top))
+        number = row["count"] if "count" in row else row.get("number")
+        text = f"[{number}] {row['text']}"
+        for number_of_line in range(num_lines):
+            piece = text[number_of_line * characters : (number_of_line + 1) * characters]
+            draw.text((left, top + height + number_of_line * line), piece, fill=(0, 0, 0))
+    return sheet

@@ -1,0 +1,210 @@
+"""What a scene of `countscenes` shows and what its row says: kinds, counts and captions, before anything is drawn."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .captions import NUMBER_TO_WORD
+from .scene_backgrounds import backgrounds_behind
+from .scene_config import VERSION, SceneConfig
+from .scene_objects import ObjectKind, kinds_of_split
+
+
+NUMBER_CAPTIONS = (
+    "{number} {name}",
+    "a photo of {number} {name}",
+    "a picture of {number} {name}",
+    "an image of {number} {name}",
+    "a drawing of {number} {name}",
+    "a card with {number} {name}",
+    "there are {number} {name}",
+    "{number} {name} on a table",
+    "{number} {name} and nothing else",
+    "a set of {number} {name}",
+    "{number} {name} on a {background} background",
+    "a photo of {number} {name} on {background} paper",
+)
+# For scenes with objects of other kinds; the one without others would be untrue there.
+NUMBER_CAPTIONS_WITH_OTHERS = (
+    *(template for template in NUMBER_CAPTIONS if "nothing else" not in template),
+    "{number} {name} and some {others}",
+    "{number} {name} among {others}",
+    "some {others} and {number} {name}",
+)
+PLURAL_CAPTIONS = (
+    "{name}",
+    "some {name}",
+    "a photo of {name}",
+    "a picture of some {name}",
+    "an image of {name}",
+    "several {name} on a table",
+    "a drawing of {name}",
+    "a card with {name}",
+    "there are {name}",
+    "{name} on a {background} background",
+    "a photo of {name} on {background} paper",
+)
+PLURAL_CAPTIONS_WITH_OTHERS = (
+    *PLURAL_CAPTIONS,
+    "{name} and some {others}",
+    "{name} among {others}",
+    "some {others} and {name}",
+)
+SINGULAR_CAPTIONS = (
+    "{one}",
+    "a photo of {one}",
+    "a picture of {one}",
+    "{one} on a {background} background",
+)
+
+
+@dataclass(frozen=True)
+class ScenePlan:
+    """
+    What a scene shows and what its row says, before anything has a place.
+
+    Args:
+        kinds (`tuple[ObjectKind, ...]`): The kinds in the picture, those that are counted first.
+        counts (`tuple[int, ...]`): How many there are of each.
+        background (`str`): A key of `BACKGROUND_COLORS`.
+        labels (`dict[str, Any]`): The columns that do not depend on where anything lies.
+        asked (`ObjectKind`): The kind that the row's text names; it may be absent from the picture.
+    """
+
+    kinds: tuple[ObjectKind, ...]
+    counts: tuple[int, ...]
+    background: str
+    labels: dict[str, Any]
+    asked: ObjectKind
+
+
+def scene_generator(stage: str, split: str, seed: int, index: int) -> np.random.RandomState:
+    """
+    Make the source of all choices of one stage of one scene.
+
+    Args:
+        stage (`str`): What is chosen; each stage has a stream of its own, so none disturbs another.
+        split (`str`): The scene's split.
+        seed (`int`): The set's seed.
+        index (`int`): The scene's place in the set.
+
+    Returns:
+        `numpy.random.RandomState`: The same stream in every process and on every machine.
+    """
+    # RandomState, because NumPy promises its streams for ever, which it does not for Generator's. SHA-256, because
+    # Python's own hash differs between processes.
+    digest = hashlib.sha256(f"countscenes {VERSION} {stage} {split} {seed} {index}".encode()).digest()
+    return np.random.RandomState(np.frombuffer(digest, dtype="<u4"))
+
+
+def choose(rng: np.random.RandomState, choices: Sequence[Any]) -> Any:
+    """
+    Choose one of several, each as likely as the others.
+
+    Args:
+        rng (`numpy.random.RandomState`): Where the choice comes from.
+        choices (`Sequence[Any]`): At least one.
+
+    Returns:
+        `Any`: One of them.
+    """
+    return choices[int(rng.random_sample() * len(choices))]
+
+
+def _choose_number(rng: np.random.RandomState, low: int, high: int, distribution: str, index: int = 0) -> int:
+    if distribution == "balanced":
+        return low + index % (high - low + 1)
+    share = rng.random_sample()
+    if distribution == "uniform":
+        return low + int(share * (high - low + 1))
+    # Log-uniform on [low, high + 1), so that the numbers at both ends have their share.
+    return min(high, int(low * ((high + 1) / low) ** share))
+
+
+def _choose_kind(
+    rng: np.random.RandomState, split: str, present: Sequence[ObjectKind], similar_probability: float
+) -> ObjectKind:
+    """Choose a kind that no one could take for one of those present."""
+    kinds = kinds_of_split(split)
+    similar = bool(present) and rng.random_sample() < similar_probability
+    model = choose(rng, present) if similar else None
+    by_color = rng.random_sample() < 0.5
+    for _ in range(400):
+        choice = choose(rng, kinds)
+        if any(choice.is_confusable_with(kind) for kind in present):
+            continue
+        if model is None or (choice.color == model.color if by_color else choice.shape == model.shape):
+            return choice
+    remaining = [kind for kind in kinds if not any(kind.is_confusable_with(other) for other in present)]
+    return choose(rng, remaining)
+
+
+def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> ScenePlan:
+    """
+    Choose what one scene shows and what its row says.
+
+    Args:
+        config (`SceneConfig`): The configuration.
+        split (`str`): The scene's split; only its kinds appear.
+        seed (`int`): The set's seed.
+        index (`int`): The scene's place in the set.
+
+    Returns:
+        `ScenePlan`: The plan.
+    """
+    rng = scene_generator("plan", split, seed, index)
+    kinds: list[ObjectKind] = []
+    counts: list[int] = []
+    num_counted = config.min_kinds + int(rng.random_sample() * (config.max_kinds - config.min_kinds + 1))
+    for _ in range(num_counted):
+        kinds.append(_choose_kind(rng, split, kinds, config.similar_distractor_probability))
+        counts.append(
+            _choose_number(rng, config.min_objects, config.max_objects, config.count_distribution, index=index)
+        )
+    if rng.random_sample() < config.distractor_probability:
+        for _ in range(1 + int(rng.random_sample() * config.max_distractor_kinds)):
+            kinds.append(_choose_kind(rng, split, kinds, config.similar_distractor_probability))
+            counts.append(_choose_number(rng, 1, config.max_distractors, "log_uniform"))
+    background = choose(rng, backgrounds_behind(kind.color for kind in kinds))
+
+    if config.rows == "captions":
+        labels = _caption_labels(rng, config, kinds, counts, background)
+        return ScenePlan(tuple(kinds), tuple(counts), background, labels, asked=kinds[0])
+    asked = choose(rng, kinds[:num_counted])
+    if rng.random_sample() < config.absent_probability:
+        asked = _choose_kind(rng, split, kinds, config.similar_distractor_probability)
+    labels = {"text": asked.plural, "count": counts[kinds.index(asked)] if asked in kinds else 0}
+    if config.rows == "mixed":
+        labels |= {"other_texts": [kind.plural for kind in kinds], "other_counts": counts}
+    return ScenePlan(tuple(kinds), tuple(counts), background, labels, asked)
+
+
+def _caption_labels(
+    rng: np.random.RandomState,
+    config: SceneConfig,
+    kinds: Sequence[ObjectKind],
+    counts: Sequence[int],
+    background: str,
+) -> dict[str, Any]:
+    kind, count = kinds[0], counts[0]
+    # Of one object, or of more than ten, captions do not state the number: the words are those of two to ten.
+    states_number = rng.random_sample() < config.number_rate and count in NUMBER_TO_WORD
+    if states_number:
+        templates = NUMBER_CAPTIONS if len(kinds) == 1 else NUMBER_CAPTIONS_WITH_OTHERS
+    elif count > 1:
+        templates = PLURAL_CAPTIONS if len(kinds) == 1 else PLURAL_CAPTIONS_WITH_OTHERS
+    else:
+        templates = SINGULAR_CAPTIONS
+    caption = choose(rng, templates).format(
+        number=NUMBER_TO_WORD.get(count, ""),
+        name=kind.plural,
+        one=kind.with_article,
+        background=background,
+        others=kinds[-1].plural,
+    )
+    if rng.random_sample() < 0.2:
+        caption = caption[0].upper() + caption[1:]
+    return {"text": caption, "number": count if states_number else 0, "name": kind.plural}
