@@ -1,0 +1,1 @@
+"""The measurements: metrics, benchmark protocols and figures."""
