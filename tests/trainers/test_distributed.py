@@ -1,0 +1,89 @@
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+SCRIPT = Path(__file__).with_name("distributed_run.py")
+GLOBAL_BATCH = 8
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory) -> dict:
+    spec = importlib.util.spec_from_file_location("distributed_run", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    output = tmp_path_factory.mktemp("one")
+    module.run(output, GLOBAL_BATCH, 1)
+    return torch.load(output / "result_0.pt", weights_only=False)
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> list[dict]:
+    output = tmp_path_factory.mktemp("two")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, str(SCRIPT), str(output), str(GLOBAL_BATCH)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = [torch.load(output / f"result_{rank}.pt", weights_only=False) for rank in range(2)]
+    assert [result["world_size"] for result in results] == [2, 2]
+    return results
+
+
+def _assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert set(found) >= set(expected)
+    # Data parallelism gives a gradient of zero to what one process gives none.
+    assert all(found[name].count_nonzero() == 0 for name in set(found) - set(expected))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+
+
+# The first test of this file pays for the processes.
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("part", ["counting", "density"])
+def test_gradients_of_two_processes_are_those_of_one(one_process, two_processes, part):
+    expected = one_process[part]["grads"]
+    assert len(expected) == {"counting": 4, "density": 9}[part]
+    for result in two_processes:
+        for found, wanted in zip(result[part]["grads"], expected, strict=True):
+            _assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("part", ["counting", "density"])
+def test_losses_of_two_processes_are_those_of_the_whole_batch(one_process, two_processes, part):
+    names = ("loss", "contrastive_loss", "counting_loss" if part == "counting" else "density_loss")
+    expected = [[entry[name] for name in names] for entry in one_process[part]["logs"] if "loss" in entry]
+    found = [[entry[name] for name in names] for entry in two_processes[0][part]["logs"] if "loss" in entry]
+    assert len(found) == {"counting": 4, "density": 9}[part]
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["counting", "density"])
+def test_weights_of_both_processes_end_alike(one_process, two_processes, part):
+    for result in two_processes:
+        _assert_close(result[part]["weights"], one_process[part]["weights"])
+
+
+@pytest.mark.parametrize("part", ["counting", "density"])
+def test_evaluation_of_two_processes_says_what_one_says(one_process, two_processes, part):
+    expected = torch.tensor(one_process[part]["said"])
+    assert len(expected) == 5
+    for result in two_processes:
+        torch.testing.assert_close(torch.tensor(result[part]["said"]), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_two_processes_resumed_in_the_middle_of_an_epoch_end_with_the_same_weights(two_processes):
+    for result in two_processes:
+        whole, resumed = result["density"], result["resumed"]
+        assert len(resumed["grads"]) == 4
+        assert all(torch.equal(resumed["weights"][name], whole["weights"][name]) for name in whole["weights"])

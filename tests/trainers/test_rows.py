@@ -1,0 +1,67 @@
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from count_clip.datasets_scripts.countscenes import CountScenes
+from count_clip.trainers.rows import PictureRows, read_row, row_column
+
+
+def test_pictures_come_in_rgb_whatever_their_mode():
+    rows = [{"image": Image.new(mode, (4, 5)), "text": "x"} for mode in ("L", "RGBA", "P", "CMYK", "I;16")]
+    assert [row["image"].mode for row in (PictureRows(rows)[i] for i in range(len(rows)))] == ["RGB"] * len(rows)
+
+
+def _dataset_with_broken_file(tmp_path) -> datasets.Dataset:
+    paths = [tmp_path / "good.png", tmp_path / "broken.jpg"]
+    Image.new("RGB", (9, 9)).save(paths[0])
+    paths[1].write_bytes(b"this is no picture")
+    features = datasets.Features({"image": datasets.Image(), "image_id": datasets.Value("string")})
+    columns = {"image": [str(path) for path in paths], "image_id": ["one", "two"]}
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def test_broken_file_of_a_dataset_is_named(tmp_path):
+    rows = PictureRows(_dataset_with_broken_file(tmp_path))
+    assert rows[0]["image"].size == (9, 9)
+    with pytest.raises(ValueError, match=r"row 1 \(image_id 'two', file .*broken\.jpg"):
+        rows[1]
+
+
+def test_broken_file_is_named_inside_subsets_and_concatenations(tmp_path):
+    dataset = _dataset_with_broken_file(tmp_path)
+    both = torch.utils.data.ConcatDataset([dataset, torch.utils.data.Subset(dataset, [1, 0])])
+    with pytest.raises(ValueError, match="image_id 'two'"):
+        read_row(both, 2)
+
+
+def test_missing_picture_is_named():
+    with pytest.raises(ValueError, match=r"row 0 \(image_id 'a'\).*columns are \['image_id', 'picture'\]"):
+        read_row([{"image_id": "a", "picture": None}], 0)
+
+
+def test_streams_are_refused():
+    class Stream(torch.utils.data.IterableDataset):
+        pass
+
+    with pytest.raises(TypeError, match="Stream"):
+        PictureRows(Stream())
+
+
+def test_columns_are_read_without_drawing_pictures(monkeypatch):
+    scenes = CountScenes("train", "captions", num_scenes=6, image_size=64)
+    expected = [scenes[i]["text"] for i in range(6)]
+    monkeypatch.setattr(CountScenes, "__getitem__", lambda self, index: pytest.fail("drew a scene"))
+    assert row_column(scenes, "text") == expected
+    assert row_column(scenes, "is_counting") == [None] * 6
+    parts = torch.utils.data.ConcatDataset([torch.utils.data.Subset(scenes, [4, 1]), PictureRows(scenes)])
+    assert row_column(parts, "text") == [expected[4], expected[1], *expected]
+
+
+def test_columns_of_lists_and_datasets():
+    rows = [{"number": 2, "text": "a"}, {"text": "b"}]
+    assert row_column(rows, "number") == [2, None]
+    assert row_column(datasets.Dataset.from_list([{"number": 3}]), "number") == [3]
+    assert row_column(datasets.Dataset.from_list([{"number": 3}]), "count") == [None]
+    assert np.array(row_column(rows, "text")).tolist() == ["a", "b"]

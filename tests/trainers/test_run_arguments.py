@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pytest
+
+from count_clip.trainers.counting_config import CountingConfig
+from count_clip.trainers.density_config import DensityConfig
+from count_clip.trainers.run_arguments import find_config, parse_overrides, parse_run
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> str:
+        path = tmp_path / "some_run.yaml"
+        path.write_text(f"output_dir: {tmp_path / 'out'}\n{text}")
+        return str(path)
+
+    return write
+
+
+def test_file_and_command_line_make_both_kinds_of_arguments(write):
+    path = write(
+        "task: density\nlearning_rate: 1e-3\nmax_steps: 1e3\nsave_strategy: no\nscale_jitter: [1, 1.5]\n"
+        "dataset: {name: countscenes, seed: 3}\nscratch: {projection_dim: 32}\nwarmup_steps: 5\n"
+    )
+    overrides = (
+        "--dataset.num_scenes 1000 --weight-decay=2e-2 --bf16 --contrastive_epochs 1 --scratch.vision.hidden_size 8"
+    )
+    run, args = parse_run(path, overrides.split())
+    assert isinstance(args, DensityConfig)
+    assert (args.learning_rate, args.max_steps, args.weight_decay, args.bf16) == (1e-3, 1000, 0.02, True)
+    assert isinstance(args.max_steps, int)
+    assert (args.save_strategy, args.scale_jitter, args.contrastive_epochs) == ("no", [1.0, 1.5], 1.0)
+    assert run.dataset == {"name": "countscenes", "seed": 3, "num_scenes": 1000}
+    assert run.scratch == {"projection_dim": 32, "vision": {"hidden_size": 8}}
+
+
+def test_data_may_be_just_a_name(write):
+    run, args = parse_run(write("task: counting\ndataset: a\n"), ["--dataset", "countscenes", "--dataset.seed", "1"])
+    assert isinstance(args, CountingConfig)
+    assert run.dataset == {"name": "countscenes", "seed": 1}
+    run, _ = parse_run(write("task: counting\n"), ["--dataset", "org/captions"])
+    assert run.dataset == {"name": "org/captions"}
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("task: density\nlerning_rate: 1\n", [], r"Unknown key `lerning_rate` in .*some_run\.yaml.*`learning_rate`"),
+        ("task: density\n", ["--trainble", "all"], "`trainble` on the command line. Did you mean `trainable`"),
+        ("task: counting\ntrainable: all\n", [], r"Unknown key `trainable` in .*some_run\.yaml"),
+        ("task: classify\n", [], r"`task` to be one of counting, density, but got 'classify' in .*some_run\.yaml"),
+        ("seed: 3\n", [], r"`task` to be one of counting, density, but got None in .*some_run\.yaml"),
+        ("task: density\nlearning_rate: fast\n", [], r"`learning_rate` in .*\.yaml to be a number, but got 'fast'"),
+        ("task: density\n", ["--seed", "1.5"], "`seed` on the command line to be a whole number, but got 1.5"),
+        ("task: density\nbf16: 3\n", [], "to be true or false, but got 3"),
+        ("task: density\nscale_jitter: 2\n", [], r"to be a list \(a number each\), but got 2"),
+        ("task: density\nscratch: tiny\n", [], "to be keys and values or nothing, but got 'tiny'"),
+        ("task: density\nseed: true\n", [], "`seed` in .* to be a whole number, but got True"),
+        ("task: [density\n", [], r"some_run\.yaml is not valid YAML"),
+        ("task: density\n", ["train"], "Expected `--key value` on the command line, but got 'train'"),
+        ("task: density\n", ["--seed.x", "1", "--seed.x.y", "2"], "Cannot set `seed.x.y`: `x` is 1"),
+    ],
+)
+def test_mistakes_are_named(write, text, overrides, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        parse_run(write(text), overrides)
+
+
+def test_file_without_keys_is_refused(tmp_path):
+    path = tmp_path / "list.yaml"
+    path.write_text("- task\n")
+    with pytest.raises(ValueError, match=r"list\.yaml to hold keys and values"):
+        parse_run(str(path), [])
+
+
+def test_missing_file_is_named_with_those_there_are():
+    with pytest.raises(FileNotFoundError, match=r"'nothing\.yaml'.*countscenes_counting"):
+        parse_run("nothing.yaml", [])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "pairs"),
+    [
+        (["--a", "1"], [(["a"], 1)]),
+        (["--a=b=c"], [(["a"], "b=c")]),
+        (["--flag", "--x", "-1e-3"], [(["flag"], True), (["x"], -1e-3)]),
+        (["--a-b.c-d", "[1, two]"], [(["a_b", "c-d"], [1, "two"])]),
+        (["--x", "{unclosed"], [(["x"], "{unclosed")]),
+        (["--x", "null"], [(["x"], None)]),
+        (["--x", "no"], [(["x"], "no")]),
+    ],
+)
+def test_overrides_are_read_as_yaml(tokens, pairs):
+    assert parse_overrides(tokens) == pairs
+
+
+SHIPPED = sorted(path.stem for path in (Path(__file__).parents[2] / "trainers" / "configs").glob("*.yaml"))
+
+
+def test_all_configs_are_shipped():
+    assert SHIPPED == ["blood_cells", "countscenes_counting", "countscenes_density", "nuclei", "pears"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configs_are_right(name):
+    run, args = parse_run(name, [])
+    assert find_config(name).is_file()
+    assert run.task in ("counting", "density")
+    assert run.scratch
+    assert run.dataset
+    assert run.test_dataset
+    assert args.seed >= 0

@@ -1,0 +1,1 @@
+"""The training: `Trainer` subclasses, their arguments, collators and the entry point `run.py`."""

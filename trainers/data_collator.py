@@ -1,0 +1,234 @@
+"""From rows to the batches of the two models, for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from count_clip.datasets_scripts.captions import NUMBER_TO_WORD, counterfactuals, counting_captions, find_count
+
+from .sampling import Epoch, sample_generator
+
+
+class CountingDataCollator:
+    """
+    Make training batches for a [`CLIPForCounting`]: general pairs and counting pairs mixed.
+
+    A row counts if its `number` is one of two to ten, or if its `is_counting` says so; `is_counting=False` makes any
+    row a general one. The wrong captions of a row depend on the seed, the epoch and the row alone.
+
+    Args:
+        processor ([`CountCLIPProcessor`]): Turns pictures and captions into tensors.
+        num_counterfactuals (`int`, *optional*, defaults to 1): Wrong captions for each counting row.
+        counting_loss (`bool`, *optional*, defaults to `True`): Whether rows may count at all.
+        seed (`int`, *optional*, defaults to 0): The seed of the run.
+    """
+
+    def __init__(self, processor: Any, num_counterfactuals: int = 1, counting_loss: bool = True, seed: int = 0):
+        self.processor = processor
+        self.num_counterfactuals = num_counterfactuals
+        self.counting_loss = counting_loss
+        self.seed = seed
+        self._epoch = Epoch()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start epoch `epoch`, counted from 0: other wrong captions."""
+        self._epoch.set(epoch)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | bool]:
+        """
+        Make a batch.
+
+        Args:
+            rows (`Sequence[Mapping]`): Rows with `image`, `text` and `number`, and perhaps `image_id`, `is_counting`.
+
+        Returns:
+            `dict` with what [`CLIPForCounting`] takes: `pixel_values`, `input_ids`, `attention_mask`,
+            `counterfactual_input_ids` `(counting rows, wrong captions, length)` with its mask, `counting_mask`
+            `(batch_size,)` and `return_loss`.
+
+        Raises:
+            ValueError: If a counting row's caption states no number, or another than the row's.
+        """
+        mask = [self.counting_loss and is_counting_row(row) for row in rows]
+        wrong = [self._wrong_captions(row) for row, counts in zip(rows, mask, strict=True) if counts]
+        batch = self.processor(
+            images=[row["image"] for row in rows], text=[row["text"] for row in rows], counterfactual_text=wrong
+        )
+        return {**batch, "counting_mask": torch.tensor(mask, dtype=torch.bool), "return_loss": True}
+
+    def _wrong_captions(self, row: Mapping[str, Any]) -> list[str]:
+        check_counting_row(row)
+        generator = sample_generator(self.seed, self._epoch.get(), f"{row.get('image_id')}\n{row['text']}")
+        seed = int(generator.integers(2**31))
+        return list(counterfactuals(row["text"], k=self.num_counterfactuals, seed=seed))
+
+
+class CountingEvalDataCollator:
+    """
+    Make batches for the nine-caption protocol: each picture's caption with each of the numbers two to ten.
+
+    Args:
+        processor ([`CountCLIPProcessor`]): Turns pictures and captions into tensors.
+    """
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """
+        Make a batch.
+
+        Args:
+            rows (`Sequence[Mapping]`): Rows with `image`, `text` and `number`.
+
+        Returns:
+            `dict` with `pixel_values` `(batch_size, 3, height, width)`, `input_ids` and `attention_mask` of all
+            different captions, `caption_index` `(batch_size, 9)`, which of them belong to each picture, and `labels`
+            `(batch_size,)`, the true numbers.
+
+        Raises:
+            ValueError: If a caption states no number from two to ten, or another than the row's.
+        """
+        for row in rows:
+            check_counting_row(row)
+        captions = [counting_captions(row["text"]) for row in rows]
+        place = {caption: i for i, caption in enumerate(dict.fromkeys(x for nine in captions for x in nine))}
+        batch = self.processor(images=[row["image"] for row in rows], text=list(place))
+        return {
+            **batch,
+            "caption_index": torch.tensor([[place[caption] for caption in nine] for nine in captions]),
+            "labels": torch.tensor([_stated_number(row["text"]) for row in rows]),
+        }
+
+
+class DensityDataCollator:
+    """
+    Make training batches for a [`CLIPCountDensityModel`] from the samples of a [`DensityTrainingDataset`].
+
+    Args:
+        processor ([`CLIPCountDensityProcessor`]): Tokenises the prompts.
+    """
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | bool]:
+        """
+        Make a batch.
+
+        Args:
+            samples (`Sequence[Mapping]`): Samples with `pixel_values`, `labels` and `text`.
+
+        Returns:
+            `dict` with what [`CLIPCountDensityModel`] takes: `pixel_values`, `input_ids`, `attention_mask`, `labels`
+            `(batch_size, window_size, window_size)` and `return_loss`.
+        """
+        return {
+            "pixel_values": torch.stack([sample["pixel_values"] for sample in samples]),
+            "labels": torch.stack([sample["labels"] for sample in samples]),
+            **self.processor.tokenize([sample["text"] for sample in samples]),
+            "return_loss": True,
+        }
+
+
+class DensityEvalDataCollator:
+    """
+    Make evaluation batches for a [`CLIPCountDensityModel`]: whole pictures, as windows.
+
+    Args:
+        processor ([`CLIPCountDensityProcessor`]): Cuts pictures and tokenises prompts.
+    """
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """
+        Make a batch.
+
+        Args:
+            rows (`Sequence[Mapping]`): Rows with `image`, `text` and `count` (or `points`).
+
+        Returns:
+            `dict` with the processor's windows and `labels` `(num_pictures,)`, the true counts.
+        """
+        counts = [float(row_count(row)) for row in rows]
+        batch = self.processor(images=[row["image"] for row in rows], text=[row["text"] for row in rows])
+        return {**batch, "labels": torch.tensor(counts)}
+
+
+def row_count(row: Mapping[str, Any]) -> int:
+    """
+    How many objects a row of the density schema holds.
+
+    Args:
+        row (`Mapping`): A row with `count` or `points`.
+
+    Returns:
+        `int`.
+
+    Raises:
+        ValueError: If it has neither.
+    """
+    if row.get("count") is not None:
+        return int(row["count"])
+    if row.get("points") is not None:
+        return len(row["points"])
+    raise ValueError(
+        f"Expected a row with `count` or `points`, but its columns are {sorted(row)}. Rename the columns to the "
+        "density schema: image, image_id, text, count, points."
+    )
+
+
+def is_counting_row(row: Mapping[str, Any]) -> bool:
+    """
+    Whether a row of the caption schema is for the counting loss.
+
+    Args:
+        row (`Mapping`): A row with `number`, the number that its caption states, or with `is_counting`.
+
+    Returns:
+        `bool`.
+    """
+    explicit = row.get("is_counting")
+    return (row.get("number") or 0) in NUMBER_TO_WORD if explicit is None else bool(explicit)
+
+
+def check_counting_row(row: Mapping[str, Any]) -> None:
+    """
+    Check that a caption states the number of its row.
+
+    Args:
+        row (`Mapping`): A row with `text` and perhaps `number`.
+
+    Raises:
+        ValueError: If the caption has no number word from two to ten, or another than the row's `number`.
+    """
+    stated, number = _stated_number(row["text"]), row.get("number")
+    if stated is not None and number in (None, stated):
+        return
+    found = "has no number word from two to ten" if stated is None else f"says {NUMBER_TO_WORD[stated]}"
+    raise ValueError(
+        f"The row with image_id {row.get('image_id')!r} is a counting row"
+        f"{'' if number is None else f' with number {number}'}, but its caption {row['text']!r} {found}. Correct the "
+        "caption or the number, set `is_counting` to false to train on the row as a general pair, or leave it out."
+    )
+
+
+def _stated_number(caption: str) -> int | None:
+    match = find_count(caption)
+    return None if match is None else int(match.number)
+
+
+__all__ = [
+    "CountingDataCollator",
+    "CountingEvalDataCollator",
+    "DensityDataCollator",
+    "DensityEvalDataCollator",
+    "check_counting_row",
+    "is_counting_row",
+    "row_count",
+]

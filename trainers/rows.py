@@ -1,0 +1,147 @@
+"""Rows of any map-style data set, read so that a picture which cannot be read is named."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from PIL import Image
+
+from count_clip.modeling.image_processing_clip_count_density import to_rgb
+
+
+# What Pillow's decoders raise on a damaged, truncated or absurdly large file.
+DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+class PictureRows(torch.utils.data.Dataset):
+    """
+    The rows of a data set with their pictures decoded, upright and in RGB.
+
+    Args:
+        rows: Anything with `len` and `rows[index]` that gives mappings with `image` and, where there is one,
+            `image_id`: a `datasets.Dataset`, a list, a sequence that renders.
+    """
+
+    def __init__(self, rows: Any):
+        if isinstance(rows, torch.utils.data.IterableDataset) or not hasattr(rows, "__getitem__"):
+            raise TypeError(
+                f"Expected a data set with `len` and an index, but got {type(rows).__name__}. Make a stream into one "
+                "first, for example with `datasets.Dataset.from_list(list(stream))`."
+            )
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return read_row(self.rows, index)
+
+
+def read_row(rows: Any, index: int) -> dict[str, Any]:
+    """
+    Read one row and decode its picture.
+
+    Args:
+        rows: A map-style data set.
+        index (`int`): Which row.
+
+    Returns:
+        `dict`: The row; `image` is an upright RGB picture.
+
+    Raises:
+        ValueError: If the picture cannot be read, or if there is none. The message names it.
+    """
+    try:
+        row = dict(rows[index])
+        # Pillow reads most of a file only when its pixels are asked for.
+        picture = row.get("image")
+        if picture is not None:
+            row["image"] = to_rgb(picture)
+    except DECODER_ERRORS as error:
+        raise ValueError(
+            f"Cannot read the picture of row {index} ({_row_name(rows, index)}): {error}. Replace the file, or leave "
+            "the row out of the data set."
+        ) from error
+    if picture is None:
+        raise ValueError(
+            f"Expected row {index} ({_row_name(rows, index)}) to have a picture under `image`, but its columns are "
+            f"{sorted(row)}. Rename the column that holds the pictures."
+        )
+    return row
+
+
+def row_column(rows: Any, name: str) -> list[Any]:
+    """
+    One column of a data set, without decoding its pictures where that can be avoided.
+
+    Args:
+        rows: A map-style data set, or a `torch.utils.data.ConcatDataset` or `torch.utils.data.Subset` of some.
+        name (`str`): Which column.
+
+    Returns:
+        `list`: A value a row; `None` where a row lacks it.
+    """
+    if isinstance(rows, torch.utils.data.ConcatDataset):
+        return [value for part in rows.datasets for value in row_column(part, name)]
+    if isinstance(rows, torch.utils.data.Subset):
+        column = row_column(rows.dataset, name)
+        return [column[index] for index in rows.indices]
+    if isinstance(rows, PictureRows):
+        return row_column(rows.rows, name)
+    if name not in getattr(rows, "column_names", (name,)):
+        return [None] * len(rows)
+    # `countscenes` knows most of a row without drawing it.
+    if hasattr(rows, "column"):
+        return list(rows.column(name))
+    if hasattr(rows, "column_names"):
+        return list(rows[name])
+    return [rows[index].get(name) for index in range(len(rows))]
+
+
+def _row_name(rows: Any, index: int) -> str:
+    """What the error calls a row: its `image_id` or its file."""
+    try:
+        row = _undecoded(rows, index)
+    except DECODER_ERRORS:
+        return "its name cannot be read either"
+    image = row.get("image")
+    path = image.get("path") if isinstance(image, Mapping) else getattr(image, "filename", None)
+    names = [f"image_id {row['image_id']!r}"] if row.get("image_id") is not None else []
+    if path:
+        names.append(f"file {path!r}")
+    return ", ".join(names) or "without an image_id"
+
+
+def _undecoded(rows: Any, index: int) -> Mapping[str, Any]:
+    """A row with its picture left as it is stored, where the data set can do that."""
+    if isinstance(rows, PictureRows):
+        return _undecoded(rows.rows, index)
+    if isinstance(rows, torch.utils.data.Subset):
+        return _undecoded(rows.dataset, rows.indices[index])
+    if isinstance(rows, torch.utils.data.ConcatDataset):
+        parts: Any = rows.datasets
+        for part in parts:
+            if index < len(part):
+                return _undecoded(part, index)
+            index -= len(part)
+    if hasattr(rows, "cast_column") and "image" in getattr(rows, "column_names", ()):
+        import datasets
+
+        rows = rows.cast_column("image", datasets.Image(decode=False))
+    return rows[index]
+
+
+__all__ = ["PictureRows", "read_row", "row_column"]

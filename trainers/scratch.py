@@ -1,0 +1,181 @@
+"""Small models with new weights, for where there is no checkpoint to start from: tokenizer, towers, processor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+from transformers.models.clip import CLIPImageProcessorPil
+
+from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
+from count_clip.modeling.configuration_count_clip import CountCLIPConfig
+from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
+from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
+from count_clip.modeling.modeling_count_clip import CLIPForCounting
+from count_clip.modeling.processing_clip_count_density import CLIPCountDensityProcessor
+from count_clip.modeling.processing_count_clip import CountCLIPProcessor
+
+from .keys import check_keys
+
+
+BOS, EOS, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
+SCRATCH_KEYS = ("vision", "text", "projection_dim", "vocab_size")
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024, max_length: int = 77) -> CLIPTokenizer:
+    """
+    Train a tokenizer of CLIP's kind on captions: byte-level, lower-case, with ends of words.
+
+    The same texts give the same tokenizer. Every string can be tokenised, whether its words were seen or not.
+
+    Args:
+        texts (`Iterable[str]`): Captions.
+        vocab_size (`int`, *optional*, defaults to 1024): The most tokens; fewer if the texts have no more to merge.
+        max_length (`int`, *optional*, defaults to 77): Positions of the text tower.
+
+    Returns:
+        [`CLIPTokenizer`].
+
+    Raises:
+        ValueError: If the vocabulary is too small for the bytes.
+    """
+    alphabet = sorted(ByteLevel.alphabet())
+    letters = alphabet + [letter + END_OF_WORD for letter in alphabet]
+    num_merges = vocab_size - len(letters) - 2
+    if num_merges < 0:
+        raise ValueError(
+            f"`vocab_size` must be at least {len(letters) + 2} (each byte inside and at the end of a word, start and "
+            f"end of text), but got {vocab_size}."
+        )
+    merges = _learn_merges(texts, alphabet, num_merges)
+    # Two pairs may merge into one token.
+    tokens = dict.fromkeys([*letters, *(first + second for first, second in merges), BOS, EOS])
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(tokens)}, merges=merges, model_max_length=max_length
+    )
+
+
+def _learn_merges(texts: Iterable[str], alphabet: list[str], num_merges: int) -> list[tuple[str, str]]:
+    """The most frequent pairs, in the order in which they are merged."""
+    # How a CLIP tokenizer cuts a text into words.
+    plain = CLIPTokenizer().backend_tokenizer
+    learner = Tokenizer(BPE(continuing_subword_prefix="", end_of_word_suffix=END_OF_WORD))
+    learner.normalizer, learner.pre_tokenizer = plain.normalizer, plain.pre_tokenizer
+    trainer = BpeTrainer(
+        # The learner counts only those ends of words that it saw, so this asks for enough merges and maybe for more.
+        vocab_size=num_merges + 2 * len(alphabet),
+        initial_alphabet=alphabet,
+        end_of_word_suffix=END_OF_WORD,
+        show_progress=False,
+    )
+    learner.train_from_iterator(sorted(texts), trainer)
+    merges = json.loads(learner.to_str())["model"]["merges"]
+    return [(first, second) for first, second in merges[:num_merges]]
+
+
+def build_counting_model(
+    scratch: Mapping[str, Any], texts: Iterable[str], model_config: Mapping[str, Any] | None = None
+) -> tuple[CLIPForCounting, CountCLIPProcessor]:
+    """
+    Make a small [`CLIPForCounting`] with new weights, and its processor.
+
+    Args:
+        scratch (`Mapping`): Its size: `vision` (fields of a `CLIPVisionConfig`), `text` (fields of a
+            `CLIPTextConfig`), `projection_dim`, `vocab_size`. What is left out is as in CLIP.
+        texts (`Iterable[str]`): Captions, for the tokenizer.
+        model_config (`Mapping`, *optional*): Other fields of the [`CountCLIPConfig`].
+
+    Returns:
+        The model and its processor.
+
+    Raises:
+        ValueError: If a key is unknown.
+    """
+    tokenizer, fields = _towers(scratch, texts, {})
+    config = CountCLIPConfig(**fields, **(model_config or {}))
+    size = config.vision_config.image_size
+    image_processor = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+    max_length = config.text_config.max_position_embeddings
+    return CLIPForCounting(config), CountCLIPProcessor(image_processor, tokenizer, max_text_length=max_length)
+
+
+def build_density_model(
+    scratch: Mapping[str, Any],
+    texts: Iterable[str],
+    model_config: Mapping[str, Any] | None = None,
+    image_processor: Mapping[str, Any] | None = None,
+) -> tuple[CLIPCountDensityModel, CLIPCountDensityProcessor]:
+    """
+    Make a small [`CLIPCountDensityModel`] with new weights, and its processor.
+
+    Args:
+        scratch (`Mapping`): Its size, as for [`build_counting_model`]. The vision tower's `image_size` is by default
+            the window's.
+        texts (`Iterable[str]`): Prompts, for the tokenizer.
+        model_config (`Mapping`, *optional*): Other fields of the [`CLIPCountDensityConfig`].
+        image_processor (`Mapping`, *optional*): Options of the [`CLIPCountDensityImageProcessorPil`].
+
+    Returns:
+        The model and its processor.
+
+    Raises:
+        ValueError: If a key is unknown.
+    """
+    model_config = dict(model_config or {})
+    window_size = {"image_size": model_config["window_size"]} if "window_size" in model_config else {}
+    tokenizer, fields = _towers(scratch, texts, window_size)
+    config = CLIPCountDensityConfig(**fields, **model_config)
+    return CLIPCountDensityModel(config), density_processor(config, tokenizer, image_processor)
+
+
+def density_processor(
+    config: CLIPCountDensityConfig, tokenizer: Any, image_processor: Mapping[str, Any] | None = None
+) -> CLIPCountDensityProcessor:
+    """
+    The processor that belongs to a density model.
+
+    Args:
+        config ([`CLIPCountDensityConfig`]): The model's configuration.
+        tokenizer ([`CLIPTokenizer`]): The tokenizer of its text tower.
+        image_processor (`Mapping`, *optional*): Options of the [`CLIPCountDensityImageProcessorPil`].
+
+    Returns:
+        [`CLIPCountDensityProcessor`].
+    """
+    options = {"window_size": config.window_size, **(image_processor or {})}
+    return CLIPCountDensityProcessor(
+        CLIPCountDensityImageProcessorPil(**options),
+        tokenizer,
+        num_context_tokens=config.num_context_tokens,
+        max_text_length=config.text_config.max_position_embeddings,
+    )
+
+
+def _towers(
+    scratch: Mapping[str, Any], texts: Iterable[str], vision_defaults: Mapping[str, Any]
+) -> tuple[CLIPTokenizer, dict[str, Any]]:
+    """The tokenizer, and the fields of the configuration that say how large the model is."""
+    check_keys(scratch, SCRATCH_KEYS, "`scratch`")
+    vision, text = dict(scratch.get("vision") or {}), dict(scratch.get("text") or {})
+    check_keys(vision, CLIPVisionConfig().to_dict(), "`scratch.vision`")
+    check_keys(text, CLIPTextConfig().to_dict(), "`scratch.text`")
+    tokenizer = train_tokenizer(texts, scratch.get("vocab_size", 1024), text.get("max_position_embeddings", 77))
+    text |= {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    fields: dict[str, Any] = {"vision_config": {**vision_defaults, **vision}, "text_config": text}
+    if "projection_dim" in scratch:
+        fields["projection_dim"] = scratch["projection_dim"]
+    return tokenizer, fields
+
+
+__all__ = ["build_counting_model", "build_density_model", "density_processor", "train_tokenizer"]
