@@ -8,6 +8,7 @@
 
 SHELL := /bin/sh
 PYTHON ?=
+CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python)
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 
@@ -50,13 +51,13 @@ setup:
 	rm -f $(STAMP); \
 	if ! $(VENV_PYTHON) -c '$(suitable)' >/dev/null 2>&1; then \
 		python=; \
-		for candidate in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python); do \
+		for candidate in $(CANDIDATES); do \
 			if "$$candidate" -c '$(suitable)' >/dev/null 2>&1; then python="$$candidate"; break; fi; \
 		done; \
 		if [ -z "$$python" ]; then \
 			echo "Expected Python 3.11 or newer with its venv and ensurepip modules, but found none: tried" \
-				"$(or $(PYTHON),python3.13, python3.12, python3.11, python3 and python). Install one (on Debian and" \
-				"Ubuntu the package python3-venv has to be there too) or name it: make PYTHON=/path/to/python ..." >&2; \
+				$(CANDIDATES)". Install one (on Debian and Ubuntu the package python3-venv has to be there too) or" \
+				"name it: make PYTHON=/path/to/python ..." >&2; \
 			exit 1; \
 		fi; \
 		echo "Making .venv with $$("$$python" --version)"; \

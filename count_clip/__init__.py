@@ -1,0 +1,70 @@
+"""
+CLIP that counts what you name in words.
+
+Importing this package registers its model types, pipelines and data sets with the Hugging Face libraries, so that
+`AutoModel.from_pretrained`, `pipeline("object-counting")` and `load_dataset("countscenes")` know them. The names below
+are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+from .registration import register
+
+
+if TYPE_CHECKING:
+    from .datasets_scripts.countscenes import CountScenes as CountScenes
+    from .evaluation.figures import draw_density as draw_density
+    from .modeling.configuration_clip_count_density import CLIPCountDensityConfig as CLIPCountDensityConfig
+    from .modeling.configuration_count_clip import CountCLIPConfig as CountCLIPConfig
+    from .modeling.image_processing_clip_count_density import (
+        CLIPCountDensityImageProcessorPil as CLIPCountDensityImageProcessorPil,
+    )
+    from .modeling.modeling_clip_count_density import CLIPCountDensityModel as CLIPCountDensityModel
+    from .modeling.modeling_count_clip import CLIPForCounting as CLIPForCounting
+    from .modeling.pipeline_caption_counting import CaptionCountingPipeline as CaptionCountingPipeline
+    from .modeling.pipeline_object_counting import ObjectCountingPipeline as ObjectCountingPipeline
+    from .modeling.processing_clip_count_density import CLIPCountDensityProcessor as CLIPCountDensityProcessor
+    from .modeling.processing_count_clip import CountCLIPProcessor as CountCLIPProcessor
+    from .trainers.counting_config import CountingConfig as CountingConfig
+    from .trainers.counting_trainer import CountingTrainer as CountingTrainer
+    from .trainers.density_config import DensityConfig as DensityConfig
+    from .trainers.density_trainer import DensityTrainer as DensityTrainer
+
+
+# Where each public name lives. The trainers and the figures bring libraries along that a reader of models never needs.
+_MODULES = {
+    "CLIPCountDensityConfig": "modeling.configuration_clip_count_density",
+    "CLIPCountDensityImageProcessorPil": "modeling.image_processing_clip_count_density",
+    "CLIPCountDensityModel": "modeling.modeling_clip_count_density",
+    "CLIPCountDensityProcessor": "modeling.processing_clip_count_density",
+    "CLIPForCounting": "modeling.modeling_count_clip",
+    "CaptionCountingPipeline": "modeling.pipeline_caption_counting",
+    "CountCLIPConfig": "modeling.configuration_count_clip",
+    "CountCLIPProcessor": "modeling.processing_count_clip",
+    "CountScenes": "datasets_scripts.countscenes",
+    "CountingConfig": "trainers.counting_config",
+    "CountingTrainer": "trainers.counting_trainer",
+    "DensityConfig": "trainers.density_config",
+    "DensityTrainer": "trainers.density_trainer",
+    "ObjectCountingPipeline": "modeling.pipeline_object_counting",
+    "draw_density": "evaluation.figures",
+}
+
+__all__ = [*_MODULES, "__version__", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register()
