@@ -11,7 +11,7 @@ else: not on the scenes drawn before it, the process, or the machine.
 
 import io
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,26 +206,29 @@ class CountScenes(Sequence[dict[str, Any]]):
         """`list[str]`: Names of the columns."""
         return list(self.features)
 
-    def column(self, name: str) -> list[Any]:
+    def column(self, name: str, indices: Iterable[int] | None = None) -> list[Any]:
         """
-        Give one label of all scenes without drawing them.
+        Give one label of all scenes, or of some, without drawing them.
 
         Args:
             name (`str`): A column other than `image`, `points` and `boxes`, which only the drawing gives.
+            indices (`Iterable[int]`, *optional*): Which scenes; by default all, at a tenth of a millisecond each.
 
         Returns:
             `list[Any]`: One value a scene.
 
         Raises:
+            IndexError: If there is no such scene.
             KeyError: If there is no such column, or it has to be drawn.
         """
         drawn = {"image", "points", "boxes"}
         if name not in self.column_names or name in drawn:
             known = ", ".join(column for column in self.column_names if column not in drawn)
             raise KeyError(f"Expected a column that is known without drawing ({known}), but got {name!r}. Name one.")
+        chosen = range(self.num_scenes) if indices is None else [self._position(index) for index in indices]
         if name == "image_id":
-            return [_image_id(self.config, self.split, self.seed, index) for index in range(self.num_scenes)]
-        return [plan_scene(self.config, self.split, self.seed, index).labels[name] for index in range(self.num_scenes)]
+            return [_image_id(self.config, self.split, self.seed, index) for index in chosen]
+        return [plan_scene(self.config, self.split, self.seed, index).labels[name] for index in chosen]
 
 
 @dataclass

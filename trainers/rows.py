@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from count_clip.datasets_scripts.countscenes import CountScenes
 from count_clip.modeling.image_processing_clip_count_density import to_rgb
 
 
@@ -97,6 +98,9 @@ def row_column(rows: Any, name: str) -> list[Any]:
     if isinstance(rows, torch.utils.data.ConcatDataset):
         return [value for part in rows.datasets for value in row_column(part, name)]
     if isinstance(rows, torch.utils.data.Subset):
+        if isinstance(rows.dataset, CountScenes):
+            # There may be a million of them; only these are planned.
+            return rows.dataset.column(name, rows.indices)
         column = row_column(rows.dataset, name)
         return [column[index] for index in rows.indices]
     if isinstance(rows, PictureRows):

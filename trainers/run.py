@@ -32,13 +32,22 @@ from count_clip.trainers.density_trainer import DensityTrainer
 from count_clip.trainers.rows import row_column
 from count_clip.trainers.run_arguments import RunArguments, parse_run
 from count_clip.trainers.run_data import load_splits
-from count_clip.trainers.scratch import build_counting_model, build_density_model, density_processor
+from count_clip.trainers.scratch import (
+    build_counting_model,
+    build_density_model,
+    counting_model_from_density,
+    density_processor,
+)
 
 
 logger = logging.get_logger(__name__)
 
 RESULTS_NAME = "results.json"
 MAX_PROMPTS_REPORTED = 20
+# Of larger training sets so many rows, spread evenly, stand for all: for the tokenizer's words and the mean count.
+MAX_ROWS_READ = 10_000
+# Besides a checkpoint of its own and new weights, what a model can start from: the towers of the other one.
+MODEL_SOURCES = {"counting": "density_name_or_path", "density": "clip_name_or_path"}
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -167,17 +176,14 @@ def build_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
         ValueError: If it is not said, or said twice, where the model comes from, or if the checkpoint is another's.
         FileNotFoundError: If its folder is missing.
     """
-    sources = {name: getattr(run, name) for name in ("model_name_or_path", "clip_name_or_path", "scratch")}
-    given = [name for name, value in sources.items() if value is not None]
-    if len(given) != 1 or (run.task == "counting" and given == ["clip_name_or_path"]):
-        allowed = "`model_name_or_path` or `scratch`"
-        if run.task == "density":
-            allowed = "`model_name_or_path`, `clip_name_or_path` or `scratch`"
+    allowed = ["model_name_or_path", MODEL_SOURCES[run.task], "scratch"]
+    given = [name for name in dict.fromkeys([*allowed, *MODEL_SOURCES.values()]) if getattr(run, name) is not None]
+    if len(given) != 1 or given[0] not in allowed:
         raise ValueError(
-            f"Expected exactly one of {allowed} to say where the model of a {run.task} run comes from, but got "
-            f"{' and '.join(f'`{name}`' for name in given) or 'none'}."
+            f"Expected exactly one of {', '.join(f'`{name}`' for name in allowed)} to say where the model of a "
+            f"{run.task} run comes from, but got {' and '.join(f'`{name}`' for name in given) or 'none'}."
         )
-    name = run.model_name_or_path or run.clip_name_or_path
+    name = run.model_name_or_path or getattr(run, MODEL_SOURCES[run.task])
     if name and name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
         raise FileNotFoundError(f"There is no folder {name!r}, which `{given[0]}` names.")
     if run.task == "counting":
@@ -193,6 +199,8 @@ def _counting_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
     overrides = run.model_config or {}
     if run.scratch is not None:
         return build_counting_model(run.scratch, _texts(train_rows), overrides)
+    if run.density_name_or_path is not None:
+        return counting_model_from_density(run.density_name_or_path, overrides)
     model = CLIPForCounting.from_pretrained(run.model_name_or_path, dtype=torch.float32, **overrides)
     return model, CountCLIPProcessor.from_pretrained(run.model_name_or_path)
 
@@ -214,10 +222,16 @@ def _density_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
 
 
 def _texts(rows: Any) -> list[str]:
-    """All texts of the training rows, and the numbers that their counterfactuals will have."""
+    """Texts of the training rows, and the numbers that their counterfactuals will have."""
     from count_clip.datasets_scripts.captions import NUMBER_WORDS
 
-    return [*row_column(rows, "text"), *NUMBER_WORDS]
+    return [*row_column(_sample(rows), "text"), *NUMBER_WORDS]
+
+
+def _sample(rows: Any) -> Any:
+    """At most `MAX_ROWS_READ` of the rows, the first and others at even distances."""
+    step = -(-len(rows) // MAX_ROWS_READ)
+    return rows if step == 1 else torch.utils.data.Subset(rows, range(0, len(rows), step))
 
 
 def build_trainer(
@@ -311,7 +325,8 @@ def measure(trainer: CountingTrainer | DensityTrainer, task: str, rows: Any, spl
     predicted, true = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
     if task == "counting":
         return {"num_rows": len(true), **counting_figures(predicted, true)}
-    train_counts, train_texts = np.array(_counts(splits["dataset"])), row_column(splits["dataset"], "text")
+    train_rows = _sample(splits["dataset"])
+    train_counts, train_texts = np.array(_counts(train_rows)), row_column(train_rows, "text")
     texts = row_column(rows, "text")
     prompts = sorted(set(texts))
     result = _beside_mean(predicted, true, train_counts)

@@ -31,6 +31,7 @@ class RunArguments:
         task (`str`): `"counting"` or `"density"`.
         model_name_or_path (`str`, *optional*): A checkpoint of the task's model; for counting also of a CLIP.
         clip_name_or_path (`str`, *optional*): A CLIP to start a density model from.
+        density_name_or_path (`str`, *optional*): A density model to start a counting model's towers from.
         scratch (`dict`, *optional*): The size of a new model: `vision`, `text`, `projection_dim`, `vocab_size`.
         model_config (`dict`, *optional*): Fields of the model's configuration to change.
         image_processor (`dict`, *optional*): Options of the density model's image processor to change.
@@ -44,6 +45,7 @@ class RunArguments:
     task: str
     model_name_or_path: str | None = None
     clip_name_or_path: str | None = None
+    density_name_or_path: str | None = None
     scratch: dict[str, Any] | None = None
     model_config: dict[str, Any] | None = None
     image_processor: dict[str, Any] | None = None

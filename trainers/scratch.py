@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
@@ -99,10 +100,50 @@ def build_counting_model(
     """
     tokenizer, fields = _towers(scratch, texts, {})
     config = CountCLIPConfig(**fields, **(model_config or {}))
+    return CLIPForCounting(config), _counting_processor(config, tokenizer)
+
+
+def counting_model_from_density(
+    name_or_path: str, model_config: Mapping[str, Any] | None = None
+) -> tuple[CLIPForCounting, CountCLIPProcessor]:
+    """
+    Start a [`CLIPForCounting`] from the towers of a density model, and make its processor.
+
+    Patches that were taught where objects are give the class token something to count, which a small tower would
+    otherwise learn slowly from captions alone. The visual projection, the last norm and the logit scale are new.
+
+    Args:
+        name_or_path (`str`): A [`CLIPCountDensityModel`] without visual prompts, whose vision tower was trained.
+        model_config (`Mapping`, *optional*): Other fields of the [`CountCLIPConfig`].
+
+    Returns:
+        The model and its processor.
+
+    Raises:
+        ValueError: If the checkpoint is not of a density model, or its vision tower needs prompts.
+    """
+    density = CLIPCountDensityModel.from_pretrained(name_or_path, dtype=torch.float32)
+    if density.visual_prompts is not None:
+        raise ValueError(
+            f"The vision tower of {name_or_path!r} was not trained itself but tuned by visual prompts, which a CLIP "
+            "does not have. Start from the CLIP that it was made from."
+        )
+    config = CountCLIPConfig(
+        text_config=density.config.text_config.to_dict(),
+        vision_config=density.config.vision_config.to_dict(),
+        projection_dim=density.config.projection_dim,
+        **(model_config or {}),
+    )
+    model = CLIPForCounting(config)
+    for part in ("text_model", "vision_model", "text_projection"):
+        getattr(model, part).load_state_dict(getattr(density, part).state_dict())
+    return model, _counting_processor(config, CLIPTokenizer.from_pretrained(name_or_path))
+
+
+def _counting_processor(config: CountCLIPConfig, tokenizer: CLIPTokenizer) -> CountCLIPProcessor:
     size = config.vision_config.image_size
     image_processor = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
-    max_length = config.text_config.max_position_embeddings
-    return CLIPForCounting(config), CountCLIPProcessor(image_processor, tokenizer, max_text_length=max_length)
+    return CountCLIPProcessor(image_processor, tokenizer, max_text_length=config.text_config.max_position_embeddings)
 
 
 def build_density_model(
@@ -178,4 +219,10 @@ def _towers(
     return tokenizer, fields
 
 
-__all__ = ["build_counting_model", "build_density_model", "density_processor", "train_tokenizer"]
+__all__ = [
+    "build_counting_model",
+    "build_density_model",
+    "counting_model_from_density",
+    "density_processor",
+    "train_tokenizer",
+]

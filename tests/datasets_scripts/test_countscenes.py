@@ -434,3 +434,12 @@ def test_contact_sheet_shows_every_picture() -> None:
     assert isinstance(marked, Image.Image)
     with pytest.raises(ValueError, match="Expected one row and one column or more, but got 0 rows"):
         contact_sheet([])
+
+
+def test_columns_of_some_scenes_are_those_of_the_whole_set():
+    scenes = CountScenes("train", config="density", num_scenes=20, image_size=64)
+    texts = scenes.column("text")
+    assert scenes.column("text", [3, 19, -1]) == [texts[3], texts[19], texts[19]]
+    assert scenes.column("image_id", [3]) == [scenes[3]["image_id"]]
+    with pytest.raises(IndexError, match="20"):
+        scenes.column("text", [20])

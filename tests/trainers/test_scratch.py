@@ -4,9 +4,16 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoTokenizer
 
-from count_clip.trainers.scratch import build_counting_model, build_density_model, train_tokenizer
+from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
+from count_clip.trainers.scratch import (
+    build_counting_model,
+    build_density_model,
+    counting_model_from_density,
+    train_tokenizer,
+)
 
 
 TEXTS = ["A photo of three red apples", "two red squares", "five blue rings"]
@@ -105,3 +112,24 @@ def test_density_model_and_processor_fit(picture):
 def test_unknown_sizes_are_refused(scratch, message):
     with pytest.raises(ValueError, match=message):
         build_counting_model(scratch, TEXTS)
+
+
+def test_a_counting_model_starts_from_the_towers_of_a_density_model(density_config, density_processor, tmp_path):
+    torch.manual_seed(0)
+    density = CLIPCountDensityModel(density_config(num_visual_prompts=0, num_context_tokens=0, window_size=32))
+    density.save_pretrained(tmp_path / "density")
+    density_processor.save_pretrained(tmp_path / "density")
+    model, processor = counting_model_from_density(str(tmp_path / "density"), {"counting_loss_weight": 0.5})
+    assert model.config.counting_loss_weight == 0.5
+    for part in ("text_model", "vision_model", "text_projection"):
+        for name, tensor in getattr(density, part).state_dict().items():
+            torch.testing.assert_close(getattr(model, part).state_dict()[name], tensor, rtol=0, atol=0)
+    inputs = processor([Image.new("RGB", (50, 40))], ["two dogs"])
+    assert model(**inputs).logits_per_image.isfinite().all()
+
+
+def test_towers_that_need_prompts_are_refused(density_model, density_processor, tmp_path):
+    density_model.save_pretrained(tmp_path)
+    density_processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="visual prompts"):
+        counting_model_from_density(str(tmp_path))

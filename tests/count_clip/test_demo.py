@@ -1,0 +1,86 @@
+"""The demonstration: three stages, a table, pictures, checkpoints and cards; and it goes on where it was stopped."""
+
+import json
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+from PIL import Image
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+from transformers import AutoModel, AutoProcessor
+
+from count_clip import demo
+
+
+SMALL = [
+    "density.max_steps=2",
+    "density.scratch.vision.hidden_size=32",
+    "density.scratch.vision.num_hidden_layers=1",
+    "density.dataset.num_scenes=64",
+    "density.eval_dataset=null",
+    "density.test_dataset.num_scenes=4",
+    "density.per_device_train_batch_size=4",
+    "base.max_steps=1",
+    "base.dataset.num_scenes=64",
+    "base.test_dataset.num_scenes=9",
+    "base.per_device_train_batch_size=4",
+    "counting.max_steps=2",
+    "counting.dataset.num_scenes=64",
+    "counting.test_dataset.num_scenes=18",
+    "counting.per_device_train_batch_size=4",
+]
+ARGUMENTS = [
+    token
+    for setting in SMALL + [f"{stage}.dataloader_num_workers=0" for stage in demo.STAGES]
+    for token in ("--set", setting)
+]
+
+
+def test_demo_trains_counts_and_writes_everything_and_a_second_run_trains_nothing(tmp_path, capsys, monkeypatch):
+    output = tmp_path / "demo"
+    assert demo.main(["--output", str(output), *ARGUMENTS]) == 0
+    printed = capsys.readouterr().out
+    for line in ("CountBench accuracy", "mean deviation", "MAE", "RMSE", "coins"):
+        assert line in printed
+
+    results = {stage: json.loads((output / "runs" / stage / "results.json").read_text()) for stage in demo.STAGES}
+    assert f"{results['density']['after']['test']['mae']:.2f}" in printed
+    assert f"{100 * results['counting']['after']['test']['accuracy']:.1f} %" in printed
+    for title, model_type in (("clip-count", "clip_count_density"), ("count-clip", "count_clip")):
+        assert AutoModel.from_pretrained(output / title).config.model_type == model_type
+        AutoProcessor.from_pretrained(output / title)
+        card = ModelCard.load(output / title / "README.md")
+        assert card.data.eval_results[0].dataset_type == "countscenes"
+        assert "CountBench accuracy" in card.text
+    names = sorted(path.name for path in (output / "pictures").iterdir())
+    assert names == ["all.png", "coins.png", *(f"scene-{i}.png" for i in range(1, 7))]
+    with Image.open(output / "pictures" / "coins.png") as coins:
+        assert coins.size == (384, 303)
+
+    def train(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("count_clip.trainers.run.train", train)
+    assert demo.main(["--output", str(output), *ARGUMENTS]) == 0
+    assert "Finished by an earlier run" in capsys.readouterr().out
+    # Another configuration of a stage is another run, and so are the stages after it.
+    with pytest.raises(AssertionError, match="trained again"):
+        demo.main(["--output", str(output), *ARGUMENTS, "--set", "density.seed=5"])
+
+
+@pytest.mark.parametrize("setting", ["density.max_steps", "eval.max_steps=3", "density=3"])
+def test_settings_that_name_no_stage_or_value_are_refused(setting, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        demo.main(["--set", setting])
+    assert stopped.value.code == 2
+    assert setting in capsys.readouterr().err
+
+
+def test_coins_are_twenty_four():
+    coins = next(picture for picture in demo.unseen_pictures() if picture.name == "coins")
+    # Bright blobs of a coin's size on the darker ground.
+    pixels = ndimage.gaussian_filter(np.asarray(coins.image.convert("L"), dtype=float), 2)
+    pixels -= ndimage.gaussian_filter(pixels, 40)
+    labels, _ = ndimage.label(ndimage.binary_opening(pixels > threshold_otsu(pixels), iterations=4))
+    assert coins.true_count == sum(np.bincount(labels.ravel())[1:] > 150)
