@@ -19,6 +19,8 @@ from typing import Any
 
 from PIL import Image
 
+from ._version import __version__
+
 
 STAGES = {
     "density": "a CLIPCountDensityModel, from nothing",
@@ -74,14 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"change a key of a stage's configuration ({', '.join(STAGES)}), for example density.max_steps=100",
     )
     arguments = parser.parse_args(argv)
+    output = Path(arguments.output)
     try:
         changes = _parse_changes(arguments.set)
+        for stage in STAGES:
+            _configure(stage, output, changes[stage])
     except ValueError as error:
         parser.error(str(error))
     started = time.time()
-    output = Path(arguments.output)
-    if arguments.fresh and (output / "runs").is_dir():
-        shutil.rmtree(output / "runs")
+    if arguments.fresh:
+        for stage in STAGES:
+            _remove_stage(output / "runs" / stage)
     output.mkdir(parents=True, exist_ok=True)
 
     results = {}
@@ -127,26 +132,47 @@ def run_stage(stage: str, output: Path, changes: Sequence[str]) -> dict[str, Any
     from count_clip.trainers.run import RESULTS_NAME, train
     from count_clip.trainers.run_arguments import find_config, parse_run
 
-    folder = output / "runs" / stage
+    folder, config = output / "runs" / stage, f"countscenes_{stage}"
+    overrides = _configure(stage, output, changes)
+    # A stage depends on its configuration and on the stage before it.
+    before = [name for name in STAGES if list(STAGES).index(name) < list(STAGES).index(stage)][-1:]
+    parent = _stage_key(output / "runs" / before[0]) if before else ""
+    parts = [__version__, find_config(config).read_text(encoding="utf-8"), *overrides, parent]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    if _stage_key(folder) == key and (folder / RESULTS_NAME).is_file():
+        print(f"Finished by an earlier run: using {folder} (--fresh trains again).")
+        return json.loads((folder / RESULTS_NAME).read_text(encoding="utf-8"))
+    if _stage_key(folder) != key:
+        _remove_stage(folder)  # of another configuration
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STATE_NAME).write_text(json.dumps({"key": key}), encoding="utf-8")
+    return train(*parse_run(config, [*overrides, "--resume_from_checkpoint", "auto"]))
+
+
+def _configure(stage: str, output: Path, changes: Sequence[str]) -> list[str]:
+    """What the demonstration changes in a stage's configuration, after making sure that it can be read."""
+    from count_clip.trainers.run_arguments import parse_run
+
     sources = {
         "density": [],
         "base": ["--density_name_or_path", str(output / "runs" / "density")],
         "counting": ["--model_name_or_path", str(output / "runs" / "base")],
     }
-    overrides = ["--output_dir", str(folder), *sources[stage], "--report_to", "none", *changes]
-    config = f"countscenes_{stage}"
-    # A stage depends on its configuration and on the stage before it.
-    before = [name for name in STAGES if list(STAGES).index(name) < list(STAGES).index(stage)][-1:]
-    parent = _stage_key(output / "runs" / before[0]) if before else ""
-    key = hashlib.sha256("\n".join([find_config(config).read_text(), *overrides, parent]).encode()).hexdigest()
-    if _stage_key(folder) == key and (folder / RESULTS_NAME).is_file():
-        print(f"Finished by an earlier run: using {folder} (--fresh trains again).")
-        return json.loads((folder / RESULTS_NAME).read_text(encoding="utf-8"))
-    if _stage_key(folder) != key and folder.is_dir():
-        shutil.rmtree(folder)  # of another configuration
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / STATE_NAME).write_text(json.dumps({"key": key}), encoding="utf-8")
-    return train(*parse_run(config, [*overrides, "--resume_from_checkpoint", "auto"]))
+    folder = str(output / "runs" / stage)
+    overrides = ["--output_dir", folder, *sources[stage], "--report_to", "none", *changes]
+    parse_run(f"countscenes_{stage}", overrides)
+    return overrides
+
+
+def _remove_stage(folder: Path) -> None:
+    """Remove what an earlier demonstration trained, and nothing else."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / STATE_NAME).is_file():
+        raise FileExistsError(
+            f"{folder} holds something that no demonstration wrote. Choose another --output, or move it away."
+        )
+    shutil.rmtree(folder)
 
 
 def _stage_key(folder: Path) -> str:
@@ -158,8 +184,6 @@ def _publish(run: Path, folder: Path) -> Path:
     """Save a trained model and its processor as a folder of their own, with the code that loads them anywhere."""
     from transformers import AutoModel, AutoProcessor
 
-    if folder.is_dir():
-        shutil.rmtree(folder)
     AutoModel.from_pretrained(run).save_pretrained(folder)
     AutoProcessor.from_pretrained(run).save_pretrained(folder)
     return folder

@@ -111,6 +111,11 @@ class CLIPCountDensityConfig(CLIPConfig):
         for name in ("contrastive_loss_weight", "density_loss_weight", "count_loss_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, but got {getattr(self, name)}.")
+        if self.interaction == "plain" and self.num_interaction_layers < 1:
+            raise ValueError(
+                "The plain interaction needs `num_interaction_layers` of at least 1; without a block the text would "
+                'have no effect. Use `interaction="add"` for none.'
+            )
         if self.contrastive_temperature <= 0:
             raise ValueError(f"`contrastive_temperature` must be positive, but got {self.contrastive_temperature}.")
         self._validate_sizes()

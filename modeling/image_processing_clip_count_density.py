@@ -39,7 +39,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
     Args:
         window_size (`int`, *optional*, defaults to 384):
             Side of a window, in pixels of the resized picture.
-        window_stride (`int`, *optional*, defaults to two thirds of `window_size`):
+        window_stride (`int`, *optional*, defaults to two thirds of `window_size`; `"authors"`: a third):
             Largest step from one window to the next. Windows are spread evenly and cover the picture exactly.
         window_blend (`str`, *optional*, defaults to `"hat"`):
             How overlapping windows share a pixel. `"hat"` weighs each by its distance from the window's border.
@@ -72,7 +72,9 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
 
     def __init__(self, **kwargs: Any):
         window_size = kwargs.get("window_size", self.window_size)
-        kwargs.setdefault("window_stride", max(1, window_size * 2 // 3))
+        # The authors' windows of 384 pixels are 128 apart.
+        thirds = 1 if kwargs.get("window_blend", self.window_blend) == "authors" else 2
+        kwargs.setdefault("window_stride", max(1, window_size * thirds // 3))
         kwargs.setdefault("size", {"shortest_edge": window_size})
         super().__init__(**kwargs)
         if self.window_blend not in WINDOW_BLENDS:
@@ -83,6 +85,17 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
             raise ValueError(
                 f"`window_stride` must lie between 1 and `window_size` ({self.window_size}), but got "
                 f"{self.window_stride}: a larger step would leave gaps."
+            )
+        if self.window_blend == "authors" and self.window_size % self.window_stride:
+            raise ValueError(
+                f"With `window_blend='authors'` the `window_stride` ({self.window_stride}) must divide the "
+                f"`window_size` ({self.window_size}), or the end of a picture is not covered."
+            )
+        shortest_edge = self.size["shortest_edge"]
+        if shortest_edge < self.window_size:
+            raise ValueError(
+                f"`size['shortest_edge']` ({shortest_edge}) must be at least `window_size` ({self.window_size}): a "
+                "picture fills a window. Set both."
             )
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:

@@ -81,9 +81,12 @@ def patch_text_contrastive_loss(
         without a positive or a negative patch finite.
     """
     positive = nn.functional.adaptive_max_pool2d(density_map[:, None].float(), similarity_map.shape[-2:])[:, 0] > 0
-    weights = (similarity_map.float() / temperature).exp()  # (B, h, w)
-    positive_sum = (weights * positive).sum(dim=(1, 2)) + 1e-5
-    negative_sum = (weights * ~positive).sum(dim=(1, 2)) + 1e-5
+    logits = similarity_map.float() / temperature  # (B, h, w)
+    # Numerator and denominator share a factor that keeps the exponentials of a low temperature in range.
+    highest = logits.detach().amax(dim=(1, 2), keepdim=True).clamp(min=0)
+    weights, epsilon = (logits - highest).exp(), 1e-5 * (-highest[:, 0, 0]).exp()
+    positive_sum = (weights * positive).sum(dim=(1, 2)) + epsilon
+    negative_sum = (weights * ~positive).sum(dim=(1, 2)) + epsilon
     return -(positive_sum / (positive_sum + negative_sum)).log().mean()
 
 
@@ -587,11 +590,10 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         grid = (vision_height // patch_size, vision_width // patch_size)
         patch_features = self.get_patch_features(pixel_values, interpolate_pos_encoding)
         patch_embeds = self.contrastive_patch_projection(patch_features)
-        similarity_map = torch.einsum(
-            "btp,bnp->btn",
-            nn.functional.normalize(prompts.float(), dim=-1),
-            nn.functional.normalize(patch_embeds.float(), dim=-1),
-        ).unflatten(-1, grid)  # (B, T, h, w)
+        with torch.autocast(device_type=patch_embeds.device.type, enabled=False):
+            text_directions = nn.functional.normalize(prompts.float(), dim=-1)
+            patch_directions = nn.functional.normalize(patch_embeds.float(), dim=-1)
+            similarity_map = (text_directions @ patch_directions.transpose(1, 2)).unflatten(-1, grid)  # (B, T, h, w)
 
         hidden_states = self.patch_projection(patch_features)
         hidden_states = hidden_states + self._positions(grid, hidden_states.device).to(hidden_states.dtype)

@@ -82,8 +82,7 @@ def image_text_contrastive_loss(
         image_embeds, text_embeds = _GatherWithGradient.apply(torch.stack([image_embeds, text_embeds], dim=1)).unbind(
             1
         )
-    # In float32: with half-precision logits a large batch's probabilities round to zero.
-    logits = (text_embeds @ image_embeds.t()).float() * logit_scale.float()  # (T, B)
+    logits = _similarities(text_embeds, image_embeds.t()) * logit_scale.float()  # (T, B)
     targets = torch.arange(len(logits), device=logits.device)
     return (nn.functional.cross_entropy(logits, targets) + nn.functional.cross_entropy(logits.t(), targets)) / 2
 
@@ -130,7 +129,7 @@ def counting_loss(
             "rows that `counterfactual_input_ids` holds."
         )
     captions = torch.cat([text_embeds[:, None], counterfactual_embeds], dim=1)  # (B, 1 + C, P)
-    logits = torch.einsum("bp,bcp->bc", image_embeds, captions).float() * logit_scale
+    logits = _similarities(captions, image_embeds[:, :, None])[:, :, 0] * logit_scale
     # Summed, not averaged: the mean of nothing would be NaN, the sum of nothing is a zero that has a gradient.
     total = -logits.log_softmax(dim=-1)[:, 0].sum()
     if gather_embeds and _is_distributed():
@@ -288,7 +287,7 @@ class CLIPForCounting(CLIPModel):
             text_embeds = text_embeds[:num_texts]
 
         logit_scale = self.logit_scale.exp()
-        logits_per_text = text_embeds @ image_embeds.t() * logit_scale
+        logits_per_text = _similarities(text_embeds, image_embeds.t()) * logit_scale.float()
         outputs = CLIPForCountingOutput(
             logits_per_image=logits_per_text.t(),
             logits_per_text=logits_per_text,
@@ -362,6 +361,12 @@ class CLIPForCounting(CLIPModel):
             image_embeds[counting_mask], text_embeds[counting_mask], wrong_embeds, scale, gather_embeds
         )
         outputs.loss = outputs.contrastive_loss + self.config.counting_loss_weight * outputs.counting_loss
+
+
+def _similarities(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Matrix product in float32, also under autocast: in half precision captions that differ in one word tie."""
+    with torch.autocast(device_type=left.device.type, enabled=False):
+        return left.float() @ right.float()
 
 
 def _normalise(embeds: torch.Tensor) -> torch.Tensor:

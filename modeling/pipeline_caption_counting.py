@@ -1,10 +1,12 @@
 """`pipeline("caption-counting")`: which number of objects does a caption have to state for this picture?"""
 
+import os
 import re
 from typing import Any
 
 from transformers import Pipeline
-from transformers.image_utils import load_image
+
+from .pipeline_object_counting import open_picture
 
 
 NUMBER_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -55,7 +57,8 @@ class CaptionCountingPipeline(Pipeline):
         """
         if text is not None:
             kwargs["text"] = text
-        return super().__call__(inputs, **kwargs)
+        # Each picture brings nine captions of its own, which a stack of pictures would mix.
+        return super().__call__(inputs, **{**kwargs, "batch_size": 1})
 
     def _sanitize_parameters(
         self, text: str | None = None, timeout: float | None = None, **kwargs: Any
@@ -75,9 +78,15 @@ class CaptionCountingPipeline(Pipeline):
             image, text = inputs["image"], inputs.get("text", text)
         if text is None:
             raise ValueError("Expected a caption, as `text='a photo of {} dogs'`, but got none.")
-        if isinstance(image, str):
-            image = load_image(image, timeout=timeout)
-        return self.processor(images=[image], text=number_captions(text), padding=True, return_tensors="pt")
+        if isinstance(image, (str, os.PathLike)):
+            image = open_picture(os.fspath(image), timeout)
+        inputs = self.processor(images=[image], text=number_captions(text), padding=True, return_tensors="pt")
+        if len(inputs["input_ids"].unique(dim=0)) < len(NUMBER_WORDS):
+            raise ValueError(
+                "The caption is so long that the number is cut off, and all nine captions are the same to the model: "
+                f"shorten {text[:60]!r}..."
+            )
+        return inputs
 
     def _forward(self, model_inputs: Any) -> Any:
         return {"logits": self.model(**model_inputs).logits_per_image}

@@ -1,5 +1,6 @@
 """`pipeline("object-counting")`: count what a prompt names in pictures of any size."""
 
+import os
 from typing import Any
 
 import torch
@@ -39,7 +40,8 @@ class ObjectCountingPipeline(Pipeline):
                 What to count, for all pictures that do not bring a `text` of their own. With a list, each picture is
                 counted for every prompt, in one pass through the vision tower.
             window_batch_size (`int`, *optional*, defaults to 8):
-                How many windows of a picture run at once; memory grows with this and not with the picture.
+                How many windows of a picture run at once; memory grows with this and not with the picture. It takes
+                the place of `batch_size`, which has no effect here.
             timeout (`float`, *optional*):
                 Seconds to wait for a picture from the web.
 
@@ -53,7 +55,8 @@ class ObjectCountingPipeline(Pipeline):
         """
         if text is not None:
             kwargs["text"] = text
-        return super().__call__(inputs, **kwargs)
+        # The windows of one picture are the batch: pictures with different numbers of them cannot be stacked.
+        return super().__call__(inputs, **{**kwargs, "batch_size": 1})
 
     def _sanitize_parameters(
         self,
@@ -75,10 +78,10 @@ class ObjectCountingPipeline(Pipeline):
         image = inputs
         if isinstance(inputs, dict):
             image, text = inputs["image"], inputs.get("text", text)
-        if text is None:
+        if not text:
             raise ValueError("Expected what to count, as `text='red apples'`, but got no prompt.")
-        if isinstance(image, str):
-            image = load_image(image, timeout=timeout)
+        if isinstance(image, (str, os.PathLike)):
+            image = open_picture(os.fspath(image), timeout)
         prompts = [text] if isinstance(text, str) else list(text)
         model_inputs = dict(self.processor(images=[image]))
         model_inputs.update(self.processor.tokenize(prompts))
@@ -107,4 +110,23 @@ class ObjectCountingPipeline(Pipeline):
         return results if model_outputs["is_list"] else results[0]
 
 
-__all__ = ["ObjectCountingPipeline"]
+def open_picture(address: str, timeout: float | None = None) -> Any:
+    """
+    Open a picture from a file or from the web.
+
+    Args:
+        address (`str`): A path, an `http(s)` URL or a `data:` URL.
+        timeout (`float`, *optional*): Seconds to wait for the web.
+
+    Returns:
+        `PIL.Image.Image`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if not address.startswith(("http://", "https://", "data:")) and not os.path.isfile(address):
+        raise FileNotFoundError(f"There is no picture {address!r}.")
+    return load_image(address, timeout=timeout)
+
+
+__all__ = ["ObjectCountingPipeline", "open_picture"]

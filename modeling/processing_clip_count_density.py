@@ -153,7 +153,7 @@ class CLIPCountDensityProcessor(ProcessorMixin):
             ValueError: If the number of maps is not that of the windows, or a map has negative or non-finite values.
         """
         maps = (outputs if isinstance(outputs, torch.Tensor) else outputs["density_map"]).detach().float().cpu()
-        window_positions, picture_sizes = torch.as_tensor(window_positions), torch.as_tensor(picture_sizes)
+        window_positions, picture_sizes = (torch.as_tensor(x).cpu() for x in (window_positions, picture_sizes))
         if maps.dim() != 3 or len(maps) != len(window_positions):
             raise ValueError(
                 f"Expected one density map for each of the {len(window_positions)} windows, but got a tensor of shape "

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
+from .image_processing_clip_count_density import to_rgb
+
 
 class CountCLIPProcessor(ProcessorMixin):
     """
@@ -35,7 +37,7 @@ class CountCLIPProcessor(ProcessorMixin):
 
         Args:
             images (a picture or a list of pictures, *optional*):
-                PIL pictures, arrays or tensors.
+                PIL pictures, arrays or tensors, of any size and mode.
             text (`str` or `list[str]`, *optional*):
                 Captions.
             counterfactual_text (`list[list[str]]`, *optional*):
@@ -58,6 +60,10 @@ class CountCLIPProcessor(ProcessorMixin):
             raise ValueError("Expected pictures, captions or both, but got neither.")
         data: dict[str, Any] = {}
         if images is not None:
+            if isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4:
+                images = [to_rgb(image) for image in images]
+            else:
+                images = [to_rgb(images)]
             data.update(self.image_processor(images, return_tensors=return_tensors, **kwargs))
         if text is not None:
             data.update(self._tokenize([text] if isinstance(text, str) else list(text), return_tensors, padding))

@@ -11,10 +11,13 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import get_parameter_names
+from transformers.utils import logging
 
 from .rows import PictureRows
 from .sampling import EpochCallback, EpochSampler
 
+
+logger = logging.get_logger(__name__)
 
 # Weight decay pulls towards zero, which is no natural place for these. Norms are told by their class.
 NO_DECAY = [r"(^|\.)bias$", r"logit_scale$", r"class_embedding$", r"position_embedding", r"(prompt|context)_embeds$"]
@@ -51,6 +54,10 @@ class BaseTrainer(Trainer):
     ):
         self.eval_collator = eval_collator
         self._loss_parts: dict[str, list[torch.Tensor]] = {}
+        if args.n_gpu > 1:
+            # `torch.nn.DataParallel` would cut each tensor of a batch by its own rows, which do not correspond.
+            logger.warning(f"One of the {args.n_gpu} GPUs is used. Start with `accelerate launch` to use them all.")
+            args._n_gpu = 1
         super().__init__(model=model, args=args, data_collator=data_collator, **kwargs)
         self._epoch_callback = EpochCallback(*epoch_listeners)
         self.add_callback(self._epoch_callback)

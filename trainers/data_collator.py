@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from count_clip.datasets_scripts.captions import NUMBER_TO_WORD, counterfactuals, counting_captions, find_count
 
 from .sampling import Epoch, sample_generator
+
+
+logger = logging.get_logger(__name__)
 
 
 class CountingDataCollator:
@@ -57,7 +61,25 @@ class CountingDataCollator:
         batch = self.processor(
             images=[row["image"] for row in rows], text=[row["text"] for row in rows], counterfactual_text=wrong
         )
-        return {**batch, "counting_mask": torch.tensor(mask, dtype=torch.bool), "return_loss": True}
+        counting_mask = torch.tensor(mask, dtype=torch.bool)
+        if wrong:
+            self._leave_out_cut_captions(batch, counting_mask)
+        return {**batch, "counting_mask": counting_mask, "return_loss": True}
+
+    def _leave_out_cut_captions(self, batch: dict[str, torch.Tensor], counting_mask: torch.Tensor) -> None:
+        """Make general rows of those whose number lies beyond the text tower: to it, all their captions are one."""
+        true, wrong = batch["input_ids"][counting_mask], batch["counterfactual_input_ids"]
+        length = min(true.shape[1], wrong.shape[2])
+        same = (wrong[:, :, :length] == true[:, None, :length]).all(dim=-1).any(dim=-1)
+        # Of different lengths in tokens, captions may agree up to the end of the shorter: then neither was cut.
+        same &= batch["attention_mask"][counting_mask].sum(dim=-1) >= self.processor.max_text_length
+        if same.any():
+            logger.warning_once(
+                "Some captions are so long that the number is cut off; these rows do not enter the counting loss."
+            )
+            counting_mask[counting_mask.nonzero()[:, 0][same]] = False
+            for name in ("counterfactual_input_ids", "counterfactual_attention_mask"):
+                batch[name] = batch[name][~same]
 
     def _wrong_captions(self, row: Mapping[str, Any]) -> list[str]:
         check_counting_row(row)
@@ -90,13 +112,20 @@ class CountingEvalDataCollator:
             `(batch_size,)`, the true numbers.
 
         Raises:
-            ValueError: If a caption states no number from two to ten, or another than the row's.
+            ValueError: If a caption states no number from two to ten, another than the row's, or one that is cut off.
         """
         for row in rows:
             check_counting_row(row)
         captions = [counting_captions(row["text"]) for row in rows]
         place = {caption: i for i, caption in enumerate(dict.fromkeys(x for nine in captions for x in nine))}
         batch = self.processor(images=[row["image"] for row in rows], text=list(place))
+        for row, nine in zip(rows, captions, strict=True):
+            tokens = batch["input_ids"][[place[caption] for caption in nine]]
+            if len(tokens.unique(dim=0)) < len(nine):
+                raise ValueError(
+                    f"The caption of {row.get('image_id')!r} is so long that its number is cut off, and the nine "
+                    f"captions are the same to the model: {row['text'][:60]!r}... Leave the row out or shorten it."
+                )
         return {
             **batch,
             "caption_index": torch.tensor([[place[caption] for caption in nine] for nine in captions]),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .base_trainer import BaseTrainer, named_rows, require_model_type
 from .data_collator import DensityDataCollator, DensityEvalDataCollator
@@ -87,6 +87,15 @@ class DensityTrainer(BaseTrainer):
     def is_contrastive(self) -> bool:
         """Whether the run is in its first part, where only the contrastive loss is trained."""
         return (self.state.epoch or 0) < self.args.contrastive_epochs
+
+    @property
+    def has_trained_density(self) -> bool:
+        """Whether a figure of the density says anything: in the contrastive epochs the decoder is not trained."""
+        epochs = self.args.contrastive_epochs
+        return epochs == 0 or (self.state.epoch or 0) > epochs
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        return self.has_trained_density and super()._determine_best_metric(metrics, trial)
 
     def idle_parameters(self) -> tuple[str, ...]:
         """Beginnings of the names of the parameters that the loss of the current part does not depend on."""
@@ -182,6 +191,27 @@ class DensityTrainer(BaseTrainer):
         return max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
 
 
+class DensityEarlyStoppingCallback(EarlyStoppingCallback):
+    """
+    Stops a run that gets no better, counting from where the density begins to train.
+
+    Args:
+        trainer ([`DensityTrainer`]): The run.
+        patience (`int`): Stop after so many evaluations without a better one.
+    """
+
+    def __init__(self, trainer: DensityTrainer, patience: int):
+        super().__init__(patience)
+        self.trainer = trainer
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
+    ) -> None:
+        """Compare the figures with the best ones so far."""
+        if self.trainer.has_trained_density:
+            super().on_evaluate(args, state, control, metrics, **kwargs)
+
+
 class _IdleCallback(TrainerCallback):
     """Keeps the optimiser off the parameters that the current part of the run does not train."""
 
@@ -234,4 +264,4 @@ def freeze(model: nn.Module, trainable: str) -> None:
         parameter.requires_grad = not name.startswith(FROZEN[trainable])
 
 
-__all__ = ["DensityTrainer", "freeze", "training_windows"]
+__all__ = ["DensityEarlyStoppingCallback", "DensityTrainer", "freeze", "training_windows"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from transformers import CLIPTokenizer, EarlyStoppingCallback, EvalPrediction, T
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
+from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
+from count_clip.modeling.configuration_count_clip import CountCLIPConfig
 from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
 from count_clip.modeling.modeling_count_clip import CLIPForCounting
@@ -28,7 +31,8 @@ from count_clip.modeling.processing_clip_count_density import CLIPCountDensityPr
 from count_clip.modeling.processing_count_clip import CountCLIPProcessor
 from count_clip.trainers.counting_trainer import CountingTrainer
 from count_clip.trainers.data_collator import row_count
-from count_clip.trainers.density_trainer import DensityTrainer
+from count_clip.trainers.density_trainer import DensityEarlyStoppingCallback, DensityTrainer
+from count_clip.trainers.keys import check_keys
 from count_clip.trainers.rows import row_column
 from count_clip.trainers.run_arguments import RunArguments, parse_run
 from count_clip.trainers.run_data import load_splits
@@ -150,7 +154,8 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
 
 def _last_checkpoint(folder: Path) -> str | None:
     """The last checkpoint that was written to its end; a run may have been killed while it wrote one."""
-    steps = {int(path.name.removeprefix("checkpoint-")): path for path in folder.glob("checkpoint-[0-9]*")}
+    names = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in folder.glob("checkpoint-*"))
+    steps = {int(match[1]): path for match, path in names if match}
     for step in sorted(steps, reverse=True):
         try:
             # The trainer writes this file last.
@@ -184,8 +189,13 @@ def build_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
             f"{run.task} run comes from, but got {' and '.join(f'`{name}`' for name in given) or 'none'}."
         )
     name = run.model_name_or_path or getattr(run, MODEL_SOURCES[run.task])
-    if name and name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
-        raise FileNotFoundError(f"There is no folder {name!r}, which `{given[0]}` names.")
+    # A name on the Hub has one slash and no folder before it here; `runs/` is where all our configurations write.
+    is_folder = name and (name.startswith(("/", ".", "~", "runs/")) or name.count("/") > 1)
+    if is_folder and not Path(name).expanduser().is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {name!r}, which `{given[0]}` names. If it is what another configuration writes, run "
+            "that one first."
+        )
     if run.task == "counting":
         return _counting_model(run, train_rows)
     return _density_model(run, train_rows)
@@ -197,6 +207,7 @@ def _counting_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
             "`image_processor` is for density runs; the pictures of a counting run are prepared as CLIP's."
         )
     overrides = run.model_config or {}
+    check_keys(overrides, CountCLIPConfig().to_dict(), "`model_config`")
     if run.scratch is not None:
         return build_counting_model(run.scratch, _texts(train_rows), overrides)
     if run.density_name_or_path is not None:
@@ -207,6 +218,8 @@ def _counting_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
 
 def _density_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
     overrides, options = run.model_config or {}, run.image_processor or {}
+    check_keys(overrides, CLIPCountDensityConfig(text_config={}, vision_config={}).to_dict(), "`model_config`")
+    check_keys(options, CLIPCountDensityImageProcessorPil().to_dict(), "`image_processor`")
     if run.scratch is not None:
         return build_density_model(run.scratch, _texts(train_rows), overrides, options)
     if run.clip_name_or_path is not None:
@@ -252,18 +265,21 @@ def build_trainer(
     """
     trainer_class: type[CountingTrainer] | type[DensityTrainer]
     trainer_class = CountingTrainer if run.task == "counting" else DensityTrainer
-    callbacks = []
-    if run.early_stopping_patience is not None:
-        callbacks.append(EarlyStoppingCallback(run.early_stopping_patience))
-    return trainer_class(
+    trainer = trainer_class(
         model=model,
         args=args,
         train_dataset=splits["dataset"],
         eval_dataset=splits.get("eval_dataset"),
         processing_class=processor,
         compute_metrics=_compute_metrics(run.task),
-        callbacks=callbacks,
     )
+    patience = run.early_stopping_patience
+    if patience is not None:
+        stops_density = isinstance(trainer, DensityTrainer)
+        trainer.add_callback(
+            DensityEarlyStoppingCallback(trainer, patience) if stops_density else EarlyStoppingCallback(patience)
+        )
+    return trainer
 
 
 def _compute_metrics(task: str) -> Callable[[EvalPrediction], dict[str, float]]:

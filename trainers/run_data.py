@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from .keys import check_keys
 from .rows import row_column
 
+
+logger = logging.get_logger(__name__)
 
 FOLDER_KINDS = ("voc", "coco", "points")
 DEFAULT_SPLITS = {"dataset": "train", "eval_dataset": "validation", "test_dataset": "test"}
@@ -100,7 +103,13 @@ def _counting_rows(rows: Any) -> Any:
 
     numbers = row_column(rows, "number")
     kept = [index for index, number in enumerate(numbers) if number in NUMBER_TO_WORD]
-    return rows if len(kept) == len(rows) else torch.utils.data.Subset(rows, kept)
+    if len(kept) == len(rows):
+        return rows
+    logger.warning(
+        f"{len(rows) - len(kept)} of {len(rows)} evaluation rows state no number from two to ten; the others are "
+        "measured. What `eval_dataset` and `test_dataset` do not say is as in `dataset`, `number_rate` too."
+    )
+    return torch.utils.data.Subset(rows, kept)
 
 
 def _countscenes(options: dict[str, Any], task: str, key: str) -> Any:

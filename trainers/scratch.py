@@ -110,7 +110,8 @@ def counting_model_from_density(
     Start a [`CLIPForCounting`] from the towers of a density model, and make its processor.
 
     Patches that were taught where objects are give the class token something to count, which a small tower would
-    otherwise learn slowly from captions alone. The visual projection, the last norm and the logit scale are new.
+    otherwise learn slowly from captions alone. The visual projection starts as that of the patches; the last norm and
+    the logit scale are new.
 
     Args:
         name_or_path (`str`): A [`CLIPCountDensityModel`] without visual prompts, whose vision tower was trained.
@@ -137,6 +138,9 @@ def counting_model_from_density(
     model = CLIPForCounting(config)
     for part in ("text_model", "vision_model", "text_projection"):
         getattr(model, part).load_state_dict(getattr(density, part).state_dict())
+    # The patches' way into the space of the texts is a good start for the class token's.
+    with torch.no_grad():
+        model.visual_projection.weight.copy_(density.contrastive_patch_projection.weight)
     return model, _counting_processor(config, CLIPTokenizer.from_pretrained(name_or_path))
 
 

@@ -69,12 +69,22 @@ def test_demo_trains_counts_and_writes_everything_and_a_second_run_trains_nothin
         demo.main(["--output", str(output), *ARGUMENTS, "--set", "density.seed=5"])
 
 
-@pytest.mark.parametrize("setting", ["density.max_steps", "eval.max_steps=3", "density=3"])
+@pytest.mark.parametrize("setting", ["density.max_steps", "eval.max_steps=3", "density=3", "density.max_step=3"])
 def test_settings_that_name_no_stage_or_value_are_refused(setting, capsys):
     with pytest.raises(SystemExit) as stopped:
         demo.main(["--set", setting])
     assert stopped.value.code == 2
-    assert setting in capsys.readouterr().err
+    assert setting.split("=")[0].removeprefix("density.") in capsys.readouterr().err
+
+
+def test_folders_that_no_demonstration_wrote_are_left_alone(tmp_path):
+    mine = tmp_path / "runs" / "density" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    for arguments in ([], ["--fresh"]):
+        with pytest.raises(FileExistsError, match="density"):
+            demo.main(["--output", str(tmp_path), *ARGUMENTS, *arguments])
+        assert mine.read_text() == "precious"
 
 
 def test_coins_are_twenty_four():

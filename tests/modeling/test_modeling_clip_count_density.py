@@ -77,6 +77,16 @@ def test_contrastive_loss_is_finite_without_objects():
     assert loss.isfinite()
 
 
+def test_contrastive_loss_is_finite_at_low_temperatures():
+    similarity = torch.tensor([[[0.95, -0.9], [0.2, 0.1]]], requires_grad=True)
+    density = torch.zeros(1, 8, 8)
+    density[0, 1, 1] = 1.0
+    loss = patch_text_contrastive_loss(similarity, density, temperature=0.01)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.0, abs=1e-5)
+    assert similarity.grad.isfinite().all()
+
+
 def test_forward_uses_similarities_of_the_patches_it_returns(density_model, batch):
     outputs = density_model(**batch)
     patches, text = outputs.patch_embeds[0].detach().numpy(), outputs.text_embeds[0].detach().numpy()
@@ -292,6 +302,7 @@ def test_counting_checkpoint_is_refused(counting_model, tmp_path):
         ({"num_interaction_heads": 7}, "num_interaction_heads"),
         ({"window_size": 0}, "window_size"),
         ({"contrastive_temperature": 0}, "contrastive_temperature"),
+        ({"interaction": "plain", "num_interaction_layers": 0}, "num_interaction_layers"),
     ],
 )
 def test_configuration_refuses_what_cannot_work(density_config, fields, named):

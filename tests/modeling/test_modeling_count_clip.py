@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import CLIPModel
 
 from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
@@ -187,3 +188,25 @@ def test_configurations_do_not_take_each_others_files(counting_model, density_mo
         CLIPCountDensityConfig.from_pretrained(tmp_path / "counting")
     with pytest.raises(ValueError, match="clip_count_density"):
         CountCLIPConfig.from_pretrained(tmp_path / "density")
+
+
+def test_similarities_keep_their_digits_under_autocast(counting_model, batch):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = counting_model(**batch)
+        assert outputs.logits_per_image.dtype == torch.float32
+    product = outputs.image_embeds.detach().double() @ outputs.text_embeds.detach().double().t()
+    scale = counting_model.logit_scale.detach().exp().double()
+    torch.testing.assert_close(outputs.logits_per_image.detach().double(), product * scale, rtol=1e-5, atol=1e-5)
+
+
+def test_processor_brings_every_picture_to_upright_rgb(counting_processor):
+    grey = np.tile(np.linspace(0, 65535, 40).astype(np.uint16), (30, 1))
+    pixels = counting_processor(images=Image.fromarray(grey))["pixel_values"]
+    assert pixels.shape == (1, 3, 32, 32)
+    assert len(pixels[0, 0].unique()) > 20  # all tones, not black and white alone
+    assert counting_processor(images=np.zeros((30, 40), np.uint8))["pixel_values"].shape == (1, 3, 32, 32)
+    turned = Image.new("RGB", (40, 20))
+    turned.paste((200, 0, 0), (0, 0, 20, 20))
+    turned.getexif()[0x0112] = 6
+    upright = counting_processor(images=turned)["pixel_values"][0, 0]
+    assert upright[:16].mean() > upright[16:].mean()

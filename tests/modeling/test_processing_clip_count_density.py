@@ -221,7 +221,13 @@ def test_prompts_and_pictures_must_match_in_number(density_processor, picture):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"window_blend": "max"}, "window_blend"), ({"window_stride": 49}, "window_stride")]
+    ("options", "message"),
+    [
+        ({"window_blend": "max"}, "window_blend"),
+        ({"window_stride": 49}, "window_stride"),
+        ({"window_blend": "authors", "window_stride": 32}, "must divide"),
+        ({"size": {"shortest_edge": 40}}, "shortest_edge"),
+    ],
 )
 def test_image_processor_refuses_options_that_cannot_work(options, message):
     with pytest.raises(ValueError, match=message):

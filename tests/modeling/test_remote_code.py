@@ -151,3 +151,33 @@ def test_saved_weights_are_safetensors(folders):
 def test_classes_load_by_their_own_name(folders):
     assert isinstance(CLIPForCounting.from_pretrained(folders["counting"]), CLIPForCounting)
     assert isinstance(CLIPCountDensityModel.from_pretrained(folders["density"]), CLIPCountDensityModel)
+
+
+def test_pipelines_answer_alike_whatever_the_batch_size(folders, picture, tmp_path):
+    pictures = [picture(130, 70, 1), picture(60, 60, 2), picture(200, 48, 3)]
+    counter = pipeline("object-counting", model=str(folders["density"]))
+    rows = [{"image": image, "text": text} for image, text in zip(pictures, ["a", "zebras", "cats"], strict=True)]
+    alone = [counter(row)["count"] for row in rows]
+    assert [result["count"] for result in counter(rows, batch_size=3)] == pytest.approx(alone, rel=1e-5)
+    chooser = pipeline("caption-counting", model=str(folders["counting"]), batch_size=2)
+    for ranked in chooser(pictures, text="{} dogs"):
+        assert sorted(entry["number"] for entry in ranked) == list(range(2, 11))
+        assert sum(entry["score"] for entry in ranked) == pytest.approx(1, abs=1e-5)
+
+
+def test_pipelines_take_paths_and_name_missing_pictures(folders, picture, tmp_path):
+    picture(60, 50).save(tmp_path / "here.png")
+    counter = pipeline("object-counting", model=str(folders["density"]))
+    expected = counter(picture(60, 50), text="dogs")["count"]
+    for path in (tmp_path / "here.png", str(tmp_path / "here.png")):
+        assert counter(path, text="dogs")["count"] == pytest.approx(expected)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.png"):
+        counter(str(tmp_path / "nowhere.png"), text="dogs")
+    with pytest.raises(ValueError, match="no prompt"):
+        counter(picture(60, 50), text=[])
+
+
+def test_a_caption_whose_number_is_cut_off_is_refused(folders, picture):
+    chooser = pipeline("caption-counting", model=str(folders["counting"]))
+    with pytest.raises(ValueError, match="cut off"):
+        chooser(picture(60, 50), text="x " * 60 + "{} dogs")

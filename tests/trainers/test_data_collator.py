@@ -137,3 +137,17 @@ def test_whole_pictures_become_windows_and_true_counts(density_processor, pictur
 def test_row_without_a_count_is_refused():
     with pytest.raises(ValueError, match="`count` or `points`.*'text'"):
         row_count({"text": "dots"})
+
+
+def test_captions_whose_number_is_cut_off_do_not_enter_the_counting_loss(counting_processor, counting_model, picture):
+    long = "x " * 45 + "three dogs"
+    rows = [
+        {"image": picture(40, 40, i), "image_id": str(i), "text": text, "number": 3}
+        for i, text in enumerate(["three dogs", long, "three cats"])
+    ]
+    batch = CountingDataCollator(counting_processor, num_counterfactuals=2)(rows)
+    assert batch["counting_mask"].tolist() == [True, False, True]
+    assert batch["counterfactual_input_ids"].shape[:2] == (2, 2)
+    assert counting_model(**batch).loss.isfinite()
+    with pytest.raises(ValueError, match="'1' is so long"):
+        CountingEvalDataCollator(counting_processor)(rows)

@@ -1,9 +1,12 @@
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -18,7 +21,10 @@ from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityMode
 from count_clip.modeling.modeling_count_clip import CLIPForCounting
 from count_clip.modeling.processing_clip_count_density import CLIPCountDensityProcessor
 from count_clip.modeling.processing_count_clip import CountCLIPProcessor
+from count_clip.trainers.rows import row_column
 from count_clip.trainers.run import counting_figures, main, summary
+from count_clip.trainers.run_arguments import parse_run
+from count_clip.trainers.run_data import load_splits
 
 
 REPOSITORY = Path(__file__).parents[2]
@@ -66,6 +72,17 @@ DENSITY = {
     "num_train_epochs": 2,
     "contrastive_epochs": 1,
 }
+
+
+@contextmanager
+def attached(caplog):
+    """Let pytest see what is logged here, which does not reach the root logger."""
+    logger = logging.getLogger("count_clip")
+    logger.addHandler(caplog.handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture
@@ -201,7 +218,8 @@ def test_early_stopping_and_the_best_model(write):
         "early_stopping_patience": 2,
     }
     results = main([write(DENSITY, **changes)])
-    assert results["train"]["epoch"] == 3
+    # The contrastive epoch says nothing of the density: the second is the first to compare with, and two follow.
+    assert results["train"]["epoch"] == 4
 
 
 @pytest.mark.parametrize(
@@ -235,6 +253,13 @@ def test_early_stopping_and_the_best_model(write):
             FileNotFoundError,
             "'./nowhere', which `model_name_or_path`",
         ),
+        (
+            {"scratch": None, "model_name_or_path": "runs/nowhere"},
+            FileNotFoundError,
+            "'runs/nowhere', which `model_name_or_path` names. If it is what another configuration writes",
+        ),
+        ({"model_config": {"count_los_weight": 5}}, ValueError, "`count_los_weight` in `model_config`. Did you mean"),
+        ({"image_processor": {"window_stide": 5}}, ValueError, "`window_stide` in `image_processor`. Did you mean"),
         ({"resume_from_checkpoint": True}, FileNotFoundError, "no checkpoint to resume from .*auto"),
         ({"resume_from_checkpoint": "/no/checkpoint"}, FileNotFoundError, "no checkpoint folder '/no/checkpoint'"),
         ({"learning_rte": 1}, ValueError, r"`learning_rte` in .*run\.yaml. Did you mean `learning_rate`"),
@@ -243,6 +268,28 @@ def test_early_stopping_and_the_best_model(write):
 def test_mistakes_are_named(write, changes, error, message):
     with pytest.raises(error, match=f"(?s){message}"):
         main([write({**DENSITY, **changes})])
+
+
+def test_folders_that_only_look_like_checkpoints_are_no_hindrance(write, tmp_path):
+    (tmp_path / "out" / "checkpoint-10-old").mkdir(parents=True)
+    results = main([write(DENSITY, num_train_epochs=0, contrastive_epochs=0, resume_from_checkpoint="auto")])
+    assert results["after"]["test"]["num_rows"] == 6
+
+
+@pytest.mark.parametrize("name", ["countscenes_base", "countscenes_counting"])
+def test_shipped_counting_runs_report_countbench_protocol(name):
+    run, _ = parse_run(name, [])
+    numbers = row_column(load_splits(run)["test_dataset"], "number")
+    assert Counter(numbers) == dict.fromkeys(range(2, 11), 60)
+
+
+def test_evaluation_rows_without_a_number_are_left_out_with_a_word(write, caplog):
+    config = write({**COUNTING, "test_dataset": {"num_scenes": 20, "number_rate": 0.5}})
+    run, _ = parse_run(config, [])
+    with attached(caplog):
+        kept = load_splits(run)["test_dataset"]
+    assert 0 < len(kept) < 20
+    assert f"{20 - len(kept)} of 20 evaluation rows state no number" in caplog.text
 
 
 def test_checkpoint_of_the_other_model_is_refused(
