@@ -1,4 +1,4 @@
-"""The command line: `count-clip count|evaluate|data|demo`."""
+"""The command line: `count-clip count|evaluate|data|convert|demo`."""
 
 # Only the standard library up here, so that `--help` answers at once: torch, transformers and the rest of the package
 # are imported by the commands that need them.
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_count(commands)
     _add_evaluate(commands)
     _add_data(commands)
+    _add_convert(commands)
     commands.add_parser("demo", help="train two small models on rendered scenes and count with them")
     return parser
 
@@ -194,6 +195,37 @@ def _add_data(commands: Any) -> None:
     sheet.add_argument("--seed", type=int, default=0, help="another seed, other pictures (default: 0)")
     sheet.add_argument("--points", action="store_true", help="mark the objects (density only)")
     sheet.set_defaults(run=_data_sheet)
+
+
+def _add_convert(commands: Any) -> None:
+    parser = commands.add_parser(
+        "convert",
+        help="bring a published checkpoint into the Hugging Face format",
+        description="Bring a published checkpoint into the Hugging Face format.",
+    )
+    kinds = parser.add_subparsers(title="checkpoints", metavar="KIND", required=True)
+    clip_count = kinds.add_parser(
+        "clip-count",
+        help="the CLIP-Count authors' Lightning checkpoint",
+        description="Convert the CLIP-Count authors' checkpoint. What the model is follows from its tensors. The "
+        "result is saved only if it computes what the authors' model does. No Python code from the files is run.",
+        epilog="Example: count-clip convert clip-count --clip ViT-B-16.pt --checkpoint clipcount.ckpt --output model",
+    )
+    clip_count.add_argument(
+        "--clip",
+        required=True,
+        metavar="CLIP",
+        help="OpenAI's CLIP: its .pt file (a jit archive or a state dict) or a folder of transformers",
+    )
+    clip_count.add_argument("--checkpoint", required=True, metavar="FILE", help="the authors' .ckpt file")
+    clip_count.add_argument("--output", required=True, metavar="DIR", help="save model and processor there")
+    clip_count.add_argument(
+        "--tokenizer",
+        metavar="TOKENIZER",
+        help="CLIP's tokenizer: a folder or a name on the Hub (default: the one in the CLIP's folder, or else "
+        "OpenAI's from the Hub)",
+    )
+    clip_count.set_defaults(run=_convert_clip_count)
 
 
 def _positive(text: str) -> int:
@@ -579,6 +611,34 @@ def _save_figure(figure: Any, path: str) -> None:
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror or error}.") from error
     print(f"wrote {path}", file=sys.stderr)
+
+
+# --- convert --------------------------------------------------------------------------------------
+
+
+def _convert_clip_count(options: argparse.Namespace) -> int:
+    import transformers
+
+    from count_clip.modeling.convert_clip_count_to_hf import convert_checkpoint
+    from count_clip.modeling.reference_clip_count import ConversionError
+
+    clip, checkpoint, output = (Path(path).expanduser() for path in (options.clip, options.checkpoint, options.output))
+    tokenizer = options.tokenizer
+    if tokenizer is not None and Path(tokenizer).expanduser().exists():
+        tokenizer = Path(tokenizer).expanduser()
+    had_bars = transformers.utils.logging.is_progress_bar_enabled()
+    if not _on_terminal():
+        transformers.utils.logging.disable_progress_bar()
+    try:
+        conversion = convert_checkpoint(clip, checkpoint, output, tokenizer=tokenizer)
+    except (OSError, ValueError, ConversionError) as error:
+        raise CommandError(str(error)) from error
+    finally:
+        if had_bars:
+            transformers.utils.logging.enable_progress_bar()
+    _print_table(None, [[name, text] for name, text in conversion.summary()])
+    print(f"wrote {options.output}", file=sys.stderr)
+    return 0
 
 
 # --- demo -----------------------------------------------------------------------------------------

@@ -1,16 +1,25 @@
 """The CLIP-Count authors' checkpoints, and OpenAI's CLIP under them, to a [`CLIPCountDensityModel`]."""
 
 import argparse
+import pickle
 import re
+import struct
+import warnings
+import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPModel
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from .configuration_clip_count_density import CLIPCountDensityConfig
+from .image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
 from .modeling_clip_count_density import CLIPCountDensityModel
+from .processing_clip_count_density import CLIPCountDensityProcessor
+from .reference_clip_count import compare_with_reference, openai_name, openai_tensors
 
 
 # In every checkpoint of the authors, and without effect on what their model computes: a norm that is never called, and
@@ -24,6 +33,43 @@ UNUSED_HIERARCHICAL_TENSORS = (
     "decoder_norm.weight",
     "decoder_norm.bias",
 )
+# Theirs and ours, up to `weight` or `bias`.
+_PREFIXES = (
+    ("img_encoder.vpt_norm.", "visual_prompts.norm."),
+    ("img_encoder.vpt_proj.", "visual_prompts.projection."),
+    ("patch_feat_proj.", "patch_projection."),
+    ("patch_feat_proj_contrast.", "contrastive_patch_projection."),
+    ("decoder_norm.", "interaction.norm."),
+    ("density_decoder.convs.", "decoder.levels."),
+    ("density_decoder.pyradim_conv.", "decoder.fine_projection."),
+    ("density_decoder.final_conv.0.", "decoder.density_projection."),
+)
+# The parts of a block, which here is a patch layer and a text layer. `selfattn.qkv` is three of ours.
+_BLOCK_PARTS = {
+    "norm0": ("patch_layers", "norm"),
+    "conv0": ("patch_layers", "conv"),
+    "selfattn.proj": ("patch_layers", "attention.out_proj"),
+    "norm1": ("text_layers", "attention_norm"),
+    "attn.wq": ("text_layers", "attention.q_proj"),
+    "attn.wk": ("text_layers", "attention.k_proj"),
+    "attn.wv": ("text_layers", "attention.v_proj"),
+    "attn.proj": ("text_layers", "attention.out_proj"),
+    "norm2": ("text_layers", "mlp_norm"),
+    "mlp.fc1": ("text_layers", "mlp.0"),
+    "mlp.fc2": ("text_layers", "mlp.3"),
+}
+# Where a checkpoint may keep its own copy of the frozen CLIP, and what these names start with at OpenAI's.
+_FROZEN_PREFIXES = (("clip.", ""), ("img_encoder.vit.", "visual."), ("text_encoder.clip_model.", ""))
+# The authors' `backbone`: width of the vision tower, patch and picture in pixels.
+BACKBONES = {
+    "b16": ("ViT-B/16", 768, 16, 224),
+    "b32": ("ViT-B/32", 768, 32, 224),
+    "l14": ("ViT-L/14", 1024, 14, 224),
+}
+DEFAULT_TOKENIZER = "openai/clip-vit-base-patch16"
+# A tokenizer with the right words and without its merges loads, and spells every word letter by letter.
+OPENAI_VOCAB_SIZE = 49408
+OPENAI_TOKENS = ("people in the crowd", (49406, 1047, 530, 518, 4570, 49407))
 _OPENAI_LAYER_NAMES = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -176,6 +222,7 @@ def convert_clip_count(
         `models/clip_count.py` of https://github.com/songrise/CLIP-Count.
     """
     trained = {name.removeprefix("model."): tensor.float() for name, tensor in trained.items()}
+    originals = clip
     if not any(name.startswith(("text_model.", "vision_model.")) for name in clip):
         clip = convert_openai_clip(clip)
     sizes = clip_sizes(clip)
@@ -183,26 +230,34 @@ def convert_clip_count(
     state_dict = {
         name: tensor.float()
         for name, tensor in clip.items()
-        if name.startswith(("text_model.", "vision_model.", "text_projection."))
+        if name.startswith(("text_model.", "vision_model.", "text_projection.")) and not name.endswith("position_ids")
     }
     unused = UNUSED_TENSORS + (UNUSED_HIERARCHICAL_TENSORS if config.interaction == "hierarchical" else ())
-    left_over = []
+    problems: list[str] = []
+    frozen, trained = _without_frozen(trained)
+    if frozen:
+        problems += _frozen_problems(frozen, openai_tensors(originals))
     for name, tensor in trained.items():
-        # Frozen CLIP weights, where a checkpoint kept them, are the ones that `clip` holds.
-        if name in unused or name.startswith(("clip.", "img_encoder.vit.", "text_encoder.clip_model.")):
+        if name in unused:
             continue
         renamed = list(_rename(name, tensor))
         state_dict.update(renamed)
         if not renamed:
-            left_over.append(name)
+            problems.append(f"left over: {name}")
 
     model = CLIPCountDensityModel(config)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    problems = [f"left over: {name}" for name in left_over]
-    problems += [f"left over: {name}" for name in sorted(state_dict.keys() - expected.keys())]
-    problems += [f"missing: {name}" for name in sorted(expected.keys() - state_dict.keys())]
+    clip_names = {name for name in expected.keys() | clip.keys() if name.startswith(("text_", "vision_"))}
+
+    def both(name: str) -> str:
+        theirs = openai_name(name) if name in clip_names and originals is not clip else _authors_name(name)
+        return name if theirs == name else f"{name} (theirs: {theirs})"
+
+    problems += [f"left over: {both(name)}" for name in sorted(state_dict.keys() - expected.keys())]
+    problems += [f"missing: {both(name)}" for name in sorted(expected.keys() - state_dict.keys())]
     problems += [
         f"wrong shape: {name} is {tuple(state_dict[name].shape)} instead of {tuple(shape)}"
+        + both(name).removeprefix(name)
         for name, shape in expected.items()
         if name in state_dict and state_dict[name].shape != shape
     ]
@@ -212,12 +267,32 @@ def convert_clip_count(
     return model.eval()
 
 
+def _without_frozen(trained: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The tensors that are a copy of the CLIP, and the others."""
+    prefixes = tuple(prefix for prefix, _ in _FROZEN_PREFIXES)
+    frozen = {name: tensor for name, tensor in trained.items() if name.startswith(prefixes)}
+    return frozen, {name: tensor for name, tensor in trained.items() if name not in frozen}
+
+
+def _frozen_problems(frozen: dict[str, torch.Tensor], clip: dict[str, torch.Tensor]) -> Iterator[str]:
+    """Where the checkpoint's copy of the frozen CLIP is not the CLIP that was given."""
+    for name, tensor in frozen.items():
+        prefix, at_openai = next(pair for pair in _FROZEN_PREFIXES if name.startswith(pair[0]))
+        original = clip.get(at_openai + name.removeprefix(prefix))
+        if original is None:
+            yield f"left over: {name}"
+        # Either may have been rounded to half precision.
+        elif original.shape != tensor.shape or not torch.allclose(original.float(), tensor, rtol=1e-2, atol=1e-3):
+            yield f"not the CLIP that the checkpoint was trained on: {name} differs"
+
+
 def _authors_config(
     trained: dict[str, torch.Tensor], sizes: dict[str, Any], num_interaction_heads: int
 ) -> CLIPCountDensityConfig:
     """Work out the options of the authors' model from its tensors."""
     blocks = {int(match[1]) for name in trained if (match := re.match(r"fim_blocks\.(\d+)\.", name))}
     hierarchical = "fim_blocks.1.conv0.weight" in trained
+    projection_dim, vision = sizes["projection_dim"], sizes["vision_config"]
     options: dict[str, Any] = {
         "window_size": 384,
         "density_activation": "sigmoid",
@@ -228,7 +303,11 @@ def _authors_config(
         "num_visual_prompts": 0,
         "num_context_tokens": 0,
     }
+    if (inner := trained.get("fim_blocks.0.mlp.fc1.weight")) is not None:
+        options["interaction_mlp_ratio"] = len(inner) / projection_dim
     if (prompts := trained.get("img_encoder.visual_prompt")) is not None:
+        if prompts.dim() != 3:
+            raise ValueError(f"img_encoder.visual_prompt must be (depth, prompts, width), but is {prompts.shape}.")
         if len(prompts) == 1:
             raise ValueError(
                 "The checkpoint has visual prompts for one layer only (vpt_depth 1); the authors' own code cannot run "
@@ -237,7 +316,26 @@ def _authors_config(
         options["visual_prompt_depth"], options["num_visual_prompts"] = prompts.shape[:2]
     if (context := trained.get("text_encoder.learnable_context")) is not None:
         options["num_context_tokens"] = len(context)
-    return CLIPCountDensityConfig(**sizes, **options)
+
+    fine = trained.get("density_decoder.pyradim_conv.0.weight")
+    if hierarchical and fine is not None and fine.shape[1] != projection_dim:
+        raise ValueError(
+            f"The checkpoint's interaction is hierarchical and its decoder takes {fine.shape[1]} channels "
+            f"(pyradim_conv), but this CLIP projects to {projection_dim}. The authors' hierarchical decoder is made "
+            "for the 512 of ViT-B/16 and ViT-B/32 and cannot run on ViT-L/14, whose checkpoints are plain or add. "
+            "Pass the CLIP that the checkpoint was trained on."
+        )
+    num_patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    positions = trained.get("patch_emb_pos_embed")
+    if positions is not None and positions.shape[-2] != num_patches:
+        raise ValueError(
+            f"The checkpoint was trained on pictures of {positions.shape[-2]} patches (patch_emb_pos_embed), but this "
+            f"CLIP, {_backbone(vision)}, sees {num_patches}. Pass the CLIP that the checkpoint was trained on."
+        )
+    try:
+        return CLIPCountDensityConfig(**sizes, **options)
+    except StrictDataclassError as error:
+        raise ValueError(f"The checkpoint's sizes do not fit together. {error}") from error
 
 
 def _rename(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
@@ -247,43 +345,42 @@ def _rename(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor
     elif name == "text_encoder.learnable_context":
         yield "context_prompts.context_embeds", tensor
     elif (match := re.fullmatch(r"fim_blocks\.(\d+)\.(.+)\.(weight|bias)", name)) is not None:
-        yield from _rename_block(match[1], match[2], match[3], tensor)
+        index, part, kind = match.groups()
+        if part == "selfattn.qkv":
+            for letter, chunk in zip("qkv", tensor.chunk(3), strict=True):
+                yield f"interaction.patch_layers.{index}.attention.{letter}_proj.{kind}", chunk.contiguous()
+        elif part in _BLOCK_PARTS:
+            layers, own_part = _BLOCK_PARTS[part]
+            yield f"interaction.{layers}.{index}.{own_part}.{kind}", tensor
     else:
-        for pattern, replacement in (
-            (r"img_encoder\.vpt_norm\.(\w+)", r"visual_prompts.norm.\1"),
-            (r"img_encoder\.vpt_proj\.(\w+)", r"visual_prompts.projection.\1"),
-            (r"patch_feat_proj\.(\w+)", r"patch_projection.\1"),
-            (r"patch_feat_proj_contrast\.(\w+)", r"contrastive_patch_projection.\1"),
-            (r"decoder_norm\.(\w+)", r"interaction.norm.\1"),
-            (r"density_decoder\.convs\.(\d+)\.(\d+)\.(\w+)", r"decoder.levels.\1.\2.\3"),
-            (r"density_decoder\.pyradim_conv\.(\d+)\.(\w+)", r"decoder.fine_projection.\1.\2"),
-            (r"density_decoder\.final_conv\.0\.(\w+)", r"decoder.density_projection.\1"),
-        ):
-            if re.fullmatch(pattern, name):
-                yield re.sub(pattern, replacement, name), tensor
+        for theirs, ours in _PREFIXES:
+            if name.startswith(theirs):
+                yield ours + name.removeprefix(theirs), tensor
 
 
-def _rename_block(index: str, part: str, kind: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    patch_layer, text_layer = f"interaction.patch_layers.{index}", f"interaction.text_layers.{index}"
-    if part == "selfattn.qkv":
-        for letter, chunk in zip("qkv", tensor.chunk(3), strict=True):
-            yield f"{patch_layer}.attention.{letter}_proj.{kind}", chunk.contiguous()
-        return
-    names = {
-        "norm0": f"{patch_layer}.norm",
-        "conv0": f"{patch_layer}.conv",
-        "selfattn.proj": f"{patch_layer}.attention.out_proj",
-        "norm1": f"{text_layer}.attention_norm",
-        "attn.wq": f"{text_layer}.attention.q_proj",
-        "attn.wk": f"{text_layer}.attention.k_proj",
-        "attn.wv": f"{text_layer}.attention.v_proj",
-        "attn.proj": f"{text_layer}.attention.out_proj",
-        "norm2": f"{text_layer}.mlp_norm",
-        "mlp.fc1": f"{text_layer}.mlp.0",
-        "mlp.fc2": f"{text_layer}.mlp.3",
-    }
-    if part in names:
-        yield f"{names[part]}.{kind}", tensor
+def _authors_name(name: str) -> str:
+    """What a tensor of ours is called by the authors; tensors of the CLIP keep their names."""
+    match = re.fullmatch(r"interaction\.(patch_layers|text_layers)\.(\d+)\.(.+)\.(weight|bias)", name)
+    if match is not None:
+        parts = {ours: theirs for theirs, ours in _BLOCK_PARTS.items()}
+        return f"fim_blocks.{match[2]}.{parts.get((match[1], match[3]), 'selfattn.qkv')}.{match[4]}"
+    for theirs, ours in (
+        *_PREFIXES,
+        ("img_encoder.visual_prompt", "visual_prompts.prompt_embeds"),
+        ("text_encoder.learnable_context", "context_prompts.context_embeds"),
+    ):
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def _backbone(vision: dict[str, Any]) -> str:
+    """The name under which OpenAI published a vision tower, or its sizes."""
+    sizes = (vision["hidden_size"], vision["patch_size"], vision["image_size"])
+    for name, *known in BACKBONES.values():
+        if tuple(known) == sizes:
+            return name
+    return f"a ViT of width {sizes[0]} with patches of {sizes[1]} px in pictures of {sizes[2]} px"
 
 
 def read_clip(path: str | Path) -> dict[str, torch.Tensor]:
@@ -298,18 +395,69 @@ def read_clip(path: str | Path) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: If there is nothing at `path`.
+        ValueError: If what is there is not a CLIP like OpenAI's.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no CLIP checkpoint at {path}.")
     if path.is_dir():
-        return dict(CLIPModel.from_pretrained(path, dtype=torch.float32).state_dict())
+        return _read_clip_folder(path)
+    if _is_jit_archive(path):
+        with warnings.catch_warnings():
+            # torch would have everybody move on, but this is how OpenAI distributes CLIP.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            try:
+                return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+            except RuntimeError as error:
+                raise ValueError(f"{path} cannot be read; it may be damaged. {error}") from error
+    loaded = _load_weights(path)
+    tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise ValueError(
+            f"Expected a CLIP in {path}: a jit archive or a state dict, but the file holds something else."
+        )
+    return dict(tensors)
+
+
+def _is_jit_archive(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _read_clip_folder(path: Path) -> dict[str, torch.Tensor]:
+    found, _ = CLIPConfig.get_config_dict(path)
+    if found.get("model_type") != "clip":
+        raise ValueError(f"Expected a CLIP in {path}, but its model type is {found.get('model_type')!r}.")
+    model, loading = CLIPModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    if loading["missing_keys"]:
+        raise ValueError(f"The CLIP in {path} lacks {', '.join(sorted(loading['missing_keys']))}.")
+    for config in (model.config.text_config, model.config.vision_config):
+        # No tensor tells these three, and the authors' code knows OpenAI's alone.
+        expected = ("quick_gelu", max(1, config.hidden_size // 64), 1e-5)
+        given = (config.hidden_act, config.num_attention_heads, config.layer_norm_eps)
+        if given != expected:
+            raise ValueError(
+                f"The CLIP in {path} is not built like OpenAI's: activation, heads and epsilon of a tower are {given} "
+                f"instead of {expected}, so CLIP-Count was not trained on it."
+            )
+    return dict(model.state_dict())
+
+
+def _load_weights(path: Path, allowed: tuple[Any, ...] = ()) -> Any:
+    """Unpickle tensors and plain values; nothing else, unless it is in `allowed`."""
     try:
-        return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
-    except RuntimeError:
-        # Not a jit archive: a pickled state dict, of tensors alone.
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(loaded.get("state_dict", loaded))
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        raise ValueError(
+            f"{path} holds {found[1] if found else 'something'} beside weights and plain options, or is damaged. It "
+            "was not loaded, for such things could run code."
+        ) from error
+    except (OSError, RuntimeError, EOFError, struct.error) as error:
+        raise ValueError(f"{path} cannot be read; it may be damaged or cut short. {error}".strip()) from error
 
 
 def read_clip_count(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -324,27 +472,156 @@ def read_clip_count(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a Lightning checkpoint.
-        pickle.UnpicklingError: If the file holds other objects than tensors, plain values and option namespaces.
+        ValueError: If the file is not a Lightning checkpoint, or holds other objects than tensors, plain values and
+            option namespaces.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint at {path}.")
-    # Lightning keeps the command line's options beside the weights.
-    allowed: list[Any] = [
+    # Lightning keeps the command line's options beside the weights, in a dictionary of its own in some versions.
+    allowed = (
         argparse.Namespace,
         (dict, "pytorch_lightning.utilities.parsing.AttributeDict"),
+        (dict, "lightning.pytorch.utilities.parsing.AttributeDict"),
         (dict, "lightning_fabric.utilities.data.AttributeDict"),
-    ]
-    with torch.serialization.safe_globals(allowed):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        (dict, "lightning.fabric.utilities.data.AttributeDict"),
+    )
+    checkpoint = _load_weights(path, allowed)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no `state_dict`.")
-    options = checkpoint.get("hyper_parameters", {})
+    options = checkpoint.get("hyper_parameters") or {}
     options = vars(options) if isinstance(options, argparse.Namespace) else dict(options)
     if isinstance(options.get("args"), argparse.Namespace):
         options = vars(options["args"])
     return checkpoint["state_dict"], options
 
 
-__all__ = ["clip_sizes", "convert_clip_count", "convert_openai_clip", "read_clip", "read_clip_count"]
+@dataclass
+class ClipCountConversion:
+    """
+    A converted model and what was found out about it.
+
+    Args:
+        model ([`CLIPCountDensityModel`]): The model, as it was saved.
+        processor ([`CLIPCountDensityProcessor`]): Its processor, as it was saved.
+        differences (`dict[str, float]`):
+            The largest differences between its outputs and the authors'; the density is times 60.
+    """
+
+    model: CLIPCountDensityModel
+    processor: CLIPCountDensityProcessor
+    differences: dict[str, float]
+
+    def summary(self) -> list[tuple[str, str]]:
+        """What was found, for a person to read: pairs of a name and a text."""
+        config = self.model.config
+        vision, text = config.vision_config, config.text_config
+        prompts = "none"
+        if config.num_visual_prompts:
+            prompts = (
+                f"{config.num_visual_prompts} in each of the first {config.visual_prompt_depth} of "
+                f"{vision.num_hidden_layers} layers"
+            )
+        heads = f", {config.num_interaction_heads} heads"
+        layers = f", {config.num_interaction_layers} layers" if config.interaction == "plain" else ""
+        return [
+            ("backbone", _backbone(vision.to_dict())),
+            ("text tower", f"{text.num_hidden_layers} layers of width {text.hidden_size}"),
+            ("projection", str(config.projection_dim)),
+            ("visual prompts", prompts),
+            ("context", f"{config.num_context_tokens} vectors" if config.num_context_tokens else "none"),
+            ("interaction", config.interaction + ("" if config.interaction == "add" else layers + heads)),
+            ("differences", ", ".join(f"{name} {value:.1e}" for name, value in self.differences.items())),
+        ]
+
+
+def convert_checkpoint(
+    clip: str | Path, checkpoint: str | Path, output: str | Path, tokenizer: str | Path | None = None
+) -> ClipCountConversion:
+    """
+    Convert the authors' checkpoint, hold the result against what their model computes, and save it.
+
+    Args:
+        clip (`str` or `Path`):
+            OpenAI's CLIP under it: a jit archive, a state dict or a folder of `transformers`.
+        checkpoint (`str` or `Path`):
+            The authors' Lightning checkpoint.
+        output (`str` or `Path`):
+            The folder to save model and processor in; it is made.
+        tokenizer (`str` or `Path`, *optional*):
+            CLIP's tokenizer: a folder or a name on the Hub. By default the one in `clip`, where that is a folder with
+            a tokenizer, and otherwise OpenAI's from the Hub.
+
+    Returns:
+        [`ClipCountConversion`].
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a file is not what it should be or the two do not fit together.
+        ConversionError: If the outputs differ; nothing is saved then.
+    """
+    output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"Expected a folder to save in, but {output} is a file.")
+    if output.resolve() == Path(clip).resolve():
+        raise ValueError(f"{output} holds the CLIP: saving there would overwrite it. Choose another folder.")
+    clip_tensors = read_clip(clip)
+    trained, options = read_clip_count(checkpoint)
+    num_heads = options.get("decoder_head", 8)
+    model = convert_clip_count(trained, clip_tensors, num_heads)
+    found, known = _backbone(model.config.vision_config.to_dict()), BACKBONES.get(options.get("backbone", ""))
+    if known is not None and found != known[0]:
+        raise ValueError(f"The checkpoint was trained on {known[0]}, but {clip} is {found}.")
+    if tokenizer is None:
+        tokenizer = Path(clip) if _has_tokenizer(Path(clip)) else DEFAULT_TOKENIZER
+    processor = CLIPCountDensityProcessor(
+        CLIPCountDensityImageProcessorPil(
+            window_size=model.config.window_size, window_stride=128, window_blend="authors"
+        ),
+        _load_tokenizer(tokenizer, model.config.text_config.vocab_size),
+        num_context_tokens=model.config.num_context_tokens,
+        max_text_length=model.config.text_config.max_position_embeddings,
+    )
+    differences = compare_with_reference(model, processor, trained, clip_tensors)
+    model.save_pretrained(output)
+    processor.save_pretrained(output)
+    return ClipCountConversion(model, processor, differences)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / "tokenizer.json").is_file() or (
+        (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+    )
+
+
+def _load_tokenizer(source: str | Path, vocab_size: int) -> CLIPTokenizer:
+    remedy = "Pass a folder with CLIP's tokenizer (vocab.json and merges.txt, or tokenizer.json): --tokenizer FOLDER."
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The tokenizer {str(source)!r} cannot be loaded: {error}\n{remedy}") from error
+    # Where the files cannot be found, transformers 5 answers with a tokenizer of two tokens instead of an error.
+    if len(tokenizer) != vocab_size or tokenizer.eos_token_id != vocab_size - 1:
+        raise ValueError(
+            f"The CLIP knows {vocab_size} tokens of which the last ends a text, but the tokenizer {str(source)!r} "
+            f"has {len(tokenizer)} and ends with number {tokenizer.eos_token_id}: it is another one, or its files are "
+            f"not there (no network?). {remedy}"
+        )
+    words, expected = OPENAI_TOKENS
+    if vocab_size == OPENAI_VOCAB_SIZE and tuple(tokenizer(words)["input_ids"]) != expected:
+        raise ValueError(
+            f"The tokenizer {str(source)!r} makes {tokenizer(words)['input_ids']} of {words!r} instead of OpenAI's "
+            f"{list(expected)}. {remedy}"
+        )
+    return tokenizer
+
+
+__all__ = [
+    "ClipCountConversion",
+    "clip_sizes",
+    "convert_checkpoint",
+    "convert_clip_count",
+    "convert_openai_clip",
+    "read_clip",
+    "read_clip_count",
+]

@@ -336,6 +336,8 @@ def test_demo_gets_its_arguments(monkeypatch):
         (["evaluate", "density"], "--train-split"),
         (["data"], "sheet"),
         (["data", "sheet"], "--columns"),
+        (["convert"], "clip-count"),
+        (["convert", "clip-count"], "--tokenizer"),
     ],
 )
 def test_every_command_has_help(arguments, words, capsys):
