@@ -284,11 +284,12 @@ def _count(options: argparse.Namespace) -> int:
     if not files:
         raise CommandError(f"there are no pictures in {', '.join(options.paths)}.")
     namer = _OverlayNamer(overlay, files) if overlay else None
+    # The model first: an earlier table must not be emptied by a run that cannot start.
+    model, processor = _load_density_model(options)
     with ExitStack() as stack:
         table = None
         if options.csv:
             table = _Table(stack.enter_context(_open_for_writing(options.csv, newline="")))
-        model, processor = _load_density_model(options)
         return _count_files(files, prompts, model, processor, options, table, namer)
 
 

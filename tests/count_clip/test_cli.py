@@ -389,3 +389,11 @@ def test_interruption_and_memory_have_their_own_ends(monkeypatch, capsys):
     assert "--batch-size" in capsys.readouterr().err
     with pytest.raises(RuntimeError, match="another"):
         fail_with(RuntimeError("another"))
+
+
+def test_a_table_survives_a_run_that_cannot_start(photos, tmp_path, capsys):
+    table = tmp_path / "counts.csv"
+    table.write_text("earlier")
+    arguments = ["count", str(photos), "--text", "cats", "--model", str(tmp_path / "nowhere"), "--csv", str(table)]
+    assert main(arguments) == 2
+    assert table.read_text() == "earlier"
