@@ -99,7 +99,7 @@ SHIPPED = sorted(path.stem for path in (Path(__file__).parents[2] / "trainers" /
 
 def test_all_configs_are_shipped():
     scenes = ["countscenes_base", "countscenes_counting", "countscenes_density"]
-    assert SHIPPED == ["blood_cells", *scenes, "nuclei", "pears"]
+    assert ["blood_cells", *scenes, "nuclei", "pears"] == SHIPPED
 
 
 @pytest.mark.parametrize("name", SHIPPED)
