@@ -179,7 +179,7 @@ class CountScenes(Sequence[dict[str, Any]]):
         return self.num_scenes
 
     # A slice would draw every picture in it at once; `Sequence` types it, so the refusal is `operator.index`'s.
-    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
+    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices
         return render_scene(self.config, self.split, self.seed, self._position(index))
 
     def __repr__(self) -> str:

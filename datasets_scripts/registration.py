@@ -57,7 +57,7 @@ def _register(load: ModuleType) -> None:
     # A registered name given without files makes `datasets` list the working directory for files to read, which fails
     # in an empty one and means nothing here, and tell a server that the name was asked for. An empty list of files is
     # the answer that `load_dataset` needs. Anything else, and any other name, goes the usual way.
-    class PackagedDatasetModuleFactory(load.PackagedDatasetModuleFactory):  # type: ignore[name-defined]
+    class PackagedDatasetModuleFactory(load.PackagedDatasetModuleFactory):  # type: ignore[name-defined]  # private
         def __init__(self, name: str, data_dir: Any = None, data_files: Any = None, **options: Any) -> None:
             self.is_rendered = name in RENDERED_DATASETS and data_dir is None and data_files is None
             self.name = name
@@ -71,7 +71,7 @@ def _register(load: ModuleType) -> None:
             builder_kwargs = {"data_files": load.DataFilesDict(), "dataset_name": self.name}
             return load.DatasetModule(module_path, code_hash, builder_kwargs)
 
-    load.PackagedDatasetModuleFactory = PackagedDatasetModuleFactory  # type: ignore[attr-defined]
+    load.PackagedDatasetModuleFactory = PackagedDatasetModuleFactory  # type: ignore[attr-defined]  # private
 
 
 def _source_lines() -> list[str]:
