@@ -549,9 +549,9 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
                 Windows as the processor prepares them, `window_size` a side.
-            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
-                Tokens of one prompt for each window.
-            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)` or
+                `(batch_size, num_prompts, sequence_length)`, *optional*): Tokens of each window's prompt or prompts.
+            attention_mask (`torch.Tensor` of the shape of `input_ids`, *optional*):
                 1 for tokens, 0 for padding.
             text_embeds (`torch.FloatTensor` of shape `(batch_size, projection_dim)` or
                 `(batch_size, num_prompts, projection_dim)`, *optional*): What `get_text_embeds` returned, instead of
@@ -581,7 +581,9 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         if text_embeds is None:
             if input_ids is None:
                 raise ValueError("Expected prompts, as `input_ids` or as `text_embeds`, but got neither.")
-            text_embeds = self.get_text_embeds(input_ids, attention_mask)
+            flat_mask = None if attention_mask is None else attention_mask.flatten(0, -2)
+            text_embeds = self.get_text_embeds(input_ids.flatten(0, -2), flat_mask)
+            text_embeds = text_embeds.unflatten(0, input_ids.shape[:-1])
         self._check_text(text_embeds, len(pixel_values))
         prompts = text_embeds if text_embeds.dim() == 3 else text_embeds[:, None]  # (B, T, P)
 

@@ -149,16 +149,24 @@ class DensityDataCollator:
         Make a batch.
 
         Args:
-            samples (`Sequence[Mapping]`): Samples with `pixel_values`, `labels` and `text`.
+            samples (`Sequence[Mapping]`):
+                Samples with `pixel_values`, `labels` and `text`; each with one prompt, or each with as many.
 
         Returns:
             `dict` with what [`CLIPCountDensityModel`] takes: `pixel_values`, `input_ids`, `attention_mask`, `labels`
-            `(batch_size, window_size, window_size)` and `return_loss`.
+            `(batch_size, window_size, window_size)` and `return_loss`. With several prompts a sample their number
+            stands after `batch_size` in the shapes of `input_ids`, `attention_mask` and `labels`.
         """
+        texts = [sample["text"] for sample in samples]
+        if isinstance(texts[0], str):
+            tokens = self.processor.tokenize(texts)
+        else:
+            tokens = self.processor.tokenize([text for prompts in texts for text in prompts])
+            tokens = {name: tensor.unflatten(0, (len(texts), -1)) for name, tensor in tokens.items()}
         return {
             "pixel_values": torch.stack([sample["pixel_values"] for sample in samples]),
             "labels": torch.stack([sample["labels"] for sample in samples]),
-            **self.processor.tokenize([sample["text"] for sample in samples]),
+            **tokens,
             "return_loss": True,
         }
 

@@ -51,6 +51,11 @@ class DensityConfig(TrainingArguments):
             How often left and right are swapped.
         vertical_flip_probability (`float`, *optional*, defaults to 0.0):
             How often top and bottom are swapped.
+        quarter_turn_probability (`float`, *optional*, defaults to 0.0):
+            How often the window is turned by 90, 180 or 270 degrees.
+        prompts_per_picture (`int`, *optional*, defaults to 1):
+            With more than one, a sample is a picture with so many of its prompts, which share the pass through the
+            vision tower; an epoch has a sample for each picture instead of one for each row.
         remove_unused_columns (`bool`, *optional*, defaults to `False`):
             The collator needs columns that the model does not know.
         ddp_find_unused_parameters (`bool`, *optional*, defaults to `False`):
@@ -79,6 +84,8 @@ class DensityConfig(TrainingArguments):
     affine_probability: float = field(default=0.25, metadata={"help": "How often an affine map is applied."})
     horizontal_flip_probability: float = field(default=0.5, metadata={"help": "How often left and right swap."})
     vertical_flip_probability: float = field(default=0.0, metadata={"help": "How often top and bottom swap."})
+    quarter_turn_probability: float = field(default=0.0, metadata={"help": "How often windows turn by 90 degrees."})
+    prompts_per_picture: int = field(default=1, metadata={"help": "Prompts of a picture in one pass."})
 
     def __post_init__(self) -> None:
         if self.lr_scheduler_type == "step":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from count_clip.modeling.image_processing_clip_count_density import resized_size
 
-from .rows import read_row
+from .rows import read_row, row_column
 from .sampling import Epoch, sample_generator
 
 
@@ -30,6 +30,7 @@ class DensityAugmentation:
         affine_probability (`float`): How often the window is rotated, scaled, sheared and shifted.
         horizontal_flip_probability (`float`): How often left and right are swapped.
         vertical_flip_probability (`float`): How often top and bottom are swapped.
+        quarter_turn_probability (`float`): How often the window is turned by 90, 180 or 270 degrees.
         noise_std (`float`): Standard deviation of the noise, where 1 is white.
         brightness, contrast, saturation, hue (`float`): Largest relative change; the hue's is in turns.
         max_blur_sigma (`float`): Widest blur, in pixels of the window.
@@ -42,6 +43,7 @@ class DensityAugmentation:
 
     Source:
         Liu et al., 2022 (https://huggingface.co/papers/2208.13721), with the ranges of its published training code.
+        The quarter turns are ours.
     """
 
     noise_probability: float = 0.25
@@ -50,6 +52,7 @@ class DensityAugmentation:
     affine_probability: float = 0.25
     horizontal_flip_probability: float = 0.5
     vertical_flip_probability: float = 0.0
+    quarter_turn_probability: float = 0.0
     noise_std: float = 0.1
     brightness: float = 0.25
     contrast: float = 0.15
@@ -69,7 +72,7 @@ class DensityAugmentation:
     @classmethod
     def none(cls) -> DensityAugmentation:
         """No augmentation at all: windows are only resized and cut."""
-        return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class DensityTrainingDataset(torch.utils.data.Dataset):
@@ -90,9 +93,13 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
         resize (`int`, *optional*): Length of the shorter side, in pixels; by default that of the processor.
         scale_jitter (`Sequence[float]`, *optional*, defaults to `(1.0, 1.0)`): Least and largest factor on it. The
             side never becomes shorter than a window.
+        prompts_per_picture (`int`, *optional*, defaults to 1):
+            With more than one, a sample is a picture with so many of its rows (those of one `image_id`), drawn anew
+            each epoch, and its window passes through the vision tower once for all of them. Where a picture has
+            fewer rows, some come twice.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: If an option is out of its range, or rows that have to be put together have no `image_id`.
     """
 
     def __init__(
@@ -104,6 +111,7 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
         sigma: float = 1.0,
         resize: int | None = None,
         scale_jitter: Sequence[float] = (1.0, 1.0),
+        prompts_per_picture: int = 1,
     ):
         if not hasattr(rows, "__len__") or not hasattr(rows, "__getitem__"):
             raise TypeError(
@@ -118,7 +126,11 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
         self.sigma = sigma
         self.resize = _shortest_edge(self.image_processor) if resize is None else resize
         self.scale_jitter = list(scale_jitter)
+        self.prompts_per_picture = prompts_per_picture
         self._epoch = Epoch()
+        if prompts_per_picture < 1:
+            raise ValueError(f"`prompts_per_picture` must be at least 1, but got {prompts_per_picture}.")
+        self._pictures = _rows_by_picture(rows) if prompts_per_picture > 1 else None
         if sigma <= 0:
             raise ValueError(f"`sigma` must be positive, but got {sigma}.")
         if self.resize < self.window_size:
@@ -130,7 +142,7 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
             raise ValueError(f"`scale_jitter` must be a least and a largest factor, but got {list(scale_jitter)}.")
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows if self._pictures is None else self._pictures)
 
     def set_epoch(self, epoch: int) -> None:
         """Start epoch `epoch`, counted from 0: other windows and other changes."""
@@ -141,26 +153,55 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
         One sample.
 
         Args:
-            index (`int`): Which row.
+            index (`int`): Which row; with several prompts a picture, which picture.
 
         Returns:
             `dict` with `pixel_values` `(3, window_size, window_size)`, `labels` `(window_size, window_size)`, objects
-            per pixel that sum to the points in the window, and `text`.
+            per pixel that sum to the points in the window, and `text`. With several prompts a picture `labels` is
+            `(prompts_per_picture, window_size, window_size)` and `text` a list.
 
         Raises:
             ValueError: If the picture cannot be read, or a row has no points.
         """
-        row = read_row(self.rows, index)
+        if self._pictures is None:
+            row = read_row(self.rows, index)
+            self._check_points(row, index)
+            window, points = self.window(row["image"], row["points"], index)
+            return {"pixel_values": self._pixels(window), "labels": self._target(points), "text": row["text"]}
+        chosen = self._draw(self._pictures[index], index)
+        # The rows bring the same picture; it is warped once, with the points of all of them.
+        rows = [read_row(self.rows, place) for place in chosen]
+        for row, place in zip(rows, chosen, strict=True):
+            self._check_points(row, place)
+        all_points = [np.asarray(row["points"], dtype=np.float64).reshape(-1, 2) for row in rows]
+        window, points = self.window(rows[0]["image"], np.concatenate(all_points), index)
+        parts = np.split(points, np.cumsum([len(part) for part in all_points])[:-1])
+        return {
+            "pixel_values": self._pixels(window),
+            "labels": torch.stack([self._target(part) for part in parts]),
+            "text": [row["text"] for row in rows],
+        }
+
+    def _check_points(self, row: Mapping[str, Any], index: int) -> None:
         if row.get("points") is None:
             raise ValueError(
                 f"Expected row {index} (image_id {row.get('image_id')!r}) to have `points`, but its columns are "
                 f"{sorted(row)}. A picture without objects has an empty list."
             )
-        window, points = self.window(row["image"], row["points"], index)
+
+    def _draw(self, places: Sequence[int], index: int) -> list[int]:
+        """Choose among a picture's rows, each before any comes again."""
+        generator = sample_generator(self.seed, self._epoch.get(), f"prompts of {index}")
+        rounds = math.ceil(self.prompts_per_picture / len(places))
+        drawn = np.concatenate([generator.permutation(places) for _ in range(rounds)])
+        return [int(place) for place in drawn[: self.prompts_per_picture]]
+
+    def _pixels(self, window: Image.Image) -> torch.Tensor:
         # The window has its size already; the processor only normalises it.
-        pixels = self.image_processor(images=[window], do_resize=False, return_tensors="pt")["pixel_values"][0]
-        labels = torch.from_numpy(density_target(points, (self.window_size, self.window_size), self.sigma))
-        return {"pixel_values": pixels, "labels": labels, "text": row["text"]}
+        return self.image_processor(images=[window], do_resize=False, return_tensors="pt")["pixel_values"][0]
+
+    def _target(self, points: NDArray[np.float64]) -> torch.Tensor:
+        return torch.from_numpy(density_target(points, (self.window_size, self.window_size), self.sigma))
 
     def window(self, picture: Image.Image, points: ArrayLike, index: int) -> tuple[Image.Image, NDArray[np.float64]]:
         """
@@ -186,10 +227,17 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
             matrix = np.array([[-1.0, 0, side], [0, 1, 0], [0, 0, 1]]) @ matrix
         if generator.random() < options.vertical_flip_probability:
             matrix = np.array([[1.0, 0, 0], [0, -1, side], [0, 0, 1]]) @ matrix
+        # Nothing is drawn where nothing turns: runs without it stay as they were.
+        if options.quarter_turn_probability and generator.random() < options.quarter_turn_probability:
+            quarter = np.array([[0.0, -1, side], [1, 0, 0], [0, 0, 1]])
+            matrix = np.linalg.matrix_power(quarter, int(generator.integers(1, 4))) @ matrix
         window = _warp(picture, (width, height), matrix, side, self.image_processor.resample)
         window = _change_pixels(window, generator, options)
+        xy = np.asarray(points, dtype=np.float64).reshape(-1, 2)
+        # Boxes reach to the far border, and so may points; there they belong to the last pixel.
+        xy = np.where(xy == picture.size, np.nextafter(picture.size, 0.0), xy)
         # Columns are x, y, 1; a picture that is squeezed has different factors for the two.
-        xy = np.asarray(points, dtype=np.float64).reshape(-1, 2) * (width / picture.width, height / picture.height)
+        xy = xy * (width / picture.width, height / picture.height)
         return window, xy @ matrix[:2, :2].T + matrix[:2, 2]
 
 
@@ -289,8 +337,10 @@ def _warp(
 
 
 def _is_whole(matrix: NDArray[np.floating[Any]]) -> bool:
-    """Whether a map only moves pixels to pixels: flips and shifts by whole numbers."""
-    return bool(np.allclose(matrix, np.round(matrix), atol=1e-6) and np.allclose(np.abs(matrix[:2, :2]), np.eye(2)))
+    """Whether a map only moves pixels to pixels: flips, quarter turns and shifts by whole numbers."""
+    linear = np.abs(np.round(matrix[:2, :2]))
+    moves = np.array_equal(linear, np.eye(2)) or np.array_equal(linear, np.eye(2)[::-1])
+    return bool(moves and np.allclose(matrix, np.round(matrix), atol=1e-6))
 
 
 def _change_pixels(window: Image.Image, generator: np.random.Generator, options: DensityAugmentation) -> Image.Image:
@@ -311,6 +361,19 @@ def _change_pixels(window: Image.Image, generator: np.random.Generator, options:
     if generator.random() < options.blur_probability:
         window = window.filter(ImageFilter.GaussianBlur(generator.uniform(0.1, options.max_blur_sigma)))
     return window
+
+
+def _rows_by_picture(rows: Any) -> list[list[int]]:
+    """The places of the rows of each picture, in the order in which the pictures come."""
+    places: dict[Any, list[int]] = {}
+    for place, name in enumerate(row_column(rows, "image_id")):
+        if name is None:
+            raise ValueError(
+                f"`prompts_per_picture` puts a picture's rows together by their `image_id`, but row {place} has none. "
+                "Add the column, or train with one prompt a picture."
+            )
+        places.setdefault(name, []).append(place)
+    return list(places.values())
 
 
 def _shortest_edge(image_processor: Any) -> int:

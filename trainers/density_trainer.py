@@ -240,15 +240,17 @@ def training_windows(rows: Any, processor: Any, args: DensityConfig) -> DensityT
     Returns:
         [`DensityTrainingDataset`].
     """
-    names = ("noise", "color", "blur", "affine", "horizontal_flip", "vertical_flip")
+    kinds = ("noise", "color", "blur", "affine", "horizontal_flip", "vertical_flip", "quarter_turn")
+    probabilities = {f"{kind}_probability": getattr(args, f"{kind}_probability") for kind in kinds}
     return DensityTrainingDataset(
         rows,
         processor,
-        augmentation=DensityAugmentation(*(getattr(args, f"{name}_probability") for name in names)),
+        augmentation=DensityAugmentation(**probabilities),
         seed=args.seed if args.data_seed is None else args.data_seed,
         sigma=args.density_sigma,
         resize=args.train_resize,
         scale_jitter=args.scale_jitter,
+        prompts_per_picture=args.prompts_per_picture,
     )
 
 

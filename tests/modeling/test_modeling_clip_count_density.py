@@ -164,6 +164,29 @@ def test_several_prompts_of_a_window_are_those_prompts_one_by_one(density_model,
         torch.testing.assert_close(together.similarity_map[:, i], alone.similarity_map)
 
 
+def test_tokens_of_several_prompts_are_as_good_as_their_embeddings(density_model, density_processor, batch):
+    prompts = ["red apples", "dogs", "tall trees", "ox"]
+    tokens = density_processor.tokenize(prompts)
+    texts = density_model.get_text_embeds(**tokens).unflatten(0, (2, 2))
+    pixels = batch["pixel_values"]
+    labels = torch.rand(2, 2, 48, 48) / 100
+    expected = density_model(pixel_values=pixels, text_embeds=texts, labels=labels)
+    stacked = {name: tensor.unflatten(0, (2, 2)) for name, tensor in tokens.items()}
+    outputs = density_model(pixel_values=pixels, **stacked, labels=labels)
+    torch.testing.assert_close(outputs.density_map, expected.density_map)
+    assert outputs.density_map.shape == (2, 2, 48, 48)
+    # All prompts weigh the same in each loss.
+    parts = [
+        density_model(
+            pixel_values=pixels, **{name: tensor[:, i] for name, tensor in stacked.items()}, labels=labels[:, i]
+        )
+        for i in range(2)
+    ]
+    for name in ("density_loss", "contrastive_loss", "count_loss"):
+        mean = (getattr(parts[0], name) + getattr(parts[1], name)) / 2
+        torch.testing.assert_close(getattr(outputs, name), mean)
+
+
 @pytest.mark.parametrize("interaction", INTERACTIONS)
 def test_different_prompts_give_different_maps(density_config, density_processor, batch, interaction):
     torch.manual_seed(1)

@@ -122,6 +122,21 @@ def test_density_samples_become_a_batch_with_their_prompts(density_processor):
     assert batch["return_loss"] is True
 
 
+def test_samples_with_several_prompts_keep_them_together(density_processor):
+    texts = [["ox", "red cars"], ["red cars", "tall trees"], ["ox", "ox"]]
+    samples = [
+        {"pixel_values": torch.rand(3, 48, 48), "labels": torch.rand(2, 48, 48), "text": prompts} for prompts in texts
+    ]
+    batch = DensityDataCollator(density_processor)(samples)
+    assert batch["pixel_values"].shape == (3, 3, 48, 48)
+    assert torch.equal(batch["labels"][1], samples[1]["labels"])
+    assert batch["input_ids"].shape == batch["attention_mask"].shape
+    for ids, mask, prompts in zip(batch["input_ids"], batch["attention_mask"], texts, strict=True):
+        for i, prompt in enumerate(prompts):
+            alone = density_processor.tokenize([prompt])["input_ids"][0]
+            assert torch.equal(ids[i][mask[i].bool()], alone)
+
+
 def test_whole_pictures_become_windows_and_true_counts(density_processor, picture):
     rows = [
         {"image": picture(120, 60), "text": "dots", "count": 7},

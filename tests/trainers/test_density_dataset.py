@@ -23,10 +23,12 @@ ONLY = {
     "affine": {"affine_probability": 1.0},
     "horizontal flip": {"horizontal_flip_probability": 1.0},
     "vertical flip": {"vertical_flip_probability": 1.0},
+    "quarter turn": {"quarter_turn_probability": 1.0},
     "everything that moves": {
         "affine_probability": 1.0,
         "horizontal_flip_probability": 1.0,
         "vertical_flip_probability": 1.0,
+        "quarter_turn_probability": 1.0,
     },
 }
 
@@ -119,6 +121,79 @@ def test_flips_mirror_pixels_exactly(density_processor, picture):
         window, moved = DensityTrainingDataset([], density_processor, _only(**{name: 1.0})).window(image, points, 0)
         np.testing.assert_array_equal(np.asarray(window), np.asarray(image)[mirrored])
         np.testing.assert_allclose(moved, expected)
+
+
+def test_quarter_turns_turn_pixels_exactly_and_each_comes_up(density_processor, picture):
+    image, point = picture(SIDE, SIDE), (10.25, 30.5)
+    turned_points = {1: (30.5, SIDE - 10.25), 2: (SIDE - 10.25, SIDE - 30.5), 3: (SIDE - 30.5, 10.25)}
+    turned_pixels = {turns: np.rot90(np.asarray(image), turns) for turns in turned_points}
+    dataset = DensityTrainingDataset([], density_processor, _only(quarter_turn_probability=1.0))
+    seen = set()
+    for index in range(20):
+        window, moved = dataset.window(image, [point], index)
+        turns = [turns for turns, pixels in turned_pixels.items() if np.array_equal(np.asarray(window), pixels)]
+        assert len(turns) == 1
+        np.testing.assert_allclose(moved, [turned_points[turns[0]]])
+        seen.update(turns)
+    assert seen == {1, 2, 3}
+
+
+def test_point_on_the_far_border_is_not_lost(density_processor, picture):
+    row = {"image": picture(SIDE, SIDE), "points": [[float(SIDE), float(SIDE)], [SIDE + 1.0, 3.0]], "text": "dots"}
+    labels = DensityTrainingDataset([row], density_processor, DensityAugmentation.none())[0]["labels"]
+    assert labels.sum().item() == pytest.approx(1.0)
+    assert labels[-1, -1] == labels.max()
+
+
+@pytest.fixture
+def prompted_rows(picture):
+    """Two pictures; of the first there are three rows, of the second one."""
+    first, second = picture(60, 60, 1), picture(60, 60, 2)
+    return [
+        {"image": first, "image_id": "a", "text": "dots", "points": [[30.0, 30.0], [20.0, 25.0]]},
+        {"image": second, "image_id": "b", "text": "dots", "points": []},
+        {"image": first, "image_id": "a", "text": "stars", "points": []},
+        {"image": first, "image_id": "a", "text": "rings", "points": [[31.0, 20.0]]},
+    ]
+
+
+def test_prompts_of_a_picture_share_its_window(density_processor, prompted_rows):
+    options = {"augmentation": _only(affine_probability=1.0, noise_probability=1.0), "resize": 60, "seed": 2}
+    dataset = DensityTrainingDataset(prompted_rows, density_processor, prompts_per_picture=3, **options)
+    assert len(dataset) == 2
+    orders = set()
+    for epoch in range(8):
+        dataset.set_epoch(epoch)
+        sample = dataset[0]
+        assert sorted(sample["text"]) == ["dots", "rings", "stars"]
+        assert sample["pixel_values"].shape == (3, SIDE, SIDE)
+        for text, label in zip(sample["text"], sample["labels"], strict=True):
+            points = next(row["points"] for row in prompted_rows if row["text"] == text and row["image_id"] == "a")
+            window, moved = dataset.window(prompted_rows[0]["image"], points, 0)
+            np.testing.assert_allclose(label, density_target(moved, (SIDE, SIDE)), atol=1e-7)
+        expected = density_processor(images=[window], text=["dots"])["pixel_values"][0]
+        torch.testing.assert_close(sample["pixel_values"], expected)
+        orders.add(tuple(sample["text"]))
+    assert len(orders) > 1
+
+
+def test_picture_with_too_few_prompts_repeats_them_and_with_too_many_draws_some(density_processor, prompted_rows):
+    two = DensityTrainingDataset(prompted_rows, density_processor, resize=60, prompts_per_picture=2)
+    drawn = set()
+    for epoch in range(12):
+        two.set_epoch(epoch)
+        texts = two[0]["text"]
+        assert len(set(texts)) == 2
+        drawn.update(texts)
+        assert two[1]["text"] == ["dots", "dots"]
+        assert two[1]["labels"].shape == (2, SIDE, SIDE)
+    assert drawn == {"dots", "stars", "rings"}
+
+
+def test_prompts_without_an_image_id_cannot_be_put_together(density_processor, prompted_rows):
+    del prompted_rows[2]["image_id"]
+    with pytest.raises(ValueError, match="`prompts_per_picture`.*`image_id`, but row 2 has none"):
+        DensityTrainingDataset(prompted_rows, density_processor, prompts_per_picture=2)
 
 
 def test_window_without_augmentation_is_what_the_processor_sees(density_processor, picture):
@@ -216,6 +291,7 @@ def test_rows_without_points_are_refused(density_processor, picture):
         ({"sigma": 0.0}, "sigma"),
         ({"resize": 20}, "`resize` .20. must be at least `window_size` .48."),
         ({"scale_jitter": (1.5, 0.5)}, "scale_jitter"),
+        ({"prompts_per_picture": 0}, "`prompts_per_picture` must be at least 1, but got 0"),
     ],
 )
 def test_options_out_of_range_are_refused(density_processor, options, message):

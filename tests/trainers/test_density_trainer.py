@@ -90,6 +90,20 @@ def test_what_should_train_moves_and_the_rest_does_not(
         assert entry["loss"] == pytest.approx(entry["density_loss"], rel=1e-3)
 
 
+def test_prompts_of_a_picture_train_together(density_model, density_processor, rows, config):
+    asked_twice = rows + [{**row, "text": "blue dots", "points": [], "count": 0} for row in rows]
+    before = _weights(density_model)
+    args = config(prompts_per_picture=2, logging_steps=1)
+    trainer = DensityTrainer(density_model, args, asked_twice, processing_class=density_processor)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert batch["pixel_values"].shape == (4, 3, 48, 48)
+    assert batch["labels"].shape == (4, 2, 48, 48)
+    result = trainer.train()
+    assert result.global_step == 3  # ten pictures, four at once
+    assert math.isfinite(result.training_loss)
+    assert any(name.startswith("decoder.") for name in _moved(density_model, before))
+
+
 def test_first_epochs_train_the_contrastive_loss_alone(density_model, density_processor, rows, config):
     snapshots = [_weights(density_model)]
 
