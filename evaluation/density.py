@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from huggingface_hub.utils import tqdm
 
+from count_clip.modeling.pipeline_object_counting import predict_windows
+
 from .encoding import SkippedRow, evaluating, image_id_of, num_rows, read_picture, read_rows
 from .functional import (
     mean_absolute_error,
@@ -104,6 +106,7 @@ def predict_density(
     dtype: torch.dtype | None = None,
     return_points: bool = True,
     skip_unreadable: bool = False,
+    window: str | None = None,
 ) -> Iterator[Any]:
     """
     Count in one picture after another, with memory for one batch of windows.
@@ -117,12 +120,15 @@ def predict_density(
         images: Paths, PIL pictures or arrays, of any size and mode; a generator will do.
         texts: What to count: one prompt for all pictures; or one for each, where a list of prompts counts each of them
             with one pass of the vision tower.
-        batch_size (`int`, *optional*, defaults to 16): Maps (windows times prompts) at once.
+        batch_size (`int`, *optional*, defaults to 16): Maps (windows times prompts) at once, but at least those of
+            one window and all its prompts (of up to 64; more are taken in turns).
         device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
         dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it. Counts are summed in float32.
         return_points (`bool`, *optional*, defaults to `True`): Whether to look for the objects' places.
         skip_unreadable (`bool`, *optional*, defaults to `False`): Whether a picture that cannot be read gives a result
             with an `error` instead of ending the work.
+        window (`str`, *optional*): `"sliding"`, or `"whole"` for each picture in one pass, whose memory grows with
+            the picture's longer side; what the processor's configuration says by default.
 
     Yields:
         For each picture, in order, a `dict` with `text`, `count` (`float`), `density_map` (array of shape
@@ -137,7 +143,7 @@ def predict_density(
     """
     if batch_size < 1:
         raise ValueError(f"Expected `batch_size` of at least 1, but got {batch_size}.")
-    counter = _WindowCounter(model, processor, batch_size, device, dtype, return_points)
+    counter = _WindowCounter(model, processor, batch_size, device, dtype, return_points, window)
     if isinstance(texts, str):
         pairs: Iterable[tuple[Any, str | Sequence[str]]] = ((image, texts) for image in images)
     else:
@@ -194,6 +200,7 @@ class _WindowCounter:
         device: str | torch.device | None,
         dtype: torch.dtype | None,
         return_points: bool,
+        window: str | None = None,
     ) -> None:
         if not callable(getattr(model, "get_text_embeds", None)):
             raise TypeError(f"Expected a CLIPCountDensityModel, but got {type(model).__name__}.")
@@ -201,15 +208,16 @@ class _WindowCounter:
             raise TypeError(f"Expected a CLIPCountDensityProcessor, but got {type(processor).__name__}.")
         self.model, self.processor, self.batch_size = model, processor, batch_size
         self.device, self.dtype, self.return_points = device, dtype, return_points
+        self.options = {} if window is None else {"window": window}
         self.text_embeds: dict[str, torch.Tensor] = {}
         self.waiting: list[tuple[list[str], Any]] = []  # prompts, and the picture's tensors or an error
         self.num_windows = 0
-        self.num_prompts = 0
+        self.shape: tuple[int, ...] = ()  # prompts a picture, height and width of the windows that wait
 
     def add(self, image: Any, prompts: list[str]) -> Iterator[list[dict[str, Any]]]:
         """Take one picture; gives back what is ready."""
         try:
-            tensors = self.processor(images=[image])
+            tensors = self.processor(images=[image], **self.options)
         except (ValueError, OSError) as error:
             raise PictureError(f"The picture cannot be used: {error}") from error
         # Here and not in `_count`: a prompt that cannot be used must not take the pictures before it along.
@@ -227,12 +235,13 @@ class _WindowCounter:
         return self._add(prompts, tensors)
 
     def _add(self, prompts: list[str], tensors: Any) -> Iterator[list[dict[str, Any]]]:
-        if self.num_windows and len(prompts) != self.num_prompts:
+        shape = (len(prompts), *tensors["pixel_values"].shape[-2:])
+        if self.num_windows and shape != self.shape:
             yield from self.flush()
         self.waiting.append((prompts, tensors))
         self.num_windows += len(tensors["pixel_values"])
-        self.num_prompts = len(prompts)
-        if self.num_windows * self.num_prompts >= self.batch_size:
+        self.shape = shape
+        if self.num_windows * len(prompts) >= self.batch_size:
             yield from self.flush()
 
     def add_error(self, error: str, prompts: list[str]) -> Iterator[list[dict[str, Any]]]:
@@ -253,7 +262,7 @@ class _WindowCounter:
                 yield next(counted)
 
     def _count(self, pictures: list[tuple[list[str], Any]]) -> list[list[dict[str, Any]]]:
-        """Count in pictures with equally many prompts."""
+        """Count in pictures with equally many prompts, and windows of one size."""
         windows, embeds, positions = [], [], []
         for index, (prompts, tensors) in enumerate(pictures):
             pixel_values = tensors["pixel_values"]
@@ -264,29 +273,23 @@ class _WindowCounter:
             position = torch.as_tensor(tensors["window_positions"]).clone()
             position[:, 0] = index
             positions.append(position)
-        pixel_values, text_embeds = torch.cat(windows), torch.cat(embeds)  # (W, 3, S, S), (W, T, P)
-        step = max(1, self.batch_size // text_embeds.shape[1])
-        density_maps = []
-        with evaluating(self.model) as (device, dtype):
-            for start in range(0, len(pixel_values), step):
-                part = pixel_values[start : start + step].to(device, dtype)
-                # More prompts than fit in a batch are taken in turns.
-                maps = [
-                    self.model(pixel_values=part, text_embeds=prompts).density_map.float().cpu()
-                    for prompts in text_embeds[start : start + step].split(self.batch_size, dim=1)
-                ]
-                density_maps.append(torch.cat(maps, dim=1))
-        density_map = torch.cat(density_maps)  # (W, T, S, S)
+        whole = any(tensors.get("interpolate_pos_encoding", False) for _, tensors in pictures)
+        with evaluating(self.model):
+            density_map = predict_windows(
+                self.model, torch.cat(windows), torch.cat(embeds), self.batch_size, whole
+            )  # (W, T, H, W)
         window_positions = torch.cat(positions)
         picture_sizes = torch.cat([torch.as_tensor(tensors["picture_sizes"]) for _, tensors in pictures])
-        results: list[list[dict[str, Any]]] = [[] for _ in pictures]
-        for index in range(text_embeds.shape[1]):
-            processed = self.processor.post_process_density(
-                density_map[:, index], window_positions, picture_sizes, return_points=self.return_points
-            )
-            for result, (prompts, _), entry in zip(results, pictures, processed, strict=True):
-                entry["density_map"] = entry["density_map"].numpy()
-                result.append({"text": prompts[index], **entry})
+        results: list[list[dict[str, Any]]] = self.processor.post_process_density(
+            density_map,
+            window_positions,
+            picture_sizes,
+            return_points=self.return_points,
+            text=[prompts for prompts, _ in pictures],
+        )
+        for of_picture in results:
+            for result in of_picture:
+                result["density_map"] = result["density_map"].numpy()
         return results
 
 
@@ -300,6 +303,7 @@ def evaluate_density(
     dtype: torch.dtype | None = None,
     progress: bool = True,
     on_result: Callable[[Mapping[str, Any], dict[str, Any]], None] | None = None,
+    window: str | None = None,
 ) -> DensityResult:
     """
     Count in every row of a data set and measure the errors.
@@ -316,6 +320,8 @@ def evaluate_density(
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
         on_result (`Callable`, *optional*): Called with each row and its result as [`predict_density`] gives it, points
             and map included: to draw, or to keep what the figures forget.
+        window (`str`, *optional*): `"sliding"`, or `"whole"` for each picture in one pass, whose memory grows with
+            the picture's longer side; what the processor's configuration says by default.
 
     Returns:
         [`DensityResult`]: The errors in all and for each prompt, each row's count, and the rows left out.
@@ -327,7 +333,9 @@ def evaluate_density(
     if batch_size < 1:
         raise ValueError(f"Expected `batch_size` of at least 1, but got {batch_size}.")
     baseline = None if train_counts is None else _Baseline(train_counts)
-    counter = _WindowCounter(model, processor, batch_size, device, dtype, return_points=on_result is not None)
+    counter = _WindowCounter(
+        model, processor, batch_size, device, dtype, return_points=on_result is not None, window=window
+    )
     skipped: list[SkippedRow] = []
     pending: deque[tuple[int, Mapping[str, Any], float]] = deque()
     predictions: list[DensityPrediction] = []
@@ -346,7 +354,7 @@ def evaluate_density(
         if row is None:
             skipped.append(SkippedRow(index, None, reason or "there is no row"))
             continue
-        reason = _what_is_wrong(row)
+        reason = what_is_wrong(row)
         if reason is None:
             said = None if baseline is None else baseline.says(row["text"])
             try:
@@ -394,8 +402,8 @@ class _Baseline:
         return self.by_text[text]
 
 
-def _what_is_wrong(row: Mapping[str, Any]) -> str | None:
-    """Why a row cannot be measured, as far as one sees without its picture."""
+def what_is_wrong(row: Mapping[str, Any]) -> str | None:
+    """Say why a row cannot be measured, as far as one sees without its picture; `None` if it can."""
     text, count = row.get("text"), row.get("count")
     if not isinstance(text, str) or not text.strip():
         return "the row does not say what to count (`text`)"
@@ -455,4 +463,5 @@ __all__ = [
     "DensityResult",
     "evaluate_density",
     "predict_density",
+    "what_is_wrong",
 ]

@@ -11,9 +11,7 @@ import torch
 from huggingface_hub.utils import tqdm
 from PIL import Image
 
-from count_clip.modeling.image_processing_clip_count_density import to_rgb
-
-from .pictures import PictureError, open_picture
+from count_clip.modeling.pictures import open_picture, to_rgb
 
 
 @dataclass(frozen=True)
@@ -96,12 +94,7 @@ def read_picture(row: Mapping[str, Any]) -> Image.Image:
     Raises:
         PictureError: If there is none or it cannot be used.
     """
-    try:
-        return to_rgb(open_picture(row.get("image"), image_id_of(row)))
-    except PictureError:
-        raise
-    except (ValueError, OSError) as error:
-        raise PictureError(f"{image_id_of(row) or 'the picture'} cannot be used: {error}") from error
+    return to_rgb(open_picture(row.get("image"), image_id_of(row)))
 
 
 def _unit_norm(features: Any) -> torch.Tensor:

@@ -4,126 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from .pictures import to_rgb
+from .drawing import HEAT_ANCHORS, SHEET_ANCHORS, Font, colour_table, font_of, shorten, text_size, wrap
+from .pictures import open_picture, to_rgb
 
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-
-# The heat colours, dark to bright: lightness rises in even steps (in OKLab) while the hue goes from violet over red to
-# yellow, so that "brighter" always means "more", in grey print and to colour-blind eyes too.
-_HEAT_ANCHORS = ("#4a1a8c", "#8f1d9b", "#d1306f", "#f4653a", "#fca428", "#fdf0a0")
-_SHEET_ANCHORS = ("#f6f7f9", "#cfdfee", "#93bddd", "#4b8fc4", "#1f5f9f", "#0b2f63")
 
 _PLATE = (18, 18, 22)
 _INK = (255, 255, 255)
 _PAPER = (250, 250, 248)
 _PRINT = (28, 28, 32)
 _FAINT = (120, 120, 128)
+_SHEET = (44, 44, 50)
 
 _SMALLEST_SIDE = 320
 _STRIP_PIXELS = 2_000_000
-_BAR_TITLE = "objects per 100 x 100 px"
-
-
-def _oklab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
-    """sRGB in 0..1 to OKLab (Ottosson, 2020), where equal steps look equal."""
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    to_cones = np.array(
-        [
-            [0.4122214708, 0.5363325363, 0.0514459929],
-            [0.2119034982, 0.6806995451, 0.1073969566],
-            [0.0883024619, 0.2817188376, 0.6299787005],
-        ]
-    )
-    to_lab = np.array(
-        [
-            [0.2104542553, 0.7936177850, -0.0040720468],
-            [1.9779984951, -2.4285922050, 0.4505937099],
-            [0.0259040371, 0.7827717662, -0.8086757660],
-        ]
-    )
-    return np.cbrt(linear @ to_cones.T) @ to_lab.T
-
-
-def _srgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
-    """OKLab back to sRGB in 0..1."""
-    from_lab = np.array(
-        [
-            [1.0, 0.3963377774, 0.2158037573],
-            [1.0, -0.1055613458, -0.0638541728],
-            [1.0, -0.0894841775, -1.2914855480],
-        ]
-    )
-    from_cones = np.array(
-        [
-            [4.0767416621, -3.3077115913, 0.2309699292],
-            [-1.2684380046, 2.6097574011, -0.3413193965],
-            [-0.0041960863, -0.7034186147, 1.7076147010],
-        ]
-    )
-    linear = np.clip((lab @ from_lab.T) ** 3 @ from_cones.T, 0.0, 1.0)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-
-
-@lru_cache(maxsize=8)
-def _colour_table(anchors: tuple[str, ...]) -> NDArray[np.float32]:
-    """256 colours through a few anchors, spaced so that lightness grows evenly. Shape `(256, 3)`, 0..255."""
-    rgb = np.array([[int(anchor[i : i + 2], 16) / 255 for i in (1, 3, 5)] for anchor in anchors])
-    lab = _oklab(rgb)
-    lightness = lab[:, 0]
-    order = 1 if lightness[-1] > lightness[0] else -1
-    wanted = np.linspace(lightness[0], lightness[-1], 256)
-    table = np.stack([np.interp(order * wanted, order * lightness, lab[:, channel]) for channel in range(3)], axis=1)
-    return (_srgb(table) * 255).astype(np.float32)
-
-
-def _font(size: float) -> Font:
-    """The font that Pillow carries, at a size in pixels."""
-    return ImageFont.load_default(size=max(6, round(size)))
-
-
-def _text_size(font: Font, text: str) -> tuple[int, int]:
-    """Width of a text, and the line height of its font, in pixels."""
-    left, _, right, _ = font.getbbox(text)
-    _, top, _, bottom = font.getbbox("Äg")
-    return math.ceil(right - left), math.ceil(bottom - top)
-
-
-def _shorten(text: str, font: Font, width: int) -> str:
-    """Cut a text, with an ellipsis, to what fits in a width."""
-    if _text_size(font, text)[0] <= width:
-        return text
-    low, high = 0, len(text)
-    while low < high:  # the longest beginning that fits
-        middle = (low + high + 1) // 2
-        if _text_size(font, text[:middle].rstrip() + "...")[0] <= width:
-            low = middle
-        else:
-            high = middle - 1
-    return text[:low].rstrip() + "..."
-
-
-def _wrap(text: str, font: Font, width: int, max_lines: int) -> list[str]:
-    """Break a text into lines that fit in a width; what does not fit in the last one is cut."""
-    words, lines = text.split(), [""]
-    for index, word in enumerate(words):
-        longer = f"{lines[-1]} {word}".strip()
-        if not lines[-1] or _text_size(font, longer)[0] <= width:
-            lines[-1] = longer
-        elif len(lines) < max_lines:
-            lines.append(word)
-        else:
-            lines[-1] = " ".join([lines[-1], *words[index:]])
-            break
-    return [_shorten(line, font, width) for line in lines]
+# Sides of the squares, in pixels of the picture, that the scale may count the objects of; the first is the usual one.
+_BAR_SQUARES = (100, 10, 1, 1000)
 
 
 def _box_blur(values: NDArray[np.float32], radius: int, axis: int) -> NDArray[np.float32]:
@@ -158,6 +61,11 @@ def _as_density(density_map: Any) -> NDArray[np.float32]:
         raise ValueError(f"Expected a density map of shape (height, width), but got shape {density.shape}.")
     if not np.isfinite(density).all():
         raise ValueError("Expected a density map of finite numbers, but it holds NaN or infinity.")
+    if density.size and density.min() < 0:
+        raise ValueError(
+            f"Expected objects per pixel, but the density map has values down to {density.min():g}. If its model "
+            "means nothing by a little below zero, clip it first: `np.clip(density_map, 0, None)`."
+        )
     return density
 
 
@@ -179,9 +87,15 @@ def _resize_map(density: NDArray[np.float32], size: tuple[int, int], enlarge: bo
     return np.asarray(Image.fromarray(density).resize(size, how), dtype=np.float32)
 
 
-def _blend(base: Image.Image, strength: NDArray[np.float32], opacity: float) -> Image.Image:
+def _brightness_kept(photo: Image.Image) -> float:
+    """How much of its brightness a photograph keeps under the heat: a dark one, where heat stands out anyway, more."""
+    mean = float(np.asarray(photo.convert("L").resize((64, 64), Image.Resampling.BOX), dtype=np.float32).mean())
+    return float(np.clip(1.0 - 0.38 * mean / 90, 0.62, 1.0))
+
+
+def _blend(base: Image.Image, strength: NDArray[np.float32], opacity: float, brightness: float = 0.62) -> Image.Image:
     """Lay heat colours over a subdued photograph, in strips so that a huge picture needs little memory."""
-    table = _colour_table(_HEAT_ANCHORS)
+    table = colour_table(HEAT_ANCHORS)
     width, height = base.size
     out = Image.new("RGB", base.size)
     rows = max(1, _STRIP_PIXELS // width)
@@ -189,7 +103,7 @@ def _blend(base: Image.Image, strength: NDArray[np.float32], opacity: float) -> 
         bottom = min(height, top + rows)
         photo = np.asarray(base.crop((0, top, width, bottom)), dtype=np.float32)
         grey = photo @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-        quiet = (0.45 * photo + 0.55 * grey[..., None]) * 0.62  # (H, W, 3)
+        quiet = (0.45 * photo + 0.55 * grey[..., None]) * brightness  # (H, W, 3)
         part = strength[top:bottom]
         # The square root lifts weak density enough to be seen; the threshold keeps numerical dust off the picture.
         alpha = opacity * np.sqrt(np.clip((part - 0.02) / 0.98, 0.0, 1.0))[..., None]
@@ -256,7 +170,7 @@ def _emptiest(covered: NDArray[np.float32], size: tuple[int, int], margin: int, 
 
 def _label_size(label: str, font: Font, size: float) -> tuple[int, int]:
     """Width and height of a label with its plate."""
-    width, height = _text_size(font, label)
+    width, height = text_size(font, label)
     pad = round(size * 0.5)
     return width + 2 * pad, height + 2 * pad
 
@@ -265,25 +179,40 @@ def _draw_label(canvas: Image.Image, label: str, box: Box, size: float) -> None:
     """The label on its plate."""
     _plate(canvas, box, round(size * 0.35))
     middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-    ImageDraw.Draw(canvas).text(middle, label, fill=_INK, font=_font(size), anchor="mm")
+    ImageDraw.Draw(canvas).text(middle, label, fill=_INK, font=font_of(size), anchor="mm")
+
+
+def _bar_square(top_value: float, size: tuple[int, int]) -> int:
+    """Side of the square that the scale counts in: one that fits in the picture, and gives numbers one can read."""
+    fitting = [side for side in _BAR_SQUARES if side <= min(size)]
+    readable = [side for side in fitting if 0.01 <= top_value * side**2 < 1000]
+    return (readable or fitting)[0]
+
+
+def _bar_title(square: int) -> str:
+    """What the scale counts."""
+    return "objects per pixel" if square == 1 else f"objects per {square} x {square} px"
 
 
 def _bar_size(size: float) -> tuple[int, int]:
     """Width and height of the colour bar with its plate, for a label of a given size."""
     small = size * 0.72
-    width = max(round(size * 11), _text_size(_font(small), _BAR_TITLE)[0] + round(size))
+    widest = max(text_size(font_of(small), _bar_title(square))[0] for square in _BAR_SQUARES)
+    width = max(round(size * 11), widest + round(size))
     return width, round(size * 0.35 * 2 + small * 2.6 + size * 0.55)
 
 
-def _draw_bar(canvas: Image.Image, top_value: float, clipped: bool, box: Box, size: float, opacity: float) -> None:
-    """The colour bar with its scale."""
-    small = _font(size * 0.72)
+def _draw_bar(
+    canvas: Image.Image, top_value: float, clipped: bool, square: int, box: Box, size: float, opacity: float
+) -> None:
+    """The colour bar with its scale, in objects per square of so many pixels a side."""
+    small = font_of(size * 0.72)
     left, top, width, height = box[0], box[1], box[2] - box[0], box[3] - box[1]
     pad = round(size * 0.45)
     _plate(canvas, (left, top, left + width, top + height), round(size * 0.35))
     draw = ImageDraw.Draw(canvas)
-    line = _text_size(small, _BAR_TITLE)[1]
-    title = _shorten(_BAR_TITLE, small, width - 2 * pad)
+    line = text_size(small, "A")[1]
+    title = shorten(_bar_title(square), small, width - 2 * pad)
     draw.text((left + width / 2, top + pad * 0.7 + line / 2), title, fill=_INK, font=small, anchor="mm")
     bar_width, bar_height = width - 2 * pad, max(3, round(size * 0.5))
     bar_top = round(top + pad * 0.7 + line * 1.25)
@@ -293,12 +222,12 @@ def _draw_bar(canvas: Image.Image, top_value: float, clipped: bool, box: Box, si
     canvas.paste(bar, (left + pad, bar_top))
     ends = round(bar_top + bar_height + line * 0.75)
     draw.text((left + pad, ends), "0", fill=_INK, font=small, anchor="lm")
-    top_text = _number(top_value * 1e4) + ("+" if clipped else "")
+    top_text = _number(top_value * square**2) + ("+" if clipped else "")
     draw.text((left + width - pad, ends), top_text, fill=_INK, font=small, anchor="rm")
 
 
 def draw_density(
-    image: Image.Image,
+    image: Any,
     density_map: Any,
     points: ArrayLike | None = None,
     text: str | None = None,
@@ -312,22 +241,25 @@ def draw_density(
     """
     Show where a count comes from: the density over its photograph, with the count, the points and a scale.
 
-    The photograph is quietened, and the density laid over it in colours from violet (little) to pale yellow (much),
-    the more opaque the denser. Density is spread by about half a percent of the shorter side first, because a map
-    that has each object in three pixels would not be seen in a large photograph; the sum does not change. A map that
-    sums to less than half an object stays away from the bright end, so an empty picture looks empty. Label and scale
-    stand in the upper left and the lower right corner, or in another that has less to hide.
+    The photograph is quietened (a dark one less), and the density laid over it in colours from violet (little) to
+    pale yellow (much), the more opaque the denser. Density is spread by about half a percent of the shorter side
+    first, because a map that has each object in three pixels would not be seen in a large photograph; the sum does not
+    change. A map that sums to less than half an object stays away from the bright end, so an empty picture looks
+    empty. Label and scale stand in the upper left and the lower right corner, or in another that has less to hide.
 
     Args:
-        image (`PIL.Image.Image`): The picture, of any size and mode.
-        density_map (array or tensor of shape `(height, width)`): Objects per pixel, of the picture's own size.
+        image (path, `PIL.Image.Image`, array or tensor): The picture, of any size and mode.
+        density_map (array or tensor of shape `(height, width)`): Objects per pixel, of the picture's own size. A
+            picture with an EXIF rotation is turned first, as it was for counting.
         points (array of shape `(num_points, 2)`, *optional*): Objects' places `[x, y]` in the picture's pixels.
         text (`str`, *optional*): What was counted; stands in the label.
         count (`float`, *optional*): The count for the label. Left out, it is the sum of the map.
         max_density (`float`, *optional*): Objects per pixel at the bright end, to give several figures one scale.
             Left out, it is the map's 99.9th percentile among the pixels that hold something.
         opacity (`float`): Of the densest place, 0 to 1.
-        color_bar (`bool`): Whether to draw the scale, in objects per 100 x 100 pixels of the picture.
+        color_bar (`bool`): Whether to draw the scale, in objects per square of the picture's pixels: 100 x 100 of
+            them, or another power of ten where that does not fit in the picture or the numbers would be unreadable.
+            A `+` at its bright end says that some places are denser still.
         max_side (`int`): A longer side above this many pixels is drawn smaller.
 
     Returns:
@@ -335,9 +267,11 @@ def draw_density(
         label could not be read on it (then it is enlarged by a whole factor, and a thin one gets a margin).
 
     Raises:
-        ValueError: If the map's size is not the picture's, or something holds NaN.
+        ValueError: If the picture cannot be read, the map's size is not the picture's, the map has values below zero,
+            or something holds NaN.
     """
     density = _as_density(density_map)
+    image = to_rgb(open_picture(image))
     if density.shape != (image.height, image.width):
         raise ValueError(
             f"Expected a density map of the picture's size, height {image.height} and width {image.width}, but got "
@@ -350,56 +284,76 @@ def draw_density(
     if not 0 <= opacity <= 1:
         raise ValueError(f"Expected `opacity` between 0 and 1, but got {opacity}.")
     total = float(density.sum(dtype=np.float64))
+    photo, drawn, scale = _at_drawn_size(image, density, max_side)
+    top_value = _bright_end(drawn, total) if max_density is None else float(max_density)
+    strength = np.clip(drawn / top_value, 0.0, 1.0) if top_value > 0 else np.zeros_like(drawn)
+    size = photo.size
+    type_size = float(np.clip(min(max(min(size), 240), max(size) * 0.6) * 0.045, 13, 72))
+    margin = round(type_size * 0.5)
+    bar = _bar_size(type_size) if color_bar else (0, 0)
+    canvas, offset = _on_sheet(_blend(photo, strength, opacity, _brightness_kept(photo)), bar, type_size, margin)
+    covered = np.zeros((canvas.height, canvas.width), dtype=np.float32)
+    covered[offset[1] : offset[1] + size[1], offset[0] : offset[0] + size[0]] = strength
+    if len(places):
+        spacing = math.sqrt(size[0] * size[1] / len(places))
+        radius = float(np.clip(min(min(size) * 0.0045, spacing * 0.1), 1.2, 10))
+        _draw_points(canvas, places * scale + np.array(offset), radius)
+    font = font_of(type_size)
+    label = _label(text, total if count is None else float(count), font, canvas.width - 2 * margin - round(type_size))
+    label_box = _emptiest(covered, _label_size(label, font, type_size), margin, 0, None)
+    if color_bar:
+        clipped = bool(top_value > 0 and drawn.max() > top_value * 1.001)
+        bar_box = _emptiest(covered, bar, margin, 3, label_box)
+        square = _bar_square(top_value, image.size)
+        _draw_bar(canvas, top_value, clipped, square, bar_box, type_size, opacity)
+    _draw_label(canvas, label, label_box, type_size)
+    return canvas
+
+
+def _at_drawn_size(
+    image: Image.Image, density: NDArray[np.float32], max_side: int
+) -> tuple[Image.Image, NDArray[np.float32], float]:
+    """The photograph and the softened map in the size in which they are drawn, and that over their own."""
     longer = max(image.size)
     scale = min(1.0, max_side / longer)
     if longer < _SMALLEST_SIDE:
         scale = float(math.ceil(_SMALLEST_SIDE / longer))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    photo = to_rgb(image)
-    if photo.size != size:
-        photo = photo.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS, reducing_gap=2)
-    drawn = _resize_map(np.maximum(density, 0.0), size, enlarge=scale > 1)
-    drawn = _soften(drawn, round(min(size) * 0.0035))
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS, reducing_gap=2)
+    return image, _soften(_resize_map(density, size, enlarge=scale > 1), round(min(size) * 0.0035)), scale
 
+
+def _bright_end(drawn: NDArray[np.float32], total: float) -> float:
+    """Objects per pixel at the bright end of the scale, for a map of so many objects."""
     filled = drawn[drawn > 1e-3 * drawn.max()] if drawn.max() > 0 else drawn[:0]
-    if max_density is None:
-        top_value = float(np.quantile(filled, 0.999)) if filled.size else 0.0
-        if 0 < total < 0.5:
-            top_value *= (0.5 / total) ** 2
-    else:
-        top_value = float(max_density)
-    strength = np.clip(drawn / top_value, 0.0, 1.0) if top_value > 0 else np.zeros_like(drawn)
-    canvas = _blend(photo, strength, opacity)
+    top_value = float(np.quantile(filled, 0.999)) if filled.size else 0.0
+    return top_value * (0.5 / total) ** 2 if 0 < total < 0.5 else top_value
 
-    type_size = float(np.clip(min(max(min(size), 240), max(size) * 0.6) * 0.045, 13, 72))
-    margin = round(type_size * 0.5)
-    bar = _bar_size(type_size) if color_bar else (0, 0)
-    said = total if count is None else float(count)
-    shown = f"{said:,.0f}" if abs(said) >= 1000 else f"{said:.1f}"
-    needed = (max(bar[0], round(type_size * 8)) + 2 * margin, round(type_size * 2.6) + bar[1] + 2 * margin)
-    canvas_size = (max(canvas.width, needed[0]), max(canvas.height, needed[1]))
-    offset = ((canvas_size[0] - canvas.width) // 2, (canvas_size[1] - canvas.height) // 2)
-    covered = np.zeros((canvas_size[1], canvas_size[0]), dtype=np.float32)
-    covered[offset[1] : offset[1] + size[1], offset[0] : offset[0] + size[0]] = strength
-    if canvas_size != canvas.size:
-        sheet = Image.new("RGB", canvas_size, (44, 44, 50))
-        sheet.paste(canvas, offset)
-        canvas = sheet
-    if len(places):
-        spacing = math.sqrt(size[0] * size[1] / len(places))
-        radius = float(np.clip(min(min(size) * 0.0045, spacing * 0.1), 1.2, 10))
-        _draw_points(canvas, places * scale + np.array(offset), radius)
-    font = _font(type_size)
-    room = canvas.width - 2 * margin - 2 * round(type_size * 0.5)
-    number = f": {shown}"
-    label = _shorten(text, font, room - _text_size(font, number)[0]) + number if text else shown
-    label_box = _emptiest(covered, _label_size(label, font, type_size), margin, 0, None)
-    if color_bar:
-        clipped = bool(top_value > 0 and drawn.max() > top_value * 1.001)
-        bar_box = _emptiest(covered, bar, margin, 3, label_box)
-        _draw_bar(canvas, top_value, clipped, bar_box, type_size, opacity)
-    _draw_label(canvas, label, label_box, type_size)
-    return canvas
+
+def _on_sheet(
+    canvas: Image.Image, bar: tuple[int, int], type_size: float, margin: int
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The figure, on a sheet with room above and below where label and scale would hide it; and its place there."""
+    label_height = round(type_size * 2.6)
+    needed = (max(bar[0], round(type_size * 8)) + 2 * margin, label_height + bar[1] + 2 * margin)
+    if canvas.width >= needed[0] and canvas.height >= needed[1]:
+        return canvas, (0, 0)
+    above, below = label_height + margin, bar[1] + 2 * margin if bar[1] else 0
+    width = max(canvas.width, needed[0])
+    sheet = Image.new("RGB", (width, above + canvas.height + below), _SHEET)
+    offset = ((width - canvas.width) // 2, above)
+    sheet.paste(canvas, offset)
+    return sheet, offset
+
+
+def _label(text: str | None, count: float, font: Font, width: int) -> str:
+    """What was counted, and how many; the former is cut to fit."""
+    number = f"{count:,.0f}" if abs(count) >= 1000 else f"{count:.1f}"
+    if not text:
+        return number
+    number = f": {number}"
+    return shorten(" ".join(text.split()), font, width - text_size(font, number)[0]) + number
 
 
 def draw_confusion_matrix(
@@ -431,23 +385,23 @@ def draw_confusion_matrix(
     if not np.isfinite(values).all() or (values < 0).any():
         raise ValueError("Expected a matrix of finite numbers, none below zero.")
     names = [str(label) for label in labels]
-    font, small, heading = _font(cell * 0.34), _font(cell * 0.27), _font(cell * 0.36)
-    widest = max(_text_size(font, name)[0] for name in names)
+    font, small, heading = font_of(cell * 0.34), font_of(cell * 0.27), font_of(cell * 0.36)
+    widest = max(text_size(font, name)[0] for name in names)
     gap = round(cell * 0.25)
-    line = _text_size(font, "0")[1]
+    line = text_size(font, "0")[1]
     left = gap + line + gap + widest + gap
-    top = gap + (round(_text_size(heading, "A")[1] * 1.7) if title else 0) + line + gap + line + gap
+    top = gap + (round(text_size(heading, "A")[1] * 1.7) if title else 0) + line + gap + line + gap
     side = cell * len(names)
     figure = Image.new("RGB", (left + side + gap * 2, top + side + gap * 2), _PAPER)
     draw = ImageDraw.Draw(figure)
     if title:
-        draw.text((left, gap), _shorten(title, heading, side + gap), fill=_PRINT, font=heading, anchor="lt")
+        draw.text((left, gap), shorten(title, heading, side + gap), fill=_PRINT, font=heading, anchor="lt")
     draw.text((left + side / 2, top - 2 * gap - line * 1.5), "number said", fill=_FAINT, font=font, anchor="mm")
     upright = Image.new("L", (side, line * 2), 0)
     ImageDraw.Draw(upright).text((side / 2, line), "true number", fill=255, font=font, anchor="mm")
     turned = upright.rotate(90, expand=True)
     figure.paste(Image.new("RGB", turned.size, _FAINT), (gap - line // 2, top), turned)
-    table = _colour_table(_SHEET_ANCHORS)
+    table = colour_table(SHEET_ANCHORS)
     sums = values.sum(axis=1)
     for row, name in enumerate(names):
         centre = top + (row + 0.5) * cell
@@ -461,7 +415,7 @@ def draw_confusion_matrix(
             draw.rectangle((x + 1, y + 1, x + cell - 2, y + cell - 2), fill=colour)
             if value:
                 ink = _INK if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 140 else _PRINT
-                said = _shorten(_number(value), small, cell - 6)
+                said = shorten(_number(value), small, cell - 6)
                 draw.text((x + cell / 2, y + cell / 2), said, fill=ink, font=small, anchor="mm")
         # The diagonal is what is right: a rim marks it where the colour does not.
         x, y = left + row * cell, top + row * cell
@@ -503,9 +457,9 @@ def contact_sheet(
         )
     columns = min(columns, len(images))
     gap = max(2, round(cell * 0.05))
-    font = _font(max(10, cell * 0.068))
-    line = round(_text_size(font, "A")[1] * 1.25)
-    wrapped = [_wrap(caption, font, cell, caption_lines) for caption in captions] if captions is not None else []
+    font = font_of(max(10, cell * 0.068))
+    line = round(text_size(font, "A")[1] * 1.25)
+    wrapped = [wrap(caption, font, cell, caption_lines) for caption in captions] if captions is not None else []
     text_height = (max(len(lines) for lines in wrapped) * line + gap // 2) if wrapped else 0
     rows = math.ceil(len(images) / columns)
     step_x, step_y = cell + gap, cell + text_height + gap

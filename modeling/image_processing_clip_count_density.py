@@ -4,13 +4,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import BatchFeature
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 
+from .pictures import PictureError, open_picture, to_rgb
 
+
+WINDOWS = ("sliding", "whole")
 WINDOW_BLENDS = ("hat", "authors")
 
 
@@ -19,26 +22,38 @@ class CLIPCountDensityImagesKwargs(ImagesKwargs, total=False):  # type: ignore[c
     What the image processor takes beside the usual arguments.
 
     Args:
+        window (`str`): `"sliding"` or `"whole"`.
         window_size (`int`): Side of a window, in pixels of the resized picture.
         window_stride (`int`): Largest step from one window to the next, in pixels of the resized picture.
         window_blend (`str`): How overlapping windows share the pixels between them.
         max_aspect_ratio (`float`): Pictures that are longer than this many times their shorter side are squeezed.
+        max_whole_area (`float`): Largest whole picture, in areas of a sliding window.
     """
 
+    window: str
     window_size: int
     window_stride: int
     window_blend: str
     max_aspect_ratio: float
+    max_whole_area: float
 
 
 class CLIPCountDensityImageProcessorPil(PilBackend):
     """
     Resize pictures until their shorter side is `size["shortest_edge"]`, normalise them as CLIP does, and cut them into
-    overlapping square windows.
+    overlapping square windows, or leave them whole.
+
+    Pictures are paths, addresses, PIL pictures, arrays or tensors, of any size and mode (see `to_rgb` in
+    `pictures.py`). Those that carry an EXIF rotation are turned first: all sizes and positions, here and in what
+    `post_process_density` makes of them, are those of the upright picture.
 
     Args:
+        window (`str`, *optional*, defaults to `"sliding"`):
+            `"sliding"` cuts square windows. `"whole"` makes each resized picture one window, for one pass of a model
+            that is called with `interpolate_pos_encoding=True`: objects on the border between two windows are seen
+            whole, but the memory grows with the picture's longer side, and the model sees sizes it was not trained on.
         window_size (`int`, *optional*, defaults to 384):
-            Side of a window, in pixels of the resized picture.
+            Side of a sliding window, in pixels of the resized picture.
         window_stride (`int`, *optional*, defaults to two thirds of `window_size`; `"authors"`: a third):
             Largest step from one window to the next. Windows are spread evenly and cover the picture exactly.
         window_blend (`str`, *optional*, defaults to `"hat"`):
@@ -47,6 +62,10 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
             on the right, a sigmoid ramp. Either way the weights at every pixel sum to one.
         max_aspect_ratio (`float`, *optional*, defaults to 16.0):
             Pictures longer than this many times their shorter side are squeezed to it, which bounds the windows.
+        max_whole_area (`float`, *optional*, defaults to 16.0):
+            With `window="whole"`, a picture that after resizing has more than this many times the area of a sliding
+            window is refused. It is not made smaller in silence, because its objects would shrink with it. With the
+            default `size` and `max_aspect_ratio` every picture fits.
         size (`dict`, *optional*):
             `{"shortest_edge": pixels}`, at least `window_size` (the default): more pixels show smaller objects.
 
@@ -64,10 +83,12 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
     do_rescale = True
     do_normalize = True
     do_convert_rgb = True
+    window = "sliding"
     window_size = 384
     window_stride = 256
     window_blend = "hat"
     max_aspect_ratio = 16.0
+    max_whole_area = 16.0
     model_input_names = ["pixel_values"]
 
     def __init__(self, **kwargs: Any):
@@ -77,34 +98,47 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         kwargs.setdefault("window_stride", max(1, window_size * thirds // 3))
         kwargs.setdefault("size", {"shortest_edge": window_size})
         super().__init__(**kwargs)
-        if self.window_blend not in WINDOW_BLENDS:
-            raise ValueError(
-                f"`window_blend` must be one of {', '.join(WINDOW_BLENDS)}, but got {self.window_blend!r}."
-            )
-        if not 0 < self.window_stride <= self.window_size:
-            raise ValueError(
-                f"`window_stride` must lie between 1 and `window_size` ({self.window_size}), but got "
-                f"{self.window_stride}: a larger step would leave gaps."
-            )
-        if self.window_blend == "authors" and self.window_size % self.window_stride:
-            raise ValueError(
-                f"With `window_blend='authors'` the `window_stride` ({self.window_stride}) must divide the "
-                f"`window_size` ({self.window_size}), or the end of a picture is not covered."
-            )
-        shortest_edge = self.size["shortest_edge"]
-        if shortest_edge < self.window_size:
-            raise ValueError(
-                f"`size['shortest_edge']` ({shortest_edge}) must be at least `window_size` ({self.window_size}): a "
-                "picture fills a window. Set both."
-            )
+        _check_window_options(
+            self.window,
+            self.window_size,
+            self.window_stride,
+            self.window_blend,
+            self.max_aspect_ratio,
+            self.max_whole_area,
+            self.size["shortest_edge"],
+        )
 
-    def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
-        """Turn one picture of any kind into a `(3, height, width)` uint8 array, upright and in RGB."""
-        return np.asarray(to_rgb(image)).transpose(2, 0, 1)
+    def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
+        _check_window_options(
+            kwargs["window"],
+            kwargs["window_size"],
+            kwargs["window_stride"],
+            kwargs["window_blend"],
+            kwargs["max_aspect_ratio"],
+            kwargs["max_whole_area"],
+            kwargs["size"]["shortest_edge"],
+        )
+        super()._validate_preprocess_kwargs(**kwargs)
+
+    def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
+        # The base class takes greyscale arrays for no pictures, and brings files to RGB without regard to their mode.
+        if isinstance(images, (list, tuple)):
+            images = [image for entry in images for image in (entry if isinstance(entry, (list, tuple)) else [entry])]
+        elif getattr(images, "ndim", 0) == expected_ndims + 1:
+            images = list(images)
+        else:
+            images = [images]
+        if not images:
+            raise ValueError("Expected at least one picture, but got an empty list.")
+        return images
+
+    def process_image(self, image: Any, *args: Any, **kwargs: Any) -> Image.Image:
+        """Turn one picture of any kind into an upright one in RGB; Pillow resizes it before it becomes an array."""
+        return to_rgb(open_picture(image))
 
     def _preprocess(
         self,
-        images: list[np.ndarray],
+        images: list[Image.Image],
         do_resize: bool,
         size: Any,
         resample: Any,
@@ -113,24 +147,26 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         do_normalize: bool,
         image_mean: Any,
         image_std: Any,
+        window: str,
         window_size: int,
         window_stride: int,
         window_blend: str,
         max_aspect_ratio: float,
+        max_whole_area: float,
         return_tensors: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
         windows, positions, sizes = [], [], []
         for index, image in enumerate(images):
-            height, width = image.shape[1:]
+            width, height = image.size
             new_height, new_width = height, width
             if do_resize:
                 new_height, new_width = resized_size(height, width, size.shortest_edge, max_aspect_ratio)
+            if window == "whole":
+                _check_whole_area(new_height, new_width, window_size, max_whole_area)
             if (new_height, new_width) != (height, width):
-                picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-                picture = picture.resize((new_width, new_height), resample)
-                image = np.asarray(picture).transpose(2, 0, 1)
-            pixels = image.astype(np.float32)
+                image = image.resize((new_width, new_height), resample)
+            pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float32)
             if do_rescale:
                 pixels = pixels * np.float32(rescale_factor)
             pad_value = np.zeros(3, np.float32)
@@ -138,17 +174,26 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
                 mean, std = np.asarray(image_mean, np.float32), np.asarray(image_std, np.float32)
                 pixels = (pixels - mean[:, None, None]) / std[:, None, None]
                 pad_value = -mean / std  # black, seen by the network
-            offsets = self.window_offsets(new_height, new_width, window_size, window_stride, window_blend)
-            bottom = max(top for top, _ in offsets) + window_size
-            right = max(left for _, left in offsets) + window_size
+            sides = (new_height, new_width) if window == "whole" else (window_size, window_size)
+            offsets = [(0, 0)]
+            if window == "sliding":
+                offsets = self.window_offsets(new_height, new_width, window_size, window_stride, window_blend)
+            bottom = max(top for top, _ in offsets) + sides[0]
+            right = max(left for _, left in offsets) + sides[1]
             if (bottom, right) != (new_height, new_width):
                 padded = np.broadcast_to(pad_value[:, None, None], (3, bottom, right)).copy()
                 padded[:, :new_height, :new_width] = pixels
                 pixels = padded
             for top, left in offsets:
-                windows.append(pixels[:, top : top + window_size, left : left + window_size])
+                windows.append(pixels[:, top : top + sides[0], left : left + sides[1]])
                 positions.append((index, top, left))
             sizes.append((height, width, new_height, new_width))
+        if len({shown.shape for shown in windows}) > 1:
+            raise ValueError(
+                'Expected pictures that have one size after resizing, because with `window="whole"` each of them is a '
+                f"window, but got {', '.join(sorted({f'{h}x{w}' for _, _, h, w in sizes}))}. Process them one by one, "
+                'or use `window="sliding"`, which mixes sizes.'
+            )
         data = {
             "pixel_values": np.stack(windows),
             "window_positions": np.asarray(positions, np.int64),
@@ -165,7 +210,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         window_blend: str | None = None,
     ) -> list[tuple[int, int]]:
         """
-        Where the windows of a resized picture lie.
+        Where the sliding windows of a resized picture lie.
 
         Args:
             height, width (`int`): Size of the resized picture, in pixels.
@@ -185,55 +230,119 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         return [(top, left) for top in _even_offsets(height, window_size, stride) for left in lefts]
 
     def composite(
-        self, window_maps: torch.Tensor, offsets: list[tuple[int, int]], size: tuple[int, int]
+        self,
+        window_maps: torch.Tensor,
+        offsets: list[tuple[int, int]],
+        size: tuple[int, int],
+        window_blend: str | None = None,
     ) -> torch.Tensor:
         """
         Put the maps of a picture's windows together; at every pixel the windows' weights sum to one.
 
         Args:
-            window_maps (`torch.Tensor` of shape `(num_windows, window_size, window_size)`):
-                A map for each window.
+            window_maps (`torch.Tensor` of shape `(num_windows, *, window_height, window_width)`):
+                A map for each window, or several (`*` stands for any dimensions, for example one of prompts).
             offsets (`list[tuple[int, int]]`): Top and left of each window in the resized picture.
             size (`tuple[int, int]`): Height and width of the resized picture.
+            window_blend (`str`, *optional*): Instead of the processor's own.
 
         Returns:
-            `torch.Tensor` of shape `size`.
+            `torch.Tensor` of shape `(*, height, width)`.
+
+        Raises:
+            ValueError: If the windows do not cover the picture, or are not as many as `offsets`.
         """
+        if len(window_maps) != len(offsets) or not offsets:
+            raise ValueError(f"Expected a map for each of {len(offsets)} windows, but got {len(window_maps)}.")
         height, width = size
-        side = window_maps.shape[-1]
-        rows = self._axis_weights(sorted({top for top, _ in offsets}), side, height, "hat", window_maps)
-        columns = self._axis_weights(
-            sorted({left for _, left in offsets}), side, width, self.window_blend, window_maps
+        window_height, window_width = window_maps.shape[-2:]
+        rows = _axis_weights({top for top, _ in offsets}, window_height, height, "hat", window_maps)
+        columns = _axis_weights(
+            {left for _, left in offsets}, window_width, width, window_blend or self.window_blend, window_maps
         )
-        result = window_maps.new_zeros(height, width)
+        result = window_maps.new_zeros(*window_maps.shape[1:-2], height, width)
         for window_map, (top, left) in zip(window_maps, offsets, strict=True):
             # A window may reach beyond a picture that is smaller than it.
-            bottom, right = min(top + side, height), min(left + side, width)
+            bottom, right = min(top + window_height, height), min(left + window_width, width)
             weights = rows[top][: bottom - top, None] * columns[left][None, : right - left]
-            result[top:bottom, left:right] += window_map[: bottom - top, : right - left] * weights
+            result[..., top:bottom, left:right] += window_map[..., : bottom - top, : right - left] * weights
         return result
 
-    def _axis_weights(
-        self, starts: list[int], side: int, length: int, blend: str, like: torch.Tensor
-    ) -> dict[int, torch.Tensor]:
-        """Weights of the windows along one axis, by their start."""
-        total = max(length, starts[-1] + side)
-        weights = torch.zeros(len(starts), total, dtype=torch.float64)
-        if blend == "authors":
-            for i, start in enumerate(starts):
-                overlap = starts[i - 1] + side - start if i else 0
-                ramp = torch.linspace(-3, 3, overlap, dtype=torch.float64).sigmoid()
-                weights[:i, start : start + overlap] *= 1 - ramp
-                weights[i, start : start + side] = 1
-                weights[i, start : start + overlap] = ramp
-        else:
-            distance = torch.arange(side, dtype=torch.float64) + 0.5
-            hat = torch.minimum(distance, side - distance)
-            for i, start in enumerate(starts):
-                weights[i, start : start + side] = hat
-            weights = weights / weights.sum(dim=0, keepdim=True)
-        weights = weights.to(like)
-        return {start: weights[i, start : start + side] for i, start in enumerate(starts)}
+
+def _axis_weights(
+    offsets: set[int], side: int, length: int, blend: str, like: torch.Tensor
+) -> dict[int, torch.Tensor]:
+    """Weights of the windows along one axis, by their start."""
+    starts = sorted(offsets)
+    ends = [0, *(start + side for start in starts)]
+    if any(start > end for start, end in zip([*starts, length], ends, strict=True)):
+        raise ValueError(
+            f"Expected windows that cover {length} pixels, but got some of {side} that begin at "
+            f"{', '.join(map(str, starts))}."
+        )
+    weights = torch.zeros(len(starts), max(length, ends[-1]), dtype=torch.float64)
+    if blend == "authors":
+        for i, start in enumerate(starts):
+            overlap = starts[i - 1] + side - start if i else 0
+            ramp = torch.linspace(-3, 3, overlap, dtype=torch.float64).sigmoid()
+            weights[:i, start : start + overlap] *= 1 - ramp
+            weights[i, start : start + side] = 1
+            weights[i, start : start + overlap] = ramp
+    else:
+        distance = torch.arange(side, dtype=torch.float64) + 0.5
+        hat = torch.minimum(distance, side - distance)
+        for i, start in enumerate(starts):
+            weights[i, start : start + side] = hat
+        weights = weights / weights.sum(dim=0, keepdim=True)
+    weights = weights.to(like)
+    return {start: weights[i, start : start + side] for i, start in enumerate(starts)}
+
+
+def _check_window_options(
+    window: str,
+    window_size: int,
+    window_stride: int,
+    window_blend: str,
+    max_aspect_ratio: float,
+    max_whole_area: float,
+    shortest_edge: int,
+) -> None:
+    """Refuse options that cannot work."""
+    for name, value, allowed in (("window", window, WINDOWS), ("window_blend", window_blend, WINDOW_BLENDS)):
+        if value not in allowed:
+            raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, but got {value!r}.")
+    if not 0 < window_stride <= window_size:
+        raise ValueError(
+            f"`window_stride` must lie between 1 and `window_size` ({window_size}), but got {window_stride}: a "
+            "larger step would leave gaps."
+        )
+    if window_blend == "authors" and window_size % window_stride:
+        raise ValueError(
+            f"With `window_blend='authors'` the `window_stride` ({window_stride}) must divide the `window_size` "
+            f"({window_size}), or the end of a picture is not covered."
+        )
+    if max_aspect_ratio < 1 or max_whole_area < 1:
+        raise ValueError(
+            "`max_aspect_ratio` and `max_whole_area` must be at least 1, but got "
+            f"{max_aspect_ratio} and {max_whole_area}."
+        )
+    if shortest_edge < window_size:
+        raise ValueError(
+            f"`size['shortest_edge']` ({shortest_edge}) must be at least `window_size` ({window_size}): a picture "
+            "fills a window. Set both."
+        )
+
+
+def _check_whole_area(height: int, width: int, window_size: int, max_whole_area: float) -> None:
+    """Refuse a picture that is too large to be seen in one pass."""
+    area = height * width / window_size**2
+    if area > max_whole_area:
+        raise PictureError(
+            f'Expected a picture of at most {max_whole_area:g} windows for one pass with `window="whole"`, but it '
+            f"has {height}x{width} pixels after resizing, {area:.1f} windows of {window_size}x{window_size}. Use "
+            '`window="sliding"`, whose memory does not grow with the picture, a smaller `size`, or raise '
+            "`max_whole_area` if there is memory for it."
+        )
 
 
 def resized_size(height: int, width: int, shortest_edge: int, max_aspect_ratio: float) -> tuple[int, int]:
@@ -251,66 +360,6 @@ def resized_size(height: int, width: int, shortest_edge: int, max_aspect_ratio: 
     longest_edge = shortest_edge * min(max(height, width) / min(height, width), max_aspect_ratio)
     longest_edge = max(shortest_edge, round(longest_edge))
     return (shortest_edge, longest_edge) if height <= width else (longest_edge, shortest_edge)
-
-
-def to_rgb(image: Any) -> Image.Image:
-    """
-    Bring a picture of any mode to upright 8-bit RGB.
-
-    EXIF rotation is applied; transparent pixels show white; 16-bit and floating-point pictures keep their tones.
-
-    Args:
-        image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
-            A picture. Arrays are `(H, W)`, `(H, W, C)` or `(C, H, W)` with 1, 3 or 4 channels, of integers, or of
-            floats from 0 to 1 or to 255.
-
-    Returns:
-        `PIL.Image.Image` of mode RGB.
-
-    Raises:
-        ValueError: If the picture has no pixels, or an array is not a picture.
-        OSError: If the file behind the picture is cut off.
-    """
-    if not isinstance(image, Image.Image):
-        image = _array_to_picture(np.asarray(image))
-    if 0 in image.size:
-        raise ValueError(f"Expected a picture, but got one of {image.size[0]}x{image.size[1]} pixels.")
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = _array_to_picture(np.asarray(image))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
-def _array_to_picture(array: np.ndarray) -> Image.Image:
-    """Turn an array into an 8-bit picture."""
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
-        array = array.transpose(1, 2, 0)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise ValueError(
-            "Expected a picture as an array of shape (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, but got "
-            f"{array.shape}."
-        )
-    if array.dtype == np.bool_:
-        array = array * np.uint8(255)
-    if array.dtype != np.uint8:
-        array = array.astype(np.float64)
-        if not np.isfinite(array).all():
-            raise ValueError("Expected a picture, but got an array with NaN or infinite values. Clean it first.")
-        lowest, highest = array.min(), array.max()
-        if lowest < 0 or highest > 65535:
-            raise ValueError(
-                "Expected pixel values from 0 to 1, to 255 or to 65535, but got values from "
-                f"{lowest:g} to {highest:g}. Pictures that are normalised already cannot be taken back."
-            )
-        full_scale = 1.0 if highest <= 1 else 255.0 if highest <= 255 else 65535.0
-        array = (array * (255.0 / full_scale)).round().astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(array))
 
 
 def _even_offsets(length: int, side: int, stride: int) -> list[int]:

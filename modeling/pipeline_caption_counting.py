@@ -1,19 +1,18 @@
 """`pipeline("caption-counting")`: which number of objects does a caption have to state for this picture?"""
 
-import os
 import re
 from typing import Any
 
-from transformers import Pipeline
+from PIL import Image
 
-from .pipeline_object_counting import open_picture
+from .pipeline_pictures import PicturePipeline
 
 
 NUMBER_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBER = re.compile(r"(?<![\w-])(" + "|".join(NUMBER_WORDS) + r")(?![\w-])", re.IGNORECASE)
 
 
-class CaptionCountingPipeline(Pipeline):
+class CaptionCountingPipeline(PicturePipeline):
     """
     Rank the numbers two to ten for a picture and a caption, with a [`CLIPForCounting`] or any CLIP.
 
@@ -31,55 +30,35 @@ class CaptionCountingPipeline(Pipeline):
         The protocol of CountBench: Paiss et al., 2023, Sec. 4.1 (https://huggingface.co/papers/2302.12066).
     """
 
-    _load_processor = True
-    _load_tokenizer = False
-    _load_image_processor = False
-    _load_feature_extractor = False
-
     def __call__(self, inputs: Any, text: str | None = None, **kwargs: Any) -> Any:
         """
         Rank the numbers for one picture or for several.
 
         Args:
-            inputs (`str`, `PIL.Image.Image`, array, `dict`, or a list, dataset or generator of these):
-                Pictures: paths, URLs, PIL pictures or arrays; or dictionaries with `image` and `text`.
+            inputs (`str`, `PIL.Image.Image`, array, `dict`, or a list, tuple, data set or generator of these):
+                Pictures: paths, URLs, PIL pictures, arrays or tensors; or dictionaries with `image` and `text`.
             text (`str`, *optional*):
                 A caption with `{}` where the number goes, or one that states a number word from two to ten, whose
                 first such word is replaced.
+            on_error (`str`, *optional*):
+                What a picture that cannot be used leads to: with `"raise"`, the default for a single picture, a
+                `PictureError` (a `ValueError`) that names it; with `"report"`, the default for several, a
+                `{"text", "error"}` in its place, and a warning. A caption that cannot be used raises, unless it is the
+                picture's own and errors are reported.
             timeout (`float`, *optional*):
                 Seconds to wait for a picture from the web.
 
         Returns:
-            For each picture a list of nine `{"number": int, "score": float}`, best first; the scores sum to one.
+            For each picture a list of nine `{"number": int, "score": float}`, best first; the scores sum to one. A
+            list or tuple of pictures gives a list, a data set or generator an iterator.
 
         Raises:
-            ValueError: If there is no caption, or it has no place for a number.
+            ValueError: If there is no caption, it has no place for a number, or a picture cannot be used.
         """
-        if text is not None:
-            kwargs["text"] = text
-        # Each picture brings nine captions of its own, which a stack of pictures would mix.
-        return super().__call__(inputs, **{**kwargs, "batch_size": 1})
+        return super().__call__(inputs, text, **kwargs)
 
-    def _sanitize_parameters(
-        self, text: str | None = None, timeout: float | None = None, **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if kwargs:
-            raise TypeError(f"Unknown options {', '.join(sorted(kwargs))}: use text or timeout.")
-        return (
-            {name: value for name, value in (("text", text), ("timeout", timeout)) if value is not None},
-            {},
-            {},
-        )
-
-    def preprocess(self, inputs: Any, text: str | None = None, timeout: float | None = None) -> Any:
-        """Read one picture and write its nine captions."""
-        image = inputs
-        if isinstance(inputs, dict):
-            image, text = inputs["image"], inputs.get("text", text)
-        if text is None:
-            raise ValueError("Expected a caption, as `text='a photo of {} dogs'`, but got none.")
-        if isinstance(image, (str, os.PathLike)):
-            image = open_picture(os.fspath(image), timeout)
+    def _prepare(self, image: Image.Image, text: str, **options: Any) -> Any:
+        """Write a picture's nine captions."""
         inputs = self.processor(images=[image], text=number_captions(text), padding=True, return_tensors="pt")
         if len(inputs["input_ids"].unique(dim=0)) < len(NUMBER_WORDS):
             raise ValueError(
@@ -88,10 +67,10 @@ class CaptionCountingPipeline(Pipeline):
             )
         return inputs
 
-    def _forward(self, model_inputs: Any) -> Any:
+    def _answer(self, model_inputs: Any, **options: Any) -> Any:
         return {"logits": self.model(**model_inputs).logits_per_image}
 
-    def postprocess(self, model_outputs: Any) -> list[dict[str, Any]]:
+    def _finish(self, model_outputs: Any, **options: Any) -> list[dict[str, Any]]:
         """Order the numbers by their probability."""
         scores = model_outputs["logits"][0].float().softmax(dim=-1).tolist()
         ranked = [{"number": number, "score": score} for number, score in enumerate(scores, start=2)]

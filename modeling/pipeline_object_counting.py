@@ -1,14 +1,18 @@
 """`pipeline("object-counting")`: count what a prompt names in pictures of any size."""
 
-import os
 from typing import Any
 
 import torch
-from transformers import Pipeline
-from transformers.image_utils import load_image
+from PIL import Image
+
+from .pipeline_pictures import PicturePipeline
 
 
-class ObjectCountingPipeline(Pipeline):
+# More prompts than this are no longer worth the memory of having them all in one pass.
+MAX_PROMPTS_AT_ONCE = 64
+
+
+class ObjectCountingPipeline(PicturePipeline):
     """
     Count objects with a [`CLIPCountDensityModel`].
 
@@ -21,112 +25,143 @@ class ObjectCountingPipeline(Pipeline):
     >>> counter = pipeline("object-counting", model="org/clip-count")
     >>> result = counter("market.jpg", text="red apples")
     >>> result["count"], result["density_map"].shape, result["points"][:2]
+    >>> [result["count"] for result in counter("market.jpg", text=["red apples", "green apples"])]
+    >>> for result in counter(["market.jpg", "broken.jpg"], text="red apples"):
+    ...     print(result.get("count", result.get("error")))
     ```
     """
-
-    _load_processor = True
-    _load_tokenizer = False
-    _load_image_processor = False
-    _load_feature_extractor = False
 
     def __call__(self, inputs: Any, text: str | list[str] | None = None, **kwargs: Any) -> Any:
         """
         Count in one picture or in several.
 
         Args:
-            inputs (`str`, `PIL.Image.Image`, array, `dict`, or a list, dataset or generator of these):
-                Pictures: paths, URLs, PIL pictures or arrays; or dictionaries with `image` and `text`.
+            inputs (`str`, `PIL.Image.Image`, array, `dict`, or a list, tuple, data set or generator of these):
+                Pictures: paths, URLs, PIL pictures, arrays or tensors; or dictionaries with `image` and `text`.
             text (`str` or `list[str]`, *optional*):
                 What to count, for all pictures that do not bring a `text` of their own. With a list, each picture is
                 counted for every prompt, in one pass through the vision tower.
             window_batch_size (`int`, *optional*, defaults to 8):
-                How many windows of a picture run at once; memory grows with this and not with the picture. It takes
-                the place of `batch_size`, which has no effect here.
+                How many density maps (windows of a picture, times prompts) are computed at once, but at least those
+                of one window and all its prompts (of up to 64; more are taken in turns). The network's memory grows
+                with this and not with the picture. It takes the place of `batch_size`, which has no effect here.
+            window (`str`, *optional*, defaults to what the processor's configuration says):
+                `"sliding"` for windows, or `"whole"` for one pass with the whole picture, whose memory grows with the
+                picture's longer side.
+            return_density_map (`bool`, *optional*, defaults to `True`):
+                Whether results have their `density_map`, four bytes a pixel: for many large pictures in a list, leave
+                it out.
+            on_error (`str`, *optional*):
+                What a picture that cannot be used leads to: with `"raise"`, the default for a single picture, a
+                `PictureError` (a `ValueError`) that names it; with `"report"`, the default for several, a result of
+                `text` and `error` alone in its place, and a warning. A prompt that cannot be used raises, unless it
+                is the picture's own and errors are reported.
             timeout (`float`, *optional*):
                 Seconds to wait for a picture from the web.
 
         Returns:
             For each picture a `dict` with `text`, `count` (`float`), `density_map` (array `(height, width)` of float32
             in the picture's own size, summing to `count`) and `points` (`[[x, y], ...]` in the picture's pixels); a
-            list of such for a list of prompts.
+            list of such for a list of prompts, in their order. A list or tuple of pictures gives a list, a data set or
+            generator an iterator. A picture with an EXIF rotation is upright here: sizes and points are those that a
+            viewer shows.
 
         Raises:
             ValueError: If there is no prompt, or a picture or prompt cannot be used.
         """
-        if text is not None:
-            kwargs["text"] = text
-        # The windows of one picture are the batch: pictures with different numbers of them cannot be stacked.
-        return super().__call__(inputs, **{**kwargs, "batch_size": 1})
+        return super().__call__(inputs, text, **kwargs)
 
-    def _sanitize_parameters(
+    def _options(
         self,
-        text: str | list[str] | None = None,
+        window: str | None = None,
         window_batch_size: int | None = None,
-        timeout: float | None = None,
+        return_density_map: bool = True,
         **kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if kwargs:
-            raise TypeError(f"Unknown options {', '.join(sorted(kwargs))}: use text, window_batch_size or timeout.")
-        preprocess = {name: value for name, value in (("text", text), ("timeout", timeout)) if value is not None}
-        forward = {} if window_batch_size is None else {"window_batch_size": window_batch_size}
-        return preprocess, forward, {}
+            raise TypeError(
+                f"Unknown options {', '.join(sorted(kwargs))}: use text, window, window_batch_size, "
+                "return_density_map, on_error or timeout."
+            )
+        if window_batch_size is not None and window_batch_size < 1:
+            raise ValueError(f"Expected `window_batch_size` of at least 1, but got {window_batch_size}.")
+        return (
+            {} if window is None else {"window": window},
+            {} if window_batch_size is None else {"window_batch_size": window_batch_size},
+            {} if return_density_map else {"return_density_map": False},
+        )
 
-    def preprocess(
-        self, inputs: Any, text: str | list[str] | None = None, timeout: float | None = None
-    ) -> dict[str, Any]:
-        """Read one picture and cut it; tokenise its prompts."""
-        image = inputs
-        if isinstance(inputs, dict):
-            image, text = inputs["image"], inputs.get("text", text)
-        if not text:
-            raise ValueError("Expected what to count, as `text='red apples'`, but got no prompt.")
-        if isinstance(image, (str, os.PathLike)):
-            image = open_picture(os.fspath(image), timeout)
+    def _prepare(self, image: Image.Image, text: str | list[str], **options: Any) -> dict[str, Any]:
+        """Cut one picture; tokenise its prompts."""
         prompts = [text] if isinstance(text, str) else list(text)
-        model_inputs = dict(self.processor(images=[image]))
-        model_inputs.update(self.processor.tokenize(prompts))
+        model_inputs = {**self.processor.tokenize(prompts), **self.processor(images=[image], **options)}
         # Both travel beside the tensors: the prompts as given, and whether a list was asked for.
         return {**model_inputs, "prompts": prompts, "is_list": not isinstance(text, str)}
 
-    def _forward(self, model_inputs: dict[str, Any], window_batch_size: int = 8) -> dict[str, Any]:
+    def _answer(self, model_inputs: dict[str, Any], window_batch_size: int = 8, **options: Any) -> dict[str, Any]:
         text_embeds = self.model.get_text_embeds(model_inputs["input_ids"], model_inputs["attention_mask"])
-        density_maps = []
-        for pixel_values in model_inputs["pixel_values"].split(window_batch_size):
-            prompts = text_embeds.expand(len(pixel_values), -1, -1)
-            pixel_values = pixel_values.to(self.model.dtype)
-            density_maps.append(self.model(pixel_values=pixel_values, text_embeds=prompts).density_map.cpu())
+        density_map = predict_windows(
+            self.model,
+            model_inputs["pixel_values"],
+            text_embeds.expand(len(model_inputs["pixel_values"]), -1, -1),
+            window_batch_size,
+            model_inputs.get("interpolate_pos_encoding", False),
+        )
         kept = ("window_positions", "picture_sizes", "prompts", "is_list")
-        return {"density_map": torch.cat(density_maps), **{name: model_inputs[name] for name in kept}}
+        return {"density_map": density_map, **{name: model_inputs[name] for name in kept}}
 
-    def postprocess(self, model_outputs: dict[str, Any]) -> Any:
+    def _finish(self, model_outputs: dict[str, Any], return_density_map: bool = True, **options: Any) -> Any:
         """Put each prompt's map together."""
-        results = []
-        for i, prompt in enumerate(model_outputs["prompts"]):
-            result = self.processor.post_process_density(
-                model_outputs["density_map"][:, i], model_outputs["window_positions"], model_outputs["picture_sizes"]
-            )[0]
-            result["density_map"] = result["density_map"].numpy()
-            results.append({"text": prompt, **result})
+        results = self.processor.post_process_density(
+            model_outputs["density_map"],
+            model_outputs["window_positions"],
+            model_outputs["picture_sizes"],
+            original_size=return_density_map,
+            text=[model_outputs["prompts"]],
+        )[0]
+        for result in results:
+            density_map = result.pop("density_map")
+            if return_density_map:
+                result["density_map"] = density_map.numpy()
         return results if model_outputs["is_list"] else results[0]
 
 
-def open_picture(address: str, timeout: float | None = None) -> Any:
+def predict_windows(
+    model: Any,
+    pixel_values: torch.Tensor,
+    text_embeds: torch.Tensor,
+    batch_size: int,
+    interpolate_pos_encoding: bool = False,
+) -> torch.Tensor:
     """
-    Open a picture from a file or from the web.
+    Density maps of many windows, with the memory of one batch.
 
     Args:
-        address (`str`): A path, an `http(s)` URL or a `data:` URL.
-        timeout (`float`, *optional*): Seconds to wait for the web.
+        model ([`CLIPCountDensityModel`]): The model.
+        pixel_values (`torch.Tensor` of shape `(num_windows, 3, height, width)`): Windows.
+        text_embeds (`torch.Tensor` of shape `(num_windows, num_prompts, projection_dim)`): Each window's prompts.
+        batch_size (`int`): Maps (windows times prompts) at once. At least one window goes through at once with all its
+            prompts; only where these are more than [`MAX_PROMPTS_AT_ONCE`] (and than `batch_size`) are they taken in
+            turns, each with a pass through the vision tower.
+        interpolate_pos_encoding (`bool`, *optional*, defaults to `False`): Whether the windows are whole pictures, as
+            the processor says. They go through one by one.
 
     Returns:
-        `PIL.Image.Image`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
+        `torch.Tensor` of shape `(num_windows, num_prompts, height, width)`, in float32 on the CPU.
     """
-    if not address.startswith(("http://", "https://", "data:")) and not os.path.isfile(address):
-        raise FileNotFoundError(f"There is no picture {address!r}.")
-    return load_image(address, timeout=timeout)
+    parameter = next(model.parameters())
+    prompts_at_once = min(text_embeds.shape[1], max(batch_size, MAX_PROMPTS_AT_ONCE))
+    step = 1 if interpolate_pos_encoding else max(1, batch_size // prompts_at_once)
+    options = {"interpolate_pos_encoding": True} if interpolate_pos_encoding else {}
+    density_maps = []
+    for windows, prompts in zip(pixel_values.split(step), text_embeds.split(step), strict=True):
+        windows = windows.to(parameter.device, parameter.dtype)
+        maps = [
+            model(pixel_values=windows, text_embeds=part, **options).density_map.float().cpu()
+            for part in prompts.split(prompts_at_once, dim=1)
+        ]
+        density_maps.append(torch.cat(maps, dim=1))
+    return torch.cat(density_maps)
 
 
-__all__ = ["ObjectCountingPipeline", "open_picture"]
+__all__ = ["ObjectCountingPipeline", "predict_windows"]

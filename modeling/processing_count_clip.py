@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
-from .image_processing_clip_count_density import to_rgb
+from .pictures import to_rgb
 
 
 class CountCLIPProcessor(ProcessorMixin):

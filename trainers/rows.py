@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from PIL import Image
 
 from count_clip.datasets_scripts.countscenes import CountScenes
-from count_clip.modeling.image_processing_clip_count_density import to_rgb
-
-
-# What Pillow's decoders raise on a damaged, truncated or absurdly large file.
-DECODER_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+from count_clip.modeling.pictures import DECODER_ERRORS, to_rgb
 
 
 class PictureRows(torch.utils.data.Dataset):

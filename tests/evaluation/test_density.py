@@ -98,12 +98,47 @@ def test_several_prompts_share_the_vision_tower(density_model, density_processor
     assert all(windows * num_prompts <= 16 for windows, num_prompts in forward_sizes)
 
 
-def test_more_prompts_than_a_batch_holds_are_taken_in_turns(density_model, density_processor, pictures, forward_sizes):
+def test_more_prompts_than_a_batch_holds_still_share_one_pass(
+    density_model, density_processor, pictures, forward_sizes
+):
     prompts = ["cats", "dogs", "ants", "bees", "cows"]
     (results,) = predict_density(density_model, density_processor, pictures[:1], [prompts], batch_size=2)
-    assert [num_prompts for _, num_prompts in forward_sizes] == [2, 2, 1]
+    assert forward_sizes == [(1, 5)]
     for result in results:
         _assert_same(result, _reference(density_model, density_processor, pictures[0], result["text"]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_whole_pictures_of_many_sizes_go_through_in_one_pass_each(
+    density_model, density_processor, pictures, forward_sizes, batch_size
+):
+    mixed = [pictures[0], pictures[0], *pictures[1:], pictures[3]]
+    prompts = [["cats", "dogs"], ["cats", "dogs"], "cats", "dogs", "cats", ["ants", "cats"]]
+    options = {"batch_size": batch_size, "window": "whole"}
+    results = list(predict_density(density_model, density_processor, mixed, prompts, **options))
+    assert [windows for windows, _ in forward_sizes] == [1] * 6
+    assert [num_prompts for _, num_prompts in forward_sizes] == [2, 2, 1, 1, 1, 2]
+    for result, image, asked in zip(results, mixed, prompts, strict=True):
+        of_picture = result if isinstance(result, list) else [result]
+        assert [entry["text"] for entry in of_picture] == (asked if isinstance(asked, list) else [asked])
+        for entry in of_picture:
+            inputs = density_processor([image], entry["text"], window="whole")
+            with torch.no_grad():
+                outputs = density_model(**inputs)
+            (expected,) = density_processor.post_process_density(
+                outputs, inputs["window_positions"], inputs["picture_sizes"]
+            )
+            _assert_same(entry, expected)
+
+
+def test_evaluation_may_see_pictures_whole(density_model, density_processor, rows, forward_sizes):
+    result = evaluate_density(density_model, density_processor, rows, progress=False, window="whole")
+    assert forward_sizes == [(1, 1)] * 4
+    said = [
+        next(predict_density(density_model, density_processor, [row["image"]], row["text"], window="whole"))["count"]
+        for row in rows
+    ]
+    assert [row.predicted for row in result.predictions] == pytest.approx(said, rel=1e-4)
 
 
 def test_unreadable_pictures_are_reported_in_their_place(density_model, density_processor, pictures, tmp_path):

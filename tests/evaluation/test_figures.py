@@ -3,8 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
-from count_clip.evaluation import figures
+from count_clip.evaluation import drawing, figures
 from count_clip.evaluation.figures import contact_sheet, draw_confusion_matrix, draw_density
+from count_clip.modeling.pictures import to_rgb
 
 
 def _spot(height, width, x, y, sigma=6.0, count=1.0):
@@ -35,10 +36,10 @@ def test_brighter_means_more():
     assert few < some < many
 
 
-@pytest.mark.parametrize("anchors", [figures._HEAT_ANCHORS, figures._SHEET_ANCHORS[::-1]])
+@pytest.mark.parametrize("anchors", [drawing.HEAT_ANCHORS, drawing.SHEET_ANCHORS[::-1]])
 def test_lightness_of_the_colours_rises_evenly(anchors):
-    table = figures._colour_table(anchors)
-    lightness = figures._oklab(table.astype(np.float64) / 255)[:, 0]
+    table = drawing.colour_table(anchors)
+    lightness = drawing.oklab(table.astype(np.float64) / 255)[:, 0]
     steps = np.diff(lightness)
     assert steps.min() > 0
     assert steps.max() < 2.0 * steps.mean()
@@ -46,9 +47,9 @@ def test_lightness_of_the_colours_rises_evenly(anchors):
 
 def test_colours_go_to_oklab_and_back():
     colours = np.random.default_rng(0).random((50, 3))
-    np.testing.assert_allclose(figures._srgb(figures._oklab(colours)), colours, atol=1e-4)
+    np.testing.assert_allclose(drawing.srgb(drawing.oklab(colours)), colours, atol=1e-4)
     # White is (1, 0, 0) there by definition.
-    np.testing.assert_allclose(figures._oklab(np.ones((1, 3))), [[1, 0, 0]], atol=1e-4)
+    np.testing.assert_allclose(drawing.oklab(np.ones((1, 3))), [[1, 0, 0]], atol=1e-4)
 
 
 def test_an_empty_map_leaves_the_photograph_without_heat():
@@ -116,6 +117,86 @@ def test_any_size_and_mode_can_be_drawn(size, mode):
         assert figure.size == size
 
 
+def test_a_rotated_photograph_is_drawn_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    Image.new("RGB", (640, 400), (120, 120, 120)).save(tmp_path / "phone.jpg", exif=exif)
+    density = _spot(640, 400, 100, 500)
+    for image in (Image.open(tmp_path / "phone.jpg"), tmp_path / "phone.jpg"):
+        figure = draw_density(image, density, [[100.5, 500.5]], color_bar=False)
+        assert figure.size == (400, 640)
+        assert min(figure.getpixel((100, 500))) >= 250
+
+
+def test_a_deep_picture_is_drawn_as_the_model_sees_it():
+    deep = np.full((400, 640), 1000, np.uint16)
+    deep[0, 0] = 4095
+    figure = draw_density(Image.fromarray(deep), np.zeros((400, 640)), color_bar=False)
+    seen = np.asarray(to_rgb(deep))[300, 300, 0]
+    same = draw_density(Image.fromarray(np.asarray(to_rgb(deep))), np.zeros((400, 640)), color_bar=False)
+    assert seen == round(1000 / 4095 * 255)
+    assert figure.getpixel((300, 300)) == same.getpixel((300, 300))
+
+
+def test_a_dark_picture_is_hardly_darkened():
+    kept = {}
+    for grey in (10, 60, 200):
+        figure = draw_density(Image.new("L", (640, 480), grey), np.zeros((480, 640)), color_bar=False)
+        kept[grey] = _brightness(figure, 500, 400) / grey
+    assert kept[10] > 0.9
+    assert kept[10] > kept[60] > kept[200] == pytest.approx(0.62, abs=0.02)
+
+
+def _titles_of(monkeypatch, *args, **kwargs):
+    drawn = []
+    title = figures._bar_title
+    monkeypatch.setattr(figures, "_draw_bar", lambda canvas, top, clipped, square, *rest: drawn.append((top, square)))
+    draw_density(*args, **kwargs)
+    return title(drawn[0][1]), drawn[0][0] * drawn[0][1] ** 2
+
+
+@pytest.mark.parametrize(
+    ("size", "title", "value"),
+    [
+        ((640, 480), "objects per 100 x 100 px", 0.003),
+        ((40, 30), "objects per 10 x 10 px", 0.003),
+        ((2000, 1), "objects per pixel", 0.003),
+        ((1, 1), "objects per pixel", 2.3),
+    ],
+)
+def test_the_scale_counts_in_squares_that_fit_in_the_picture(monkeypatch, size, title, value):
+    density = np.full(size[::-1], value)
+    said, top = _titles_of(monkeypatch, Image.new("RGB", size), density)
+    assert said == title
+    side = 1 if title.endswith("pixel") else int(title.split()[2])
+    assert top == pytest.approx(value * side**2, rel=1e-3)
+
+
+def test_the_scale_of_a_huge_sparse_picture_has_a_readable_number(monkeypatch):
+    density = np.full((1500, 2000), 1 / 3_000_000)
+    said, top = _titles_of(monkeypatch, Image.new("L", (2000, 1500)), density)
+    assert said == "objects per 1000 x 1000 px"
+    assert top == pytest.approx(1 / 3, rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [(2000, 1), (900, 20), (1, 900), (60, 700)])
+def test_nothing_hides_a_thin_picture(size, monkeypatch):
+    boxes = []
+    monkeypatch.setattr(figures, "_draw_label", lambda canvas, label, box, type_size: boxes.append(box))
+    monkeypatch.setattr(figures, "_draw_bar", lambda canvas, top, clipped, square, box, *rest: boxes.append(box))
+    figure = draw_density(Image.new("RGB", size, (255, 255, 255)), np.full(size[::-1], 1e-3), text="cars")
+    pixels = np.asarray(figure)
+    rows = np.nonzero((pixels != figures._SHEET).any(axis=(1, 2)))[0]
+    assert len(rows) == size[1]
+    for _, top, _, bottom in boxes:
+        assert bottom <= rows[0] or top > rows[-1]
+
+
+def test_a_prompt_of_several_lines_is_written_in_one(monkeypatch):
+    label = _label_of(monkeypatch, Image.new("RGB", (640, 480)), np.zeros((480, 640)), text="red\n  apples\t")
+    assert label == "red apples: 0.0"
+
+
 def test_a_huge_picture_is_drawn_smaller():
     figure = draw_density(Image.new("L", (6000, 2500)), np.full((2500, 6000), 1e-6, np.float32), text="sand")
     assert figure.size == (4096, 1707)
@@ -138,6 +219,7 @@ def test_tensors_are_taken_and_the_scale_can_be_fixed():
         (np.zeros((30, 40)), {}, "height 40 and width 30, but got 30 and 40"),
         (np.zeros((40, 30, 1)), {}, r"shape \(40, 30, 1\)"),
         (np.full((40, 30), np.nan), {}, "NaN"),
+        (np.full((40, 30), -1e-3), {}, "down to -0.001.*clip"),
         (np.zeros((40, 30)), {"points": [[1, 2, 3]]}, r"shape \(1, 3\)"),
         (np.zeros((40, 30)), {"points": [[1, np.nan]]}, "finite"),
         (np.zeros((40, 30)), {"max_density": 0}, "above zero"),
@@ -209,11 +291,11 @@ def test_contact_sheet_rejects_nonsense(count, captions, options, words):
 
 
 def test_long_captions_break_into_lines_that_fit():
-    font = figures._font(12)
-    lines = figures._wrap("seven small brown dogs beside a very long wooden bench in the park", font, 100, 3)
+    font = drawing.font_of(12)
+    lines = drawing.wrap("seven small brown dogs beside a very long wooden bench in the park", font, 100, 3)
     assert len(lines) == 3
-    assert all(figures._text_size(font, line)[0] <= 100 for line in lines)
+    assert all(drawing.text_size(font, line)[0] <= 100 for line in lines)
     assert lines[0].startswith("seven small")
     assert lines[2].endswith("...")
-    assert figures._wrap("", font, 100, 2) == [""]
-    assert figures._shorten("x" * 100, font, 40).endswith("x...")
+    assert drawing.wrap("", font, 100, 2) == [""]
+    assert drawing.shorten("x" * 100, font, 40).endswith("x...")

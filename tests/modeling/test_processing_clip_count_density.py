@@ -1,4 +1,4 @@
-"""Promises of the density processor: any picture in, nothing lost or counted twice on the way back."""
+"""Promises of the density processor: any picture and any prompts in, nothing lost or counted twice on the way back."""
 
 import io
 
@@ -7,55 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from count_clip.modeling.image_processing_clip_count_density import (
-    CLIPCountDensityImageProcessorPil,
-    resized_size,
-    to_rgb,
+from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
+from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
+from count_clip.modeling.processing_clip_count_density import (
+    CLIPCountDensityProcessor,
+    find_peaks,
+    prompts_of_pictures,
+    resize_density,
 )
-from count_clip.modeling.processing_clip_count_density import find_peaks, resize_density
 
 
 SIZES = [(48, 48), (100, 60), (60, 100), (1, 1), (3, 200), (500, 49), (47, 333)]
-
-
-@pytest.mark.parametrize("blend", ["hat", "authors"])
-@pytest.mark.parametrize("size", SIZES)
-def test_windows_of_a_constant_density_compose_to_that_constant(picture, blend, size):
-    processor = CLIPCountDensityImageProcessorPil(window_size=48, window_blend=blend, window_stride=16)
-    inputs = processor([picture(*size)], return_tensors="pt")
-    height, width = inputs["picture_sizes"][0, 2:].tolist()
-    offsets = [(top, left) for _, top, left in inputs["window_positions"].tolist()]
-    composite = processor.composite(torch.full((len(offsets), 48, 48), 0.25), offsets, (height, width))
-    assert composite.shape == (height, width)
-    torch.testing.assert_close(composite, torch.full((height, width), 0.25))
-
-
-@pytest.mark.parametrize("blend", ["hat", "authors"])
-@pytest.mark.parametrize("size", [(48, 200), (130, 130), (77, 48), (48, 48)])
-def test_a_map_cut_and_put_back_is_the_map(blend, size):
-    processor = CLIPCountDensityImageProcessorPil(window_size=48, window_blend=blend, window_stride=16)
-    height, width = size
-    density_map = torch.rand(height, width)
-    padded = torch.nn.functional.pad(density_map, (0, 48, 0, 48))
-    offsets = processor.window_offsets(height, width)
-    windows = torch.stack([padded[top : top + 48, left : left + 48] for top, left in offsets])
-    torch.testing.assert_close(processor.composite(windows, offsets, size), density_map)
-
-
-def test_windows_cover_the_picture_and_are_as_few_as_the_stride_allows(picture):
-    processor = CLIPCountDensityImageProcessorPil(window_size=48, window_stride=32)
-    inputs = processor([picture(144, 48)], return_tensors="pt")
-    assert inputs["window_positions"][:, 2].tolist() == [0, 32, 64, 96]
-    assert inputs["picture_sizes"].tolist() == [[48, 144, 48, 144]]
-
-
-def test_a_window_shows_its_part_of_the_picture(picture):
-    processor = CLIPCountDensityImageProcessorPil(window_size=48, window_stride=32)
-    image = picture(144, 48)
-    inputs = processor([image], return_tensors="pt")
-    pixels = np.asarray(image).astype(np.float64) / 255
-    expected = (pixels[:, 64:112] - np.array(processor.image_mean)) / np.array(processor.image_std)
-    np.testing.assert_allclose(inputs["pixel_values"][2].numpy(), expected.transpose(2, 0, 1), atol=1e-5)
 
 
 def test_batches_mix_sizes(density_processor, picture):
@@ -78,21 +40,6 @@ def test_post_processing_keeps_every_count_in_the_pictures_own_size(density_proc
         assert result["density_map"].double().sum().item() == pytest.approx(result["count"], rel=1e-4)
 
 
-def test_points_are_the_peaks_in_pixels_of_the_picture(density_processor, picture):
-    inputs = density_processor([picture(192, 96)], "dogs")  # resized to 96 x 48: two pixels become one
-    maps = torch.zeros(len(inputs["pixel_values"]), 48, 48)
-    positions = inputs["window_positions"].tolist()
-    for x, y in [(10, 20), (60, 30)]:
-        for i, (_, top, left) in enumerate(positions):
-            if top <= y < top + 48 and left <= x < left + 48:
-                maps[i, y - top, x - left] = 1.0
-    result = density_processor.post_process_density(maps, inputs["window_positions"], inputs["picture_sizes"])[0]
-    assert result["count"] == pytest.approx(2.0, rel=1e-4)
-    first, second = sorted(result["points"])
-    assert first == pytest.approx([21, 41], abs=2.1)
-    assert second == pytest.approx([121, 61], abs=2.1)
-
-
 def test_peaks_are_at_most_the_count_and_none_in_an_empty_map():
     density_map = torch.zeros(40, 40)
     density_map[10, 10], density_map[30, 20] = 0.9, 0.7
@@ -100,23 +47,6 @@ def test_peaks_are_at_most_the_count_and_none_in_an_empty_map():
     assert len(find_peaks(density_map)) == 2
     assert len(find_peaks(density_map / 4)) == 0
     assert len(find_peaks(torch.zeros(5, 5))) == 0
-
-
-@pytest.mark.parametrize("size", [(10, 10), (97, 31), (400, 300), (1, 1)])
-def test_resizing_a_density_keeps_its_sum(size):
-    density_map = torch.rand(50, 70)
-    resized = resize_density(density_map, size)
-    assert resized.shape == size
-    assert resized.double().sum().item() == pytest.approx(density_map.double().sum().item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
-def test_impossible_densities_are_refused(density_processor, picture, value):
-    inputs = density_processor([picture(48, 48)], "dogs")
-    with pytest.raises(ValueError, match="negative or non-finite"):
-        density_processor.post_process_density(
-            torch.full((1, 48, 48), value), inputs["window_positions"], inputs["picture_sizes"]
-        )
 
 
 def test_maps_that_do_not_match_the_windows_are_refused(density_processor, picture):
@@ -127,75 +57,10 @@ def test_maps_that_do_not_match_the_windows_are_refused(density_processor, pictu
         )
 
 
-def test_sizes_are_bounded_for_extreme_pictures():
-    assert resized_size(480, 640, 384, 16.0) == (384, 512)
-    assert resized_size(640, 480, 384, 16.0) == (512, 384)
-    assert resized_size(1, 100_000, 384, 16.0) == (384, 6144)
-
-
-def _solid(mode: str, colour: object, size: tuple[int, int] = (6, 4)) -> Image.Image:
-    return Image.new(mode, size, colour)
-
-
-@pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        (_solid("RGB", (10, 20, 30)), (10, 20, 30)),
-        (_solid("L", 77), (77, 77, 77)),
-        (_solid("RGBA", (10, 20, 30, 0)), (255, 255, 255)),
-        (_solid("RGBA", (10, 20, 30, 255)), (10, 20, 30)),
-        (_solid("LA", (50, 255)), (50, 50, 50)),
-        (_solid("1", 1), (255, 255, 255)),
-        (_solid("CMYK", (0, 0, 0, 0)), (255, 255, 255)),
-        (_solid("RGB", (10, 20, 30)).convert("P", palette=Image.Palette.ADAPTIVE), (10, 20, 30)),
-        (Image.fromarray(np.full((4, 6), 32768, np.uint16)), (128, 128, 128)),
-        (Image.fromarray(np.full((4, 6), 0.5, np.float32)), (128, 128, 128)),
-        (np.full((4, 6), 9, np.uint8), (9, 9, 9)),
-        (np.full((3, 4, 6), 9, np.uint8), (9, 9, 9)),
-        (np.full((4, 6, 3), 0.2, np.float32), (51, 51, 51)),
-        (torch.full((3, 4, 6), 9, dtype=torch.uint8), (9, 9, 9)),
-        (np.zeros((4, 6, 3), np.uint8), (0, 0, 0)),
-    ],
-)
-def test_every_mode_becomes_rgb(image, expected):
-    converted = to_rgb(image)
-    assert converted.mode == "RGB"
-    assert converted.size == (6, 4)
-    assert converted.getpixel((2, 2)) == pytest.approx(expected, abs=1)
-
-
-def test_exif_rotation_is_applied(density_processor):
-    pixels = np.zeros((20, 40, 3), np.uint8)
-    pixels[:, :20] = (200, 0, 0)  # red on the left
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise for display
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
-    upright = to_rgb(Image.open(buffer))
-    assert upright.size == (20, 40)
-    assert upright.getpixel((10, 5))[0] == 200
-    inputs = density_processor([Image.open(buffer)], "dogs")
-    assert inputs["picture_sizes"].tolist() == [[40, 20, 96, 48]]
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.full((4, 6), np.nan), "NaN"),
-        (np.zeros((0, 5, 3), np.uint8), "shape"),
-        (np.zeros((5, 6, 7), np.uint8), "shape"),
-        (np.full((4, 6, 3), -1.0), "normalised already"),
-    ],
-)
-def test_arrays_that_are_no_pictures_are_refused(array, message):
-    with pytest.raises(ValueError, match=message):
-        to_rgb(array)
-
-
 def test_truncated_picture_is_refused(picture, density_processor):
     buffer = io.BytesIO()
     picture(100, 100).save(buffer, "PNG")
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="cannot be read"):
         density_processor([Image.open(io.BytesIO(buffer.getvalue()[: len(buffer.getvalue()) // 2]))], "dogs")
 
 
@@ -207,8 +72,19 @@ def test_empty_prompt_is_refused(density_processor, picture, prompt):
 
 def test_long_prompt_is_refused_and_the_limit_named(density_processor, picture):
     density_processor([picture(48, 48)], "x " * 36)  # 38 tokens with start and end: just fits beside the context
-    with pytest.raises(ValueError, match="39 tokens, but only 38 fit"):
+    with pytest.raises(ValueError, match=r"39 tokens, but only 38 fit beside 2 of learned context.*'x x"):
         density_processor([picture(48, 48)], "x " * 37)
+    with pytest.raises(ValueError, match="39 tokens"):
+        density_processor([picture(48, 48)], [["dogs", "x " * 37]])
+
+
+@pytest.mark.parametrize("num_context_tokens", [0, 2])
+def test_the_limit_is_clips_77_tokens_less_the_context(tokenizer, num_context_tokens):
+    processor = CLIPCountDensityProcessor(CLIPCountDensityImageProcessorPil(), tokenizer, num_context_tokens)
+    words = 77 - 2 - num_context_tokens
+    assert processor.tokenize(["x " * words])["input_ids"].shape == (1, 77 - num_context_tokens)
+    with pytest.raises(ValueError, match=f"{78 - num_context_tokens} tokens, but only {77 - num_context_tokens} fit"):
+        processor.tokenize(["dogs", "x " * (words + 1)])
 
 
 def test_prompts_and_pictures_must_match_in_number(density_processor, picture):
@@ -220,23 +96,7 @@ def test_prompts_and_pictures_must_match_in_number(density_processor, picture):
         density_processor([picture(48, 48)], [3])
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"window_blend": "max"}, "window_blend"),
-        ({"window_stride": 49}, "window_stride"),
-        ({"window_blend": "authors", "window_stride": 32}, "must divide"),
-        ({"size": {"shortest_edge": 40}}, "shortest_edge"),
-    ],
-)
-def test_image_processor_refuses_options_that_cannot_work(options, message):
-    with pytest.raises(ValueError, match=message):
-        CLIPCountDensityImageProcessorPil(window_size=48, **options)
-
-
 def test_processor_round_trips_through_a_folder(density_processor, picture, tmp_path):
-    from count_clip.modeling.processing_clip_count_density import CLIPCountDensityProcessor
-
     density_processor.image_processor.save_pretrained(tmp_path / "image")
     image_processor = CLIPCountDensityImageProcessorPil.from_pretrained(tmp_path / "image")
     assert image_processor.to_dict() == density_processor.image_processor.to_dict()
@@ -250,3 +110,234 @@ def test_a_flat_map_has_spread_out_points():
     points = find_peaks(torch.full((20, 20), 8 / 400), radius=3)
     assert 1 <= len(points) <= 8
     assert torch.pdist(points).min() > 3
+
+
+PROMPTS = [["red apples", "green apples", "dogs"], ["a"], ["dogs", "cats"]]
+
+
+@torch.no_grad()
+def _answers(model, processor, images, text, **options):
+    """What the model counts, for any form of prompts."""
+    inputs = processor(images, text, **options)
+    outputs = model(**inputs)
+    return processor.post_process_density(outputs, inputs["window_positions"], inputs["picture_sizes"], text=text)
+
+
+def _assert_alike(result, expected):
+    assert result["text"] == expected["text"]
+    assert result["count"] == pytest.approx(expected["count"], rel=1e-4)
+    torch.testing.assert_close(result["density_map"], expected["density_map"], rtol=1e-3, atol=1e-7)
+
+
+def test_several_prompts_of_a_picture_are_those_prompts_one_by_one(density_model, density_processor, picture):
+    images = [picture(48, 48, 1), picture(100, 60, 2), picture(30, 90, 3)]
+    inputs = density_processor(images, PROMPTS)
+    num_windows = len(inputs["pixel_values"])
+    longest = len("red apples") + 1  # a token a letter; start and end of text, and no space
+    assert inputs["input_ids"].shape == inputs["attention_mask"].shape == (num_windows, 3, longest + 2)
+    results = _answers(density_model, density_processor, images, PROMPTS)
+    assert [[result["text"] for result in of_picture] for of_picture in results] == PROMPTS
+    for image, prompts, of_picture in zip(images, PROMPTS, results, strict=True):
+        for prompt, result in zip(prompts, of_picture, strict=True):
+            (expected,) = _answers(density_model, density_processor, [image], [prompt])
+            _assert_alike(result, expected)
+            assert result["density_map"].shape == (image.height, image.width)
+
+
+def test_the_vision_tower_runs_once_for_all_prompts(density_model, density_processor, picture):
+    seen = []
+    density_model.vision_model.embeddings.register_forward_hook(lambda _, args, output: seen.append(len(output)))
+    _answers(density_model, density_processor, [picture(48, 48), picture(48, 48, 1)], [["a", "b", "c"], ["d"]])
+    assert seen == [2]
+
+
+def test_prompts_come_in_any_form():
+    assert prompts_of_pictures("dogs", 2) == [["dogs"], ["dogs"]]
+    assert prompts_of_pictures("dogs", None) == [["dogs"]]
+    assert prompts_of_pictures(["dogs", "cats"], 2) == [["dogs"], ["cats"]]
+    assert prompts_of_pictures([["dogs", "cats"], "ants"], 2) == [["dogs", "cats"], ["ants"]]
+    for text, num_pictures, words in (
+        (["a", "b"], 1, r"each of the 1 pictures.*got 2.*\[\[\.\.\.\]\]"),
+        ([["a"], []], 2, "empty list"),
+        ([], None, "empty list"),
+        ([], 0, "empty list"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            prompts_of_pictures(text, num_pictures)
+
+
+def test_prompts_without_pictures_keep_their_form(density_processor):
+    assert density_processor(text=["a", "bc"])["input_ids"].shape == (2, 4)
+    assert density_processor(text=[["a", "bc"], ["d"]])["input_ids"].shape == (2, 2, 4)
+
+
+def test_maps_that_do_not_match_the_prompts_are_refused(density_processor, picture):
+    inputs = density_processor([picture(48, 48)], "dogs")
+    for maps, text in (
+        (torch.zeros(1, 48, 48), [["a", "b"]]),
+        (torch.zeros(1, 3, 48, 48), [["a", "b"]]),
+        (torch.zeros(1, 2, 48, 48), "a"),
+    ):
+        with pytest.raises(ValueError, match=r"each prompt, but a picture has \d prompts"):
+            density_processor.post_process_density(
+                maps, inputs["window_positions"], inputs["picture_sizes"], text=text
+            )
+
+
+@pytest.mark.parametrize("readout", ["eos", "authors"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_longer_prompt_beside_it_changes_no_map(density_config, density_processor, picture, readout, masked):
+    torch.manual_seed(0)
+    model = CLIPCountDensityModel(density_config(text_readout=readout)).eval()
+    image = picture(48, 48)
+
+    def maps(prompts):
+        inputs = density_processor([image] * len(prompts), prompts)
+        if not masked:
+            del inputs["attention_mask"]
+        with torch.no_grad():
+            return model(**inputs).density_map
+
+    alone = maps(["dogs"])[0]
+    torch.testing.assert_close(maps(["dogs", "a very long prompt, of many tokens"])[0], alone)
+    torch.testing.assert_close(maps(["as long as it can be, " + "x" * 17, "dogs"])[1], alone)
+
+
+def test_different_prompts_give_different_maps_even_of_one_token(density_model, density_processor, picture):
+    results = _answers(density_model, density_processor, [picture(48, 48)], [["a", "b", "red apples", "red applez"]])
+    maps = torch.stack([result["density_map"] for result in results[0]])
+    distances = (maps[:, None] - maps[None]).abs().amax(dim=(2, 3))
+    assert distances[~torch.eye(4, dtype=torch.bool)].min() > 1e-6
+
+
+def _spots(size: tuple[int, int], places: list[tuple[float, float]], sigma: float) -> torch.Tensor:
+    """A map of one object at each place `(x, y)`, where the middle of the first pixel is (0.5, 0.5)."""
+    rows, columns = np.mgrid[: size[0], : size[1]] + 0.5
+    spots = [np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2)) for x, y in places]
+    return torch.from_numpy(sum(spot / spot.sum() for spot in spots)).float()
+
+
+def _cut(density_map: torch.Tensor, inputs, side: int = 48) -> torch.Tensor:
+    padded = torch.nn.functional.pad(density_map, (0, side, 0, side))
+    return torch.stack([padded[top : top + side, left : left + side] for _, top, left in inputs["window_positions"]])
+
+
+@pytest.mark.parametrize("size", [(720, 144), (144, 720), (480, 160), (96, 96), (300, 200)])
+def test_points_are_the_peaks_in_the_pictures_own_pixels(density_processor, picture, size):
+    width, height = size
+    inputs = density_processor([picture(width, height)], "dogs")
+    resized = tuple(inputs["picture_sizes"][0, 2:].tolist())
+    zoom = width / resized[1]
+    assert zoom == pytest.approx(height / resized[0], rel=0.01)
+    # In the picture's own pixels; far enough from each other to be told apart after resizing.
+    places = [(0.1 * width, 0.3 * height), (0.5 * width, 0.25 * height), (0.9 * width, 0.8 * height)]
+    density_map = _spots(resized, [(x / zoom, y / zoom) for x, y in places], sigma=1.5)
+    result = density_processor.post_process_density(
+        _cut(density_map, inputs), inputs["window_positions"], inputs["picture_sizes"]
+    )[0]
+    assert result["count"] == pytest.approx(3, rel=1e-4)
+    assert len(result["points"]) == 3
+    for found, place in zip(sorted(result["points"]), sorted(places), strict=True):
+        assert found == pytest.approx(place, abs=zoom / 2 + 1e-3)  # half a pixel of the resized picture
+    # The map of the picture's own size has its tops there too.
+    rows, columns = np.divmod(int(result["density_map"].argmax()), width)
+    assert min(np.hypot(columns + 0.5 - x, rows + 0.5 - y) for x, y in places) <= zoom
+
+
+def test_points_and_maps_of_a_rotated_photograph_are_upright(density_processor):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise for display
+    buffer = io.BytesIO()
+    Image.new("RGB", (96, 48)).save(buffer, "PNG", exif=exif)
+    inputs = density_processor([Image.open(buffer)], "dogs")
+    assert inputs["picture_sizes"].tolist() == [[96, 48, 96, 48]]
+    density_map = _spots((96, 48), [(10.5, 80.5)], sigma=2)
+    result = density_processor.post_process_density(
+        _cut(density_map, inputs), inputs["window_positions"], inputs["picture_sizes"]
+    )[0]
+    assert result["density_map"].shape == (96, 48)
+    assert result["points"] == [[10.5, 80.5]]
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
+def test_impossible_densities_are_refused(density_processor, picture, value):
+    inputs = density_processor([picture(48, 48)], "dogs")
+    impossible = torch.full((48, 48), 0.1)
+    impossible[3, 4] = value
+    with pytest.raises(ValueError, match="negative or non-finite"):
+        density_processor.post_process_density(impossible[None], inputs["window_positions"], inputs["picture_sizes"])
+    with pytest.raises(ValueError, match="negative or non-finite"):
+        find_peaks(impossible)
+    for size in ((48, 48), (96, 30)):
+        with pytest.raises(ValueError, match="negative or non-finite"):
+            resize_density(impossible, size)
+
+
+@pytest.mark.parametrize("size", [(100, 60), (60, 100), (48, 48), (1, 1), (1, 400)])
+def test_a_whole_picture_goes_through_the_model_in_one_pass(density_model, density_processor, picture, size):
+    inputs = density_processor([picture(*size)], "dogs", window="whole")
+    assert inputs["interpolate_pos_encoding"] is True
+    with torch.no_grad():
+        outputs = density_model(**inputs)
+    assert len(outputs.density_map) == 1
+    result = density_processor.post_process_density(outputs, inputs["window_positions"], inputs["picture_sizes"])[0]
+    assert result["density_map"].shape == size[::-1]
+    assert result["count"] == pytest.approx(float(outputs.counts), rel=1e-4)
+    assert result["density_map"].double().sum().item() == pytest.approx(result["count"], rel=1e-4)
+    (several,) = _answers(density_model, density_processor, [picture(*size)], [["dogs", "cats"]], window="whole")
+    assert several[0]["count"] == pytest.approx(result["count"], rel=1e-4)
+    assert "interpolate_pos_encoding" not in density_processor([picture(*size)], "dogs")
+
+
+def test_a_square_picture_is_the_same_whole_and_in_its_one_window(density_model, density_processor, picture):
+    (sliding,) = _answers(density_model, density_processor, [picture(48, 48)], "dogs")
+    (whole,) = _answers(density_model, density_processor, [picture(48, 48)], "dogs", window="whole")
+    _assert_alike(whole, sliding)
+
+
+def test_points_of_a_whole_picture_are_in_its_own_pixels(density_processor, picture):
+    inputs = density_processor([picture(300, 144)], "dogs", window="whole")
+    assert inputs["picture_sizes"].tolist() == [[144, 300, 48, 100]]
+    density_map = _spots((48, 100), [(20.5, 10.5), (90.5, 40.5)], sigma=2)
+    result = density_processor.post_process_density(
+        density_map[None], inputs["window_positions"], inputs["picture_sizes"]
+    )[0]
+    assert sorted(result["points"]) == [pytest.approx([61.5, 31.5]), pytest.approx([271.5, 121.5])]
+
+
+def test_inputs_of_a_whole_picture_can_be_moved(density_processor, picture):
+    inputs = density_processor([picture(60, 50)], "dogs", window="whole").to("cpu", torch.bfloat16)
+    assert inputs["pixel_values"].dtype == torch.bfloat16
+    assert inputs["interpolate_pos_encoding"] is True
+
+
+@pytest.mark.parametrize("window", ["sliding", "whole"])
+def test_an_all_black_picture_has_a_finite_count(density_model, density_processor, window):
+    for black in (Image.new("RGB", (70, 50)), np.zeros((50, 70), np.uint16), Image.new("F", (70, 50))):
+        (result,) = _answers(density_model, density_processor, [black], "dogs", window=window)
+        assert np.isfinite(result["count"])
+        assert result["count"] >= 0
+        assert result["density_map"].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.full((50, 60), np.nan), "NaN"),
+        (np.full((50, 60, 3), np.inf, np.float32), "infinite"),
+        (Image.new("RGB", (60, 50)).crop((10, 10, 10, 40)), "no pixels"),
+        (np.zeros((50, 60, 3), np.uint8)[:, 5:5], "shape"),
+    ],
+)
+def test_pictures_that_are_none_are_refused(density_processor, image, words):
+    with pytest.raises(ValueError, match=words):
+        density_processor([image], "dogs")
+
+
+def test_labels_of_another_size_than_the_map_are_refused(density_model, density_processor, picture):
+    inputs = density_processor([picture(48, 48)], "dogs")
+    with pytest.raises(ValueError, match=r"\(1, 48, 48\), but has \(1, 50, 60\)"):
+        density_model(**inputs, labels=torch.zeros(1, 50, 60))
+    whole = density_processor([picture(60, 48)], "dogs", window="whole")
+    with pytest.raises(ValueError, match=r"\(1, 48, 60\), but has \(1, 48, 48\)"):
+        density_model(**whole, labels=torch.zeros(1, 48, 48))
