@@ -89,6 +89,6 @@ found := import importlib.metadata; print(importlib.metadata.version("torch").sp
 # The rooms as Python sees them, count_clip.modeling and so on, for the type checker: links, made anew each time.
 define typecheck_tree
 @rm -rf .venv/typecheck && mkdir -p .venv/typecheck/count_clip
-@for file in count_clip/*.py count_clip/py.typed; do ln -s "../../../$$file" .venv/typecheck/count_clip/; done
+@for file in count_clip/*.py count_clip/py.typed count_clip/commands; do ln -s "../../../$$file" .venv/typecheck/count_clip/; done
 @for room in datasets_scripts evaluation modeling trainers; do ln -s "../../../$$room" .venv/typecheck/count_clip/$$room; done
 endef

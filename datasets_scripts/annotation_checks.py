@@ -2,10 +2,15 @@
 
 import json
 import math
+import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 
@@ -30,11 +35,15 @@ def existing_file(path: Path, hint: str) -> Path:
     return path
 
 
+def leads_out(name: str) -> bool:
+    """Tell whether a name from outside, joined to a folder, could lead out of it on any system."""
+    windows = PureWindowsPath(name)
+    return not name or bool(windows.anchor) or "\\" in name or "\0" in name or ".." in windows.parts
+
+
 def path_inside(folder: Path, name: str, what: str) -> Path:
     """Join a name from outside to a folder, which it must not lead out of."""
-    windows = PureWindowsPath(name)
-    leads_out = not name or windows.anchor or "\\" in name or "\0" in name or ".." in windows.parts
-    if leads_out or not (folder / name).resolve().is_relative_to(folder.resolve()):
+    if leads_out(name) or not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise ValueError(
             f"Expected {what} to name something inside {folder}, but got {name!r}, which leads out of it. "
             "Use a name relative to that folder, with forward slashes."
@@ -43,9 +52,11 @@ def path_inside(folder: Path, name: str, what: str) -> Path:
 
 
 def those_there(folder: Path, pattern: str) -> str:
-    """Say which files of a pattern a folder has."""
-    there = ", ".join(sorted(file.name for file in folder.glob(pattern)))
-    return f"there are: {there}" if there else f"there is no {pattern} at all"
+    """Say which files of a pattern a folder has, or the first of them."""
+    there = sorted(file.name for file in folder.glob(pattern))
+    if not there:
+        return f"there is no {pattern} at all" if pattern != "*" else "it is empty"
+    return f"there are: {', '.join(there[:10])}{', ...' if len(there) > 10 else ''}"
 
 
 def picture_file(folder: Path, name: str, where: str) -> Path:
@@ -64,7 +75,7 @@ def checked_size(picture: Path, width: Any, height: Any, where: str) -> tuple[in
         with Image.open(picture) as opened:
             size = opened.size
             # Decoding turns the picture upright, and five to eight exchange its sides.
-            if opened.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
+            if not _is_plain_png(picture) and opened.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
                 size = (size[1], size[0])
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(
@@ -81,6 +92,20 @@ def checked_size(picture: Path, width: Any, height: Any, where: str) -> tuple[in
     return size
 
 
+def _is_plain_png(picture: Path) -> bool:
+    """Whether a picture is a whole PNG that says nothing of itself, to know which Pillow would decode all of it."""
+    with picture.open("rb") as file:
+        if file.read(8) != b"\x89PNG\r\n\x1a\n":
+            return False
+        while len(head := file.read(8)) == 8:
+            if head[4:] == b"IEND":
+                return True
+            if head[4:] in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+                return False
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return False
+
+
 def read_text(file: Path) -> str:
     """Read a text file in UTF-8."""
     try:
@@ -91,12 +116,47 @@ def read_text(file: Path) -> str:
         ) from error
 
 
+def read_array(file: Path | str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Read an array of finite numbers from a `.npy` file, which must not hold Python objects (they can run code)."""
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"Expected {file} to be an array of numbers, but it cannot be read: {error}. Get it again."
+        ) from error
+    if array.shape != shape or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        raise ValueError(
+            f"Expected {file} to hold {' x '.join(map(str, shape))} finite numbers, as its picture has rows and "
+            f"columns, but got {array.dtype} of {array.shape}. Get the one made for this picture."
+        )
+    return array.astype(np.float32)
+
+
 def numbers_of(value: Any, count: int, where: str) -> list[float]:
     """Check a list of so many finite numbers."""
     good = isinstance(value, list) and len(value) == count
     if not good or not all(type(entry) in (int, float) and math.isfinite(entry) for entry in value):
         raise ValueError(f"Expected {count} numbers for {where}, but got {value!r}. Correct the annotation.")
     return [float(entry) for entry in value]
+
+
+def number_in(text: str, where: str) -> float:
+    """Read a finite number."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"Expected a number in {where}, but got {text!r}. Correct the annotation.")
+    return number
+
+
+def repeated_note(points: Sequence[Sequence[float]]) -> str | None:
+    """Say how many points (or boxes) are the same as an earlier one, if any are."""
+    repeated = len(points) - len(set(map(tuple, points)))
+    if not repeated:
+        return None
+    return f"{repeated} of the {len(points)} points {'is' if repeated == 1 else 'are'} the same as another"
 
 
 def value_of(entry: Any, key: str, types: type | tuple[type, ...], where: str) -> Any:
@@ -120,9 +180,17 @@ def list_of(content: Any, key: str, where: "Path | str") -> list[Any]:
 
 
 def parse_json(content: bytes, where: str) -> Any:
-    """Parse json."""
+    """Parse json, in which no object may have a key twice: Python would keep the last one in silence."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+            raise ValueError(f"Expected each key of {where} once, but {twice!r} is there twice. Remove one of them.")
+        return found
+
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=unique)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(
             f"Expected {where} to be json, but it is not: {error}. It may be cut short: compare its size with the "
@@ -153,10 +221,4 @@ def child_text(element: ElementTree.Element, path: str, file: Path) -> str:
 def child_number(element: ElementTree.Element, path: str, file: Path) -> float:
     """Take the number in an element's child."""
     text = child_text(element, path, file)
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"Expected a number in <{path}> of {file}, but got {text!r}. Correct the file.")
-    return number
+    return number_in(text, f"<{path}> of {file}")

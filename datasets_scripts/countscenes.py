@@ -24,7 +24,7 @@ from .scene_config import DEFAULT_NUM_SCENES, SCENE_CONFIGS, VERSION, SceneConfi
 from .scene_layout import Layout, lay_out
 from .scene_objects import OBJECT_KINDS, SPLITS, ObjectKind, kinds_of_split
 from .scene_plan import ScenePlan, choose, plan_scene, scene_generator
-from .schema import caption_features, density_features
+from .schema import caption_features, density_features, fill_row
 
 
 __all__ = [
@@ -92,7 +92,7 @@ def _check_address(split: str, seed: int, index: int) -> None:
 
 
 def _image_id(config: SceneConfig, split: str, seed: int, index: int) -> str:
-    return f"{config.name}-{split}-{seed}-{index:06d}"
+    return f"{config.name}-{split}-{seed}-{index // config.texts_per_scene:06d}"
 
 
 def render_scene(config: "str | SceneConfig", split: str, seed: int, index: int) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def render_scene(config: "str | SceneConfig", split: str, seed: int, index: int)
         config (`str` or `SceneConfig`): A key of `SCENE_CONFIGS`, or a configuration.
         split (`str`): `"train"`, `"validation"` or `"test"`; no kind of object is in two of them.
         seed (`int`): Which of the endless sets of scenes.
-        index (`int`): Which scene of the set.
+        index (`int`): Which row of the set: of which scene, and where each has several texts, with which.
 
     Returns:
         `dict[str, Any]`: The row, as `SceneConfig.rows` says. `image` is an RGB `PIL.Image.Image`; `points` are
@@ -115,16 +115,27 @@ def render_scene(config: "str | SceneConfig", split: str, seed: int, index: int)
     """
     config = scene_config(config)
     _check_address(split, seed, index)
+    return _row(config, split, seed, index, *_draw_scene(config, split, seed, index))
+
+
+def _draw_scene(config: SceneConfig, split: str, seed: int, index: int) -> tuple[Layout, Image.Image]:
+    """What the rows of one scene share."""
     plan = plan_scene(config, split, seed, index)
-    rng = scene_generator("picture", split, seed, index)
+    rng = scene_generator("picture", split, seed, index // config.texts_per_scene)
     layout = lay_out(rng, config, plan)
-    picture = _paint(rng, config, plan, layout)
+    return layout, _paint(rng, config, plan, layout)
+
+
+def _row(
+    config: SceneConfig, split: str, seed: int, index: int, layout: Layout, picture: Image.Image
+) -> dict[str, Any]:
+    plan = plan_scene(config, split, seed, index)
     row = {"image": picture, "image_id": _image_id(config, split, seed, index), **plan.labels}
     if config.rows != "captions":
         asked = [placement for placement in layout.placements if placement.kind == plan.asked]
         row["points"] = [[round(x, 2), round(y, 2)] for x, y in (placement.point for placement in asked)]
         row["boxes"] = [list(placement.box) for placement in asked]
-    return row
+    return fill_row(row, scene_features(config))
 
 
 class CountScenes(Sequence[dict[str, Any]]):
@@ -141,7 +152,8 @@ class CountScenes(Sequence[dict[str, Any]]):
         config (`str` or `SceneConfig`, *optional*, defaults to `"captions"`):
             A key of `SCENE_CONFIGS`, or a configuration.
         num_scenes (`int`, *optional*):
-            Length of the set; by default that of the builder's split.
+            How many scenes; by default those of the builder's split. The length is this, times
+            `texts_per_scene`: the rows of one scene follow one another.
         image_size (`int`, *optional*):
             Side of the pictures in pixels; by default the configuration's.
         seed (`int`, *optional*, defaults to 0):
@@ -174,13 +186,22 @@ class CountScenes(Sequence[dict[str, Any]]):
         self.split = split
         self.num_scenes = num_scenes
         self.seed = seed
+        # The scene drawn last: its other rows tend to be asked for next.
+        self._drawn: tuple[int, tuple[Layout, Image.Image]] | None = None
 
     def __len__(self) -> int:
-        return self.num_scenes
+        return self.num_scenes * self.config.texts_per_scene
 
     # A slice would draw every picture in it at once; `Sequence` types it, so the refusal is `operator.index`'s.
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices
-        return render_scene(self.config, self.split, self.seed, self._position(index))
+        position = self._position(index)
+        if self.config.texts_per_scene == 1:
+            return render_scene(self.config, self.split, self.seed, position)
+        scene = position // self.config.texts_per_scene
+        if self._drawn is None or self._drawn[0] != scene:
+            self._drawn = (scene, _draw_scene(self.config, self.split, self.seed, position))
+        layout, picture = self._drawn[1]
+        return _row(self.config, self.split, self.seed, position, layout, picture.copy())
 
     def __repr__(self) -> str:
         return (
@@ -191,9 +212,9 @@ class CountScenes(Sequence[dict[str, Any]]):
     def _position(self, index: int) -> int:
         position = operator.index(index)
         if position < 0:
-            position += self.num_scenes
-        if not 0 <= position < self.num_scenes:
-            raise IndexError(f"Expected an index below {self.num_scenes}, the number of scenes, but got {index}.")
+            position += len(self)
+        if not 0 <= position < len(self):
+            raise IndexError(f"Expected an index below {len(self)}, the number of rows, but got {index}.")
         return position
 
     @property
@@ -208,27 +229,29 @@ class CountScenes(Sequence[dict[str, Any]]):
 
     def column(self, name: str, indices: Iterable[int] | None = None) -> list[Any]:
         """
-        Give one label of all scenes, or of some, without drawing them.
+        Give one label of all rows, or of some, without drawing them.
 
         Args:
             name (`str`): A column other than `image`, `points` and `boxes`, which only the drawing gives.
-            indices (`Iterable[int]`, *optional*): Which scenes; by default all, at a tenth of a millisecond each.
+            indices (`Iterable[int]`, *optional*): Which rows; by default all, at a tenth of a millisecond each.
 
         Returns:
-            `list[Any]`: One value a scene.
+            `list[Any]`: One value a row.
 
         Raises:
-            IndexError: If there is no such scene.
+            IndexError: If there is no such row.
             KeyError: If there is no such column, or it has to be drawn.
         """
         drawn = {"image", "points", "boxes"}
         if name not in self.column_names or name in drawn:
             known = ", ".join(column for column in self.column_names if column not in drawn)
             raise KeyError(f"Expected a column that is known without drawing ({known}), but got {name!r}. Name one.")
-        chosen = range(self.num_scenes) if indices is None else [self._position(index) for index in indices]
+        chosen = range(len(self)) if indices is None else [self._position(index) for index in indices]
         if name == "image_id":
             return [_image_id(self.config, self.split, self.seed, index) for index in chosen]
-        return [plan_scene(self.config, self.split, self.seed, index).labels[name] for index in chosen]
+        # A column of the schema that scenes leave empty is in no plan.
+        empty = fill_row({}, self.features)[name]
+        return [plan_scene(self.config, self.split, self.seed, index).labels.get(name, empty) for index in chosen]
 
 
 @dataclass
@@ -307,6 +330,8 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
                 f"Expected num_scenes to name splits ({', '.join(SPLITS)}), but got {', '.join(map(repr, unknown))}. "
                 "Name some of these."
             )
+        texts_per_scene = self.config.scene_config().texts_per_scene
+        num_rows = {split: number * texts_per_scene for split, number in num_scenes.items()}
         # A list is what `datasets` divides among processes.
         return [
             datasets.SplitGenerator(
@@ -314,13 +339,13 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
                 gen_kwargs={
                     "split": split,
                     "shards": [
-                        (start, min(start + self._SHARD_LENGTH, num_scenes[split]))
-                        for start in range(0, num_scenes[split], self._SHARD_LENGTH)
+                        (start, min(start + self._SHARD_LENGTH, num_rows[split]))
+                        for start in range(0, num_rows[split], self._SHARD_LENGTH)
                     ],
                 },
             )
             for split in SPLITS
-            if num_scenes.get(split, 0) > 0
+            if num_rows.get(split, 0) > 0
         ]
 
     def _generate_examples(

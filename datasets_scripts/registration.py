@@ -1,36 +1,29 @@
 """
-Makes `load_dataset("countscenes", "density")` find the data sets of this folder.
+Makes `load_dataset("countscenes", "density")` and `load_dataset("fsc147", data_dir=...)` find the sets of this folder.
 
 This file imports no more than the standard library, and `datasets` only once somebody else has: importing `count_clip`
 must not wait for pyarrow and pandas.
 """
 
-import importlib.abc
 import importlib.machinery
 import importlib.util
-import sys
-from collections.abc import Callable, Sequence
-from functools import wraps
-from types import ModuleType
+import re
 from typing import Any
 
-
-# What `load_dataset` is to know by name, and the sibling module that holds the builder. All of these are made rather
-# than read, so they need neither `data_dir` nor `data_files`.
-RENDERED_DATASETS: dict[str, str] = {"countscenes": "countscenes"}
+from .import_hooks import after_import
 
 
-# The code that decides what is rendered.
-_SOURCES = (
-    "captions",
-    "countscenes",
-    "scene_backgrounds",
-    "scene_config",
-    "scene_layout",
-    "scene_objects",
-    "scene_plan",
-    "schema",
-)
+# What `load_dataset` is to know by name, and the sibling module that holds the builder.
+DATASETS: dict[str, str] = {
+    "carpk": "carpk",
+    "countbench": "countbench",
+    "countscenes": "countscenes",
+    "fsc147": "fsc147",
+    "object_folder": "object_folder_builder",
+    "shanghaitech": "shanghaitech",
+}
+
+_SIBLING = re.compile(r"^\s*from \.(\w+) import ", re.MULTILINE)
 
 
 def register_datasets() -> None:
@@ -39,76 +32,52 @@ def register_datasets() -> None:
 
     Where `datasets` is not imported yet, this happens when it is. Calling it again changes nothing.
     """
-    if "datasets.load" in sys.modules:
-        _register(sys.modules["datasets.load"])
-    elif not any(isinstance(finder, _WhenDatasetsIsImported) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _WhenDatasetsIsImported())
+    after_import(["datasets"], _register)
 
 
-def _register(load: ModuleType) -> None:
+def _register() -> None:
     """Enter the names in the registry of `datasets.load` (datasets 5.2; all that is used of it here is private)."""
+    from datasets import load
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES, _hash_python_lines
 
-    if all(name in _PACKAGED_DATASETS_MODULES for name in RENDERED_DATASETS):
+    if all(name in _PACKAGED_DATASETS_MODULES for name in DATASETS):
         return
-    for name, module in RENDERED_DATASETS.items():
-        _PACKAGED_DATASETS_MODULES[name] = (f"{__package__}.{module}", _hash_python_lines(_source_lines()))
+    for name, module in DATASETS.items():
+        _PACKAGED_DATASETS_MODULES[name] = (f"{__package__}.{module}", _hash_python_lines(_source_lines(module)))
 
-    # A registered name given without files makes `datasets` list the working directory for files to read, which fails
-    # in an empty one and means nothing here, and tell a server that the name was asked for. An empty list of files is
-    # the answer that `load_dataset` needs. Anything else, and any other name, goes the usual way.
-    class PackagedDatasetModuleFactory(load.PackagedDatasetModuleFactory):  # type: ignore[name-defined]  # private
+    # For a registered name `datasets` would list the files in `data_dir`, or else in the working directory, for
+    # reading each by itself, and tell a server that the name was asked for. These builders look for their files
+    # themselves, and an empty list is the answer that `load_dataset` needs. Any other name goes the usual way.
+    class PackagedDatasetModuleFactory(load.PackagedDatasetModuleFactory):
         def __init__(self, name: str, data_dir: Any = None, data_files: Any = None, **options: Any) -> None:
-            self.is_rendered = name in RENDERED_DATASETS and data_dir is None and data_files is None
             self.name = name
-            if not self.is_rendered:
+            if name not in DATASETS:
                 super().__init__(name, data_dir=data_dir, data_files=data_files, **options)
+            elif data_files is not None:
+                raise ValueError(
+                    f"Expected data_dir, the folder with the files of {name!r}, but got data_files={data_files!r}. "
+                    "The builder looks for its files by the names that their authors gave them."
+                )
 
         def get_module(self) -> Any:
-            if not self.is_rendered:
+            if self.name not in DATASETS:
                 return super().get_module()
             module_path, code_hash = _PACKAGED_DATASETS_MODULES[self.name]
             builder_kwargs = {"data_files": load.DataFilesDict(), "dataset_name": self.name}
             return load.DatasetModule(module_path, code_hash, builder_kwargs)
 
-    load.PackagedDatasetModuleFactory = PackagedDatasetModuleFactory  # type: ignore[attr-defined]  # private
+    load.PackagedDatasetModuleFactory = PackagedDatasetModuleFactory
 
 
-def _source_lines() -> list[str]:
-    """Read the code that renders: its hash is part of the cache's path, so new code renders anew."""
-    lines = []
-    for module in _SOURCES:
-        spec = importlib.util.find_spec(f"{__package__}.{module}")
-        if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+def _source_lines(module: str) -> list[str]:
+    """Read a builder's code and that of its siblings: its hash is part of the cache's path, so new code builds."""
+    texts: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        spec = importlib.util.find_spec(f"{__package__}.{name}")
+        if name in texts or spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             continue  # without sources (a frozen program) there is nothing that could have changed
-        lines += spec.loader.get_data(spec.loader.path).decode("utf-8").splitlines()
-    return lines
-
-
-class _WhenDatasetsIsImported(importlib.abc.MetaPathFinder):
-    """Registers right after the first import of `datasets`, then takes itself away."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """Find `datasets` as it would be found without this, and add the registration to its loading."""
-        if fullname != "datasets":
-            return None
-        for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(fullname, path, target)
-            if spec is not None and spec.loader is not None:
-                # Some only ask whether there is `datasets`; it counts when the module is executed. (setattr,
-                # because type checkers do not let a method be assigned.)
-                setattr(spec.loader, "exec_module", self._then_register(spec.loader.exec_module))  # noqa: B010
-                return spec
-        return None
-
-    def _then_register(self, execute: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
-        @wraps(execute)
-        def execute_and_register(module: ModuleType) -> None:
-            execute(module)
-            if self in sys.meta_path:
-                sys.meta_path.remove(self)
-            _register(sys.modules["datasets.load"])
-
-        return execute_and_register
+        texts[name] = spec.loader.get_data(spec.loader.path).decode("utf-8")
+        waiting += _SIBLING.findall(texts[name])
+    return [line for name in sorted(texts) for line in texts[name].splitlines()]

@@ -67,6 +67,10 @@ class SceneConfig:
             Share of the other kinds that are chosen to have the colour or the shape of a counted one.
         absent_probability (`float`, *optional*, defaults to 0.0):
             Share of the rows whose text names a kind that is not in the picture, with count 0 (not for captions).
+        texts_per_scene (`int`, *optional*, defaults to 1):
+            How many texts are asked of each scene, with a row for each (not for captions). With two or more,
+            `absent_probability` plays no part: all but the last text name kinds that are counted in the picture, as
+            far as there are so many, and the others kinds that are not in it.
         number_rate (`float`, *optional*, defaults to 1.0):
             Share of the captions that state the number. On the web it is small.
         background_styles (`Sequence[str]`, *optional*, defaults to all):
@@ -102,6 +106,7 @@ class SceneConfig:
     max_distractors: int = 4
     similar_distractor_probability: float = 0.5
     absent_probability: float = 0.0
+    texts_per_scene: int = 1
     number_rate: float = 1.0
     background_styles: Sequence[str] = BACKGROUND_STYLES
     layouts: Sequence[str] = LAYOUTS
@@ -135,6 +140,7 @@ class SceneConfig:
         self._check_whole("max_kinds", self.min_kinds, 8)
         self._check_whole("max_distractor_kinds", 1, 8)
         self._check_whole("max_distractors", 1, 2000)
+        self._check_whole("texts_per_scene", 1, 16)
         self._check_number("min_object_size", 0.01, 0.9)
         self._check_number("max_object_size", self.min_object_size, 0.9)
         self._check_number("size_variation", 0.0, 0.6)
@@ -185,6 +191,11 @@ class SceneConfig:
             raise ValueError(
                 f"Expected absent_probability=0 for rows='captions', but got {self.absent_probability}: a caption "
                 "names what is in its picture. Use rows='density' or rows='mixed'."
+            )
+        if self.rows == "captions" and self.texts_per_scene > 1:
+            raise ValueError(
+                f"Expected texts_per_scene=1 for rows='captions', but got {self.texts_per_scene}: a picture has one "
+                "caption. Use rows='density' or rows='mixed'."
             )
         if self.count_distribution == "balanced" and self.max_kinds > 1:
             raise ValueError(

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 
@@ -250,6 +250,42 @@ def kinds_of_split(split: str) -> tuple[ObjectKind, ...]:
     if split not in SPLITS:
         raise ValueError(f"Expected split to be one of {', '.join(SPLITS)}, but got {split!r}. Name one of these.")
     return tuple(kind for kind in OBJECT_KINDS if kind.split == split)
+
+
+@cache
+def _kind_of_name() -> dict[str, ObjectKind]:
+    return {kind.plural: kind for kind in OBJECT_KINDS}
+
+
+def absent_kinds(present: Iterable[str]) -> list[str]:
+    """
+    Name the kinds of a split that are not in a picture, and that nobody could take for one that is.
+
+    Args:
+        present (`Iterable[str]`): The names, in the plural, of all kinds in the picture; one or more, of one split.
+
+    Returns:
+        `list[str]`: Names in the plural, in the order of [`kinds_of_split`].
+
+    Raises:
+        ValueError: If a name is that of no kind, or the names are of several splits or none.
+    """
+    names = list(present)
+    if unknown := [name for name in names if name not in _kind_of_name()]:
+        raise ValueError(
+            f"Expected names of kinds in the plural, such as {OBJECT_KINDS[0].plural!r}, but got {unknown[0]!r}. "
+            "Only kinds that countscenes draws have others that are known to be absent."
+        )
+    there = [_kind_of_name()[name] for name in names]
+    splits = sorted({kind.split for kind in there})
+    if len(splits) != 1:
+        raise ValueError(
+            f"Expected kinds of one split, but got {', '.join(map(repr, names)) or 'none'} of "
+            f"{', '.join(splits) or 'no split'}. Name what is in one picture."
+        )
+    return [
+        kind.plural for kind in kinds_of_split(splits[0]) if not any(kind.is_confusable_with(other) for other in there)
+    ]
 
 
 def mix(color: RGB, other: RGB, share: float) -> RGB:

@@ -150,19 +150,20 @@ def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> SceneP
         config (`SceneConfig`): The configuration.
         split (`str`): The scene's split; only its kinds appear.
         seed (`int`): The set's seed.
-        index (`int`): The scene's place in the set.
+        index (`int`): The row's place in the set; the rows of one scene follow one another.
 
     Returns:
         `ScenePlan`: The plan.
     """
-    rng = scene_generator("plan", split, seed, index)
+    scene, question = divmod(index, config.texts_per_scene)
+    rng = scene_generator("plan", split, seed, scene)
     kinds: list[ObjectKind] = []
     counts: list[int] = []
     num_counted = config.min_kinds + int(rng.random_sample() * (config.max_kinds - config.min_kinds + 1))
     for _ in range(num_counted):
         kinds.append(_choose_kind(rng, split, kinds, config.similar_distractor_probability))
         counts.append(
-            _choose_number(rng, config.min_objects, config.max_objects, config.count_distribution, index=index)
+            _choose_number(rng, config.min_objects, config.max_objects, config.count_distribution, index=scene)
         )
     if rng.random_sample() < config.distractor_probability:
         for _ in range(1 + int(rng.random_sample() * config.max_distractor_kinds)):
@@ -173,13 +174,29 @@ def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> SceneP
     if config.rows == "captions":
         labels = _caption_labels(rng, config, kinds, counts, background)
         return ScenePlan(tuple(kinds), tuple(counts), background, labels, asked=kinds[0])
-    asked = choose(rng, kinds[:num_counted])
-    if rng.random_sample() < config.absent_probability:
-        asked = _choose_kind(rng, split, kinds, config.similar_distractor_probability)
+    if config.texts_per_scene == 1:
+        asked = choose(rng, kinds[:num_counted])
+        if rng.random_sample() < config.absent_probability:
+            asked = _choose_kind(rng, split, kinds, config.similar_distractor_probability)
+    else:
+        asked = _choose_asked(rng, config, split, kinds, num_counted)[question]
     labels = {"text": asked.plural, "count": counts[kinds.index(asked)] if asked in kinds else 0}
     if config.rows == "mixed":
         labels |= {"other_texts": [kind.plural for kind in kinds], "other_counts": counts}
     return ScenePlan(tuple(kinds), tuple(counts), background, labels, asked)
+
+
+def _choose_asked(
+    rng: np.random.RandomState, config: SceneConfig, split: str, kinds: Sequence[ObjectKind], num_counted: int
+) -> list[ObjectKind]:
+    """Choose what the texts of one scene name: kinds that are there in any order, then kinds that are not."""
+    num_present = min(num_counted, config.texts_per_scene - 1)
+    asked = [kinds[place] for place in np.argsort(rng.random_sample(num_counted), kind="stable")[:num_present]]
+    seen = list(kinds)
+    while len(asked) < config.texts_per_scene:
+        seen.append(_choose_kind(rng, split, seen, config.similar_distractor_probability))
+        asked.append(seen[-1])
+    return asked
 
 
 def _caption_labels(

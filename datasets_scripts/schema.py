@@ -1,5 +1,8 @@
 """The columns that all sets of one kind share, so that they can be mixed, compared and read by the same trainer."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import datasets
 
 
@@ -9,8 +12,11 @@ def density_features() -> datasets.Features:
 
     Returns:
         `datasets.Features`: `image`; `image_id` of the picture (which may have several rows, one for each text);
-        `text`, what to count, in the plural; `count`; `points` `[x, y]` and `boxes` `[x0, y0, x1, y1]` in the
-        picture's own pixels, where the middle of the first pixel is 0.5. A set without boxes has empty lists there.
+        `text`, what to count, in the plural; `count`; `points` `[x, y]`, `boxes` `[x0, y0, x1, y1]` and
+        `exemplar_boxes`, some objects' boxes that a set gives as examples, in the picture's own pixels, where the
+        middle of the first pixel is 0.5; `description`, a longer way to say what to count; `note`, which says why the
+        count is not the number of points where it is not, and what else is odd about the row. A set that has no
+        boxes, examples or descriptions has empty lists and nulls there, so that all sets have the same columns.
     """
     coordinate = datasets.Value("float32")
     return datasets.Features(
@@ -21,6 +27,9 @@ def density_features() -> datasets.Features:
             "count": datasets.Value("int32"),
             "points": datasets.List(datasets.List(coordinate, length=2)),
             "boxes": datasets.List(datasets.List(coordinate, length=4)),
+            "exemplar_boxes": datasets.List(datasets.List(coordinate, length=4)),
+            "description": datasets.Value("string"),
+            "note": datasets.Value("string"),
         }
     )
 
@@ -31,7 +40,8 @@ def caption_features() -> datasets.Features:
 
     Returns:
         `datasets.Features`: `image`; `image_id`; `text`, the caption; `number`, two to ten, or 0 where the caption
-        states none; `name` of what is counted, in the plural.
+        states none; `name` of what is counted, in the plural, null where the set does not say; `note`, what is odd
+        about the row.
     """
     return datasets.Features(
         {
@@ -40,5 +50,71 @@ def caption_features() -> datasets.Features:
             "text": datasets.Value("string"),
             "number": datasets.Value("int32"),
             "name": datasets.Value("string"),
+            "note": datasets.Value("string"),
         }
     )
+
+
+def density_row(
+    image: Any,
+    image_id: str,
+    text: str,
+    points: Sequence[Sequence[float]],
+    boxes: Sequence[Sequence[float]] = (),
+    exemplar_boxes: Sequence[Sequence[float]] = (),
+    description: str | None = None,
+    note: str | None = None,
+    count: int | None = None,
+) -> dict[str, Any]:
+    """
+    Make a row of a density set.
+
+    Args:
+        image (`Any`): The picture: what `datasets.Image` takes.
+        image_id (`str`): Its name.
+        text (`str`): What to count, in the plural.
+        points (`Sequence[Sequence[float]]`): `[x, y]` in the picture's pixels.
+        boxes, exemplar_boxes (`Sequence[Sequence[float]]`, *optional*): `[x0, y0, x1, y1]` likewise.
+        description (`str`, *optional*): A longer way to say what to count.
+        note (`str`, *optional*): What is odd about the row.
+        count (`int`, *optional*): How many; by default the number of points.
+
+    Returns:
+        `dict[str, Any]`: The row, with every column of [`density_features`].
+
+    Raises:
+        ValueError: If the count is not the number of points and no note says why.
+    """
+    if count is not None and count != len(points) and not note:
+        raise ValueError(
+            f"Expected the count of {image_id!r} ({text!r}) to be its number of points, but it is {count} with "
+            f"{len(points)} points. Correct it, or say in `note` why they differ."
+        )
+    return {
+        "image": image,
+        "image_id": image_id,
+        "text": text,
+        "count": len(points) if count is None else count,
+        "points": [list(point) for point in points],
+        "boxes": [list(box) for box in boxes],
+        "exemplar_boxes": [list(box) for box in exemplar_boxes],
+        "description": description,
+        "note": note,
+    }
+
+
+def fill_row(row: Mapping[str, Any], features: datasets.Features) -> dict[str, Any]:
+    """
+    Add the columns that a row leaves out: an empty list where the column holds lists, null elsewhere.
+
+    Args:
+        row (`Mapping[str, Any]`): Some of the columns.
+        features (`datasets.Features`): All of them.
+
+    Returns:
+        `dict[str, Any]`: The row with every column, in the order of `features`.
+    """
+    return {
+        name: row[name] if name in row else [] if isinstance(feature, datasets.List) else None
+        for name, feature in features.items()
+    }

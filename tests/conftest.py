@@ -8,8 +8,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import copy
-from collections.abc import Callable
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +42,20 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip("no real data beside this checkout")
     return path
+
+
+@pytest.fixture
+def hub() -> Iterator[Any]:
+    """A Hub on this machine, see `hub_stand_in.HubStandIn`; processes started with its `environment` talk to it."""
+    # Tests are no package to import from.
+    spec = importlib.util.spec_from_file_location("hub_stand_in", Path(__file__).with_name("hub_stand_in.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    with module.HubStandIn() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

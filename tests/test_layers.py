@@ -32,7 +32,7 @@ ENTRY_POINTS: dict[str, set[str]] = {"trainers/run.py": {"modeling", "datasets_s
 SHIPPED = {"torch", "transformers", "huggingface_hub", "numpy", "PIL"}
 LIBRARIES: dict[str, set[str]] = {
     "modeling": SHIPPED | {"peft", "safetensors"},
-    "datasets_scripts": {"datasets", "numpy", "PIL"},
+    "datasets_scripts": {"datasets", "huggingface_hub", "numpy", "PIL", "pyarrow", "ray", "scipy", "transformers"},
 }
 # None of these can be installed beside a CPU build of torch without replacing it.
 BANNED = {"torchvision", "timm", "open_clip", "ultralytics"}
@@ -260,7 +260,8 @@ def test_every_imported_library_is_declared() -> None:
     with (REPOSITORY / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     declared = {_import_name(text) for text in project["dependencies"]}
-    optional = {_import_name(text) for text in project["optional-dependencies"]["demo"]}
+    extras = [texts for extra, texts in project["optional-dependencies"].items() if extra != "dev"]
+    optional = {_import_name(text) for texts in extras for text in texts}
     found = [
         (path, one) for path in _python_files(PACKAGE, *ROOMS) for one in imports_of(_read(path)) if not one.level
     ]
@@ -270,7 +271,7 @@ def test_every_imported_library_is_declared() -> None:
 
 
 def _import_name(requirement: str) -> str:
-    name = requirement.split(">=")[0]
+    name = requirement.split(">=")[0].split("[")[0]
     return {"pillow": "PIL", "pyyaml": "yaml", "scikit-image": "skimage"}.get(name, name)
 
 

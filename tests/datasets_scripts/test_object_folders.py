@@ -15,6 +15,7 @@ from count_clip.datasets_scripts.object_folders import (
     read_points_jsonl,
     read_voc,
 )
+from count_clip.datasets_scripts.plurals import plural_of
 from count_clip.datasets_scripts.schema import density_features
 
 
@@ -131,7 +132,7 @@ def test_voc_counts_names_together_or_leaves_them_out_and_says_so(voc: Path) -> 
     some = read_voc(voc, names={"apple": "apples"})
     assert [row["count"] for row in some] == [2, 0]
     assert some.report.other_names == {"pear": 2}
-    assert "not asked for: pear (2)" in some.report.summary()
+    assert "not asked for, with their objects: 1 (pear (2))." in some.report.summary()
 
 
 @pytest.mark.parametrize(
@@ -244,6 +245,21 @@ def test_coco_gives_rows_and_leaves_crowd_pairs_out(coco: Path, caplog) -> None:
     assert rows[0]["points"] == [[3.5, 5]]
     assert rows.report.crowd_pairs == ["deep/two: people"]
     assert "left out because of a crowd region: 1 (deep/two: people)" in caplog.text
+
+
+def test_a_function_may_say_what_to_call_each_name(coco: Path, voc: Path) -> None:
+    names = {"person": "people", "dog": "dogs"}
+    assert sorted(map(str, read_coco(coco, split="train", names=plural_of))) == sorted(
+        map(str, read_coco(coco, split="train", names=names))
+    )
+    # Names that are in none of the pictures of this split too.
+    assert read_voc(voc, split="few", names=str.upper) == read_voc(
+        voc, split="few", names={"apple": "APPLE", "pear": "PEAR"}
+    )
+    with pytest.raises(ValueError, match="say a text for each name, but for 'dog' got ''"):
+        read_coco(coco, split="train", names=lambda name: "")
+    with pytest.raises(ValueError, match="Expected names or text, but got both"):
+        read_coco(coco, split="train", names=plural_of, text="things")
 
 
 def test_coco_crowd_takes_a_text_of_several_names_with_it(coco: Path) -> None:
@@ -466,7 +482,7 @@ def test_pictures_are_decoded_only_when_looked_at(points: Path) -> None:
 
 
 def test_load_names_unknown_formats_and_options(points: Path) -> None:
-    with pytest.raises(ValueError, match="Expected format to be one of voc, coco, points, but got 'yolo'"):
+    with pytest.raises(ValueError, match="Expected format to be one of voc, coco, points, csv, but got 'yolo'"):
         load_object_folder(points, "yolo")
     with pytest.raises(ValueError, match="Expected text rather than names for format='points'"):
         load_object_folder(points, "points", names={"a": "b"})

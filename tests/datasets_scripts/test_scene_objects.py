@@ -17,6 +17,7 @@ from count_clip.datasets_scripts.scene_objects import (
     SPLITS,
     ObjectKind,
     SpriteCache,
+    absent_kinds,
     draw_sprite,
     kinds_of_split,
     make_patch,
@@ -37,6 +38,24 @@ def test_splits_have_their_shares_and_every_word(split: str, share: float) -> No
     assert {kind.color for kind in kinds} == set(COLORS)
     assert {kind.pattern for kind in kinds} == set(PATTERNS)
     assert {kind.shape for kind in kinds} == set(SHAPES)
+
+
+def test_absent_kinds_are_the_others_of_the_split_that_none_could_be_taken_for() -> None:
+    present = [kinds_of_split("test")[3], kinds_of_split("test")[50]]
+    there = {(kind.color, kind.shape) for kind in present}
+    expected = [kind.plural for kind in kinds_of_split("test") if (kind.color, kind.shape) not in there]
+    assert absent_kinds(kind.plural for kind in present) == expected
+    assert len(expected) < len(kinds_of_split("test")) - 1
+
+
+def test_absent_kinds_need_kinds_of_one_split() -> None:
+    names = [kinds_of_split(split)[0].plural for split in ("train", "test")]
+    with pytest.raises(ValueError, match="'green cats'"):
+        absent_kinds([names[0], "green cats"])
+    with pytest.raises(ValueError, match="one split, but got .* of test, train"):
+        absent_kinds(names)
+    with pytest.raises(ValueError, match="but got none of no split"):
+        absent_kinds([])
 
 
 def test_split_of_a_kind_never_changes() -> None:

@@ -1,0 +1,72 @@
+"""
+Runs something right after another library was imported, without importing it.
+
+`import count_clip` has to make itself known to libraries that take seconds to import and that a program may never need
+(`count-clip --help`). Only the standard library is imported here.
+"""
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from types import ModuleType
+
+
+def after_import(modules: Sequence[str], action: Callable[[], None]) -> None:
+    """
+    Do something now if one of these modules is imported already, or else as soon as the first of them is.
+
+    Whoever imports the module sees the action done: it belongs to that import, and its error is an error of that
+    import. Asking for the same again, before it was done, changes nothing.
+
+    Args:
+        modules (`Sequence[str]`): Full names of modules.
+        action (`Callable[[], None]`): What to do. It may import the other modules of the list.
+    """
+    if any(name in sys.modules for name in modules):
+        action()
+    elif not any(isinstance(finder, _AfterImport) and finder.action is action for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterImport(modules, action))
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Acts right after the first import of one of its modules, and takes itself away."""
+
+    def __init__(self, modules: Sequence[str], action: Callable[[], None]) -> None:
+        self.modules = frozenset(modules)
+        self.action = action
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Find the module as it would be found without this, and add the action to its loading."""
+        finders = list(sys.meta_path)
+        if fullname not in self.modules or self not in finders:
+            return None
+        for finder in finders[finders.index(self) + 1 :]:  # those before this one were asked before
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None and spec.loader is not None:
+                # Some only ask whether there is such a module; it counts when the module is executed. (setattr,
+                # because type checkers do not let a method be assigned.)
+                setattr(spec.loader, "exec_module", self._then_act(spec.loader.exec_module))  # noqa: B010
+                return spec
+        return None
+
+    def _then_act(self, execute: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
+        @wraps(execute)
+        def execute_and_act(module: ModuleType) -> None:
+            execute(module)
+            if self not in sys.meta_path:
+                return
+            sys.meta_path.remove(self)  # first, for the action may import the other modules
+            try:
+                self.action()
+            except BaseException:  # also an interruption: the next attempt to import the module has to act again
+                sys.meta_path.insert(0, self)
+                raise
+
+        return execute_and_act
+
+
+__all__ = ["after_import"]

@@ -1,0 +1,84 @@
+"""Names of categories in the plural, which is how a prompt says what to count."""
+
+__all__ = ["plural_of"]
+
+# What the rules below would get wrong, by the last word of a name; some words are plural already or have no plural.
+_IRREGULAR = {
+    "aircraft": "aircraft",
+    "atlas": "atlases",
+    "bison": "bison",
+    "broccoli": "broccoli",
+    "canvas": "canvases",
+    "child": "children",
+    "deer": "deer",
+    "fish": "fish",
+    "foot": "feet",
+    "glasses": "glasses",
+    "gas": "gases",
+    "goose": "geese",
+    "jeans": "jeans",
+    "leaf": "leaves",
+    "lens": "lenses",
+    "loaf": "loaves",
+    "man": "men",
+    "mouse": "mice",
+    "ox": "oxen",
+    "person": "people",
+    "potato": "potatoes",
+    "scissors": "scissors",
+    "sheep": "sheep",
+    "shelf": "shelves",
+    "skis": "skis",
+    "species": "species",
+    "sunglasses": "sunglasses",
+    "tomato": "tomatoes",
+    "tooth": "teeth",
+    "trousers": "trousers",
+    "tv": "TVs",
+    "wolf": "wolves",
+    "woman": "women",
+}
+# English for a person ends in "man"; these do not.
+_NO_PEOPLE = ("caiman", "german", "human", "ottoman", "roman", "shaman", "talisman")
+_VOWELS = "aeiou"
+
+
+def plural_of(name: str) -> str:
+    """
+    Say a category's name in the plural: `"person"` becomes `"people"`, `"wine glass"` `"wine glasses"`.
+
+    The last word is changed, by the rules of English spelling and a list of words that do not follow them.
+
+    Args:
+        name (`str`): A name in the singular, of one word or several, also joined by `_` or `-`.
+
+    Returns:
+        `str`: The name in the plural, with spaces for underscores.
+
+    Raises:
+        ValueError: If the name is empty.
+    """
+    words = name.replace("_", " ").split()
+    if not words:
+        raise ValueError(f"Expected the name of a category, but got {name!r}. Name what there is to count.")
+    *before, last = words
+    head, hyphen, last = last.rpartition("-")
+    return " ".join([*before, head + hyphen + _plural_of_word(last)])
+
+
+def _plural_of_word(word: str) -> str:
+    lower = word.lower()
+    if lower in _IRREGULAR:
+        plural = _IRREGULAR[lower]
+        return plural.capitalize() if word.istitle() and plural.islower() else plural
+    if lower.endswith("s") and not lower.endswith(("is", "ss", "us")):
+        return word  # "cells": a plural already
+    if lower.endswith(("s", "x", "z", "ch", "sh")):
+        return f"{word}es"
+    if lower.endswith("y") and lower[-2:-1] not in _VOWELS:
+        return f"{word[:-1]}ies"
+    if lower.endswith("ife"):
+        return f"{word[:-2]}ves"
+    if lower.endswith("man") and lower not in _NO_PEOPLE:
+        return f"{word[:-2]}en"
+    return f"{word}s"

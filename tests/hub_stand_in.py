@@ -1,0 +1,308 @@
+"""
+A Hub on this machine, in memory, for tests of pushing and loading: repositories of models and data sets.
+
+It speaks what `huggingface_hub` 2.4 asks for when a folder is uploaded and read again, plainly or as a stream. A
+client has to be told in its environment before it is imported, see `HubStandIn.environment`.
+`python tests/hub_stand_in.py` serves until it is interrupted.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+# Uploaded apart from the commit, as the Hub does with large files.
+LARGE_FILES = (".parquet", ".safetensors", ".bin", ".pt")
+_KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
+
+
+@dataclass
+class Repository:
+    """What a repository holds after each commit; the last is `main`."""
+
+    private: bool
+    commits: list[tuple[str, dict[str, bytes]]] = field(default_factory=list)
+
+    def commit(self, files: dict[str, bytes]) -> str:
+        """Add a state, and name it after its content and place."""
+        digest = hashlib.sha1(str(len(self.commits)).encode())
+        for path in sorted(files):
+            digest.update(path.encode() + hashlib.sha1(files[path]).digest())
+        self.commits.append((digest.hexdigest(), files))
+        return digest.hexdigest()
+
+    def at(self, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        """The state of a revision."""
+        if revision == "main":
+            return self.commits[-1]
+        return next((one for one in self.commits if one[0] == revision), None)
+
+
+class HubStandIn:
+    """
+    The server; a context manager that serves while it is open.
+
+    `repositories` are by kind and name, `("dataset", "org/set")`; `requests` is what was asked, as `"GET /path"`.
+    """
+
+    def __init__(self) -> None:
+        self.repositories: dict[tuple[str, str], Repository] = {}
+        self.large_files: dict[str, bytes] = {}
+        self.requests: list[str] = []
+        self.lock = threading.Lock()
+        stand_in = self
+
+        class Handler(_Handler):
+            hub = stand_in
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def address(self) -> str:
+        """For `HF_ENDPOINT`."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs that is to talk to this Hub and to no other."""
+        return {
+            "HF_ENDPOINT": self.address,
+            "HF_TOKEN": "hf_test",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+        }
+
+    def files(self, kind: str, name: str) -> dict[str, bytes]:
+        """What a repository holds now."""
+        return self.repositories[kind, name].commits[-1][1]
+
+    def __enter__(self) -> "HubStandIn":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: HubStandIn
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing on stderr."""
+
+    def _answer(self) -> None:
+        address = urlsplit(self.path)
+        body = self._body()
+        self.hub.requests.append(f"{self.command} {address.path}")
+        query = {key: values[0] for key, values in parse_qs(address.query).items()}
+        for pattern, method in self._ROUTES:
+            if found := re.fullmatch(pattern, f"{self.command} {unquote(address.path)}"):
+                with self.hub.lock:
+                    method(self, body, query, *found.groups())
+                return
+        self._refuse(404, "EntryNotFound")
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _answer  # as http.server wants it
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        pieces = []
+        while length := int(self.rfile.readline().split(b";")[0], 16):
+            pieces.append(self.rfile.read(length))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(pieces)
+
+    def _send(self, content: Any, code: int = 200, **headers: str) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _refuse(self, code: int, reason: str) -> None:
+        self._send({"error": reason}, code, X_Error_Code=reason, X_Error_Message=reason)
+
+    def _state(self, kind: str, name: str, revision: str = "main") -> tuple[str, dict[str, bytes]] | None:
+        """A revision of a repository; where there is none, the refusal is sent."""
+        repository = self.hub.repositories.get((_KINDS[kind], name))
+        if repository is None:
+            self._refuse(404, "RepoNotFound")
+            return None
+        state = repository.at(unquote(revision))
+        if state is None:
+            self._refuse(404, "RevisionNotFound")
+        return state
+
+    # What is asked, in the order of an upload and a download.
+
+    def _whoami(self, body: bytes, query: dict[str, str]) -> None:
+        self._send({"type": "user", "name": "org", "orgs": [], "auth": {"accessToken": {"role": "write"}}})
+
+    def _create(self, body: bytes, query: dict[str, str]) -> None:
+        wanted = json.loads(body)
+        kind = wanted.get("type") or "model"
+        name = f"{wanted.get('organization') or 'org'}/{wanted['name']}"
+        url = f"{self.hub.address}/{'' if kind == 'model' else kind + 's/'}{name}"
+        if (kind, name) in self.hub.repositories:
+            self._send({"error": "exists", "url": url}, 409, X_Error_Code="RepoExists")
+            return
+        self.hub.repositories[kind, name] = Repository(wanted.get("visibility") == "private")
+        self.hub.repositories[kind, name].commit({".gitattributes": b""})
+        self._send({"url": url})
+
+    def _validate(self, body: bytes, query: dict[str, str]) -> None:
+        self._send({"errors": [], "warnings": []})
+
+    def _preupload(self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str) -> None:
+        if state := self._state(kind, name, revision):
+            entries = []
+            for wanted in json.loads(body)["files"]:
+                path = wanted["path"]
+                mode = "lfs" if path.endswith(LARGE_FILES) else "regular"
+                known = _object_id(path, state[1][path]) if path in state[1] else None
+                entries.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": known})
+            self._send({"files": entries})
+
+    def _batch(self, body: bytes, query: dict[str, str]) -> None:
+        objects = []
+        for wanted in json.loads(body)["objects"]:
+            entry = {"oid": wanted["oid"], "size": wanted["size"]}
+            if wanted["oid"] not in self.hub.large_files:
+                entry["actions"] = {"upload": {"href": f"{self.hub.address}/upload/{wanted['oid']}"}}
+            objects.append(entry)
+        self._send({"transfer": "basic", "objects": objects}, Content_Type="application/vnd.git-lfs+json")
+
+    def _upload(self, body: bytes, query: dict[str, str], digest: str) -> None:
+        if hashlib.sha256(body).hexdigest() != digest:
+            self._refuse(400, "BadUpload")
+            return
+        self.hub.large_files[digest] = body
+        self._send({})
+
+    def _commit(self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str) -> None:
+        state = self._state(kind, name, revision)
+        if state is None:
+            return
+        files = dict(state[1])
+        for line in body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                files[value["path"]] = self.hub.large_files[value["oid"]]
+            elif entry["key"] == "deletedFile":
+                files.pop(value["path"], None)
+            elif entry["key"] == "deletedFolder":
+                files = {path: content for path, content in files.items() if not path.startswith(value["path"])}
+            elif entry["key"] != "header":
+                self._refuse(400, f"UnknownOperation{entry['key']}")
+                return
+        commit = self.hub.repositories[_KINDS[kind], name].commit(files)
+        url = f"{self.hub.address}/{'' if kind == 'models' else kind + '/'}{name}/commit/{commit}"
+        self._send({"commitOid": commit, "commitUrl": url})
+
+    def _info(self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str | None = None) -> None:
+        if state := self._state(kind, name, revision or "main"):
+            private = self.hub.repositories[_KINDS[kind], name].private
+            siblings = [{"rfilename": path} for path in state[1]]
+            self._send({"id": name, "sha": state[0], "private": private, "tags": [], "siblings": siblings})
+
+    def _tree(
+        self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str, folder: str | None = None
+    ) -> None:
+        state = self._state(kind, name, revision)
+        if state is None:
+            return
+        prefix = f"{folder.rstrip('/')}/" if folder else ""
+        deep = query.get("recursive", "").lower() in ("true", "1")
+        entries: dict[str, dict[str, Any]] = {}
+        for path, content in sorted(state[1].items()):
+            if not path.startswith(prefix):
+                continue
+            parts = path.removeprefix(prefix).split("/")
+            for depth in range(1, len(parts) if deep else min(2, len(parts))):
+                above = prefix + "/".join(parts[:depth])
+                entries[above] = {"type": "directory", "path": above, "oid": "0" * 40, "size": 0}
+            if deep or len(parts) == 1:
+                entries[path] = _file_entry(path, content)
+        if prefix and not entries:
+            self._refuse(404, "EntryNotFound")
+            return
+        self._send(list(entries.values()))
+
+    def _paths_info(self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str) -> None:
+        if state := self._state(kind, name, revision):
+            asked = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode()).get("paths", [])
+            self._send([_file_entry(path, state[1][path]) for path in asked if path in state[1]])
+
+    def _resolve(
+        self, body: bytes, query: dict[str, str], kind: str | None, name: str, revision: str, path: str
+    ) -> None:
+        state = self._state((kind or "models/").rstrip("/"), name, revision)
+        if state is None:
+            return
+        if path not in state[1]:
+            self._send(b"", 404, X_Error_Code="EntryNotFound", X_Repo_Commit=state[0])
+            return
+        content = state[1][path]
+        headers = {"ETag": f'"{_object_id(path, content)}"', "X_Repo_Commit": state[0], "Accept_Ranges": "bytes"}
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if wanted is None or self.command == "HEAD":
+            self._send(content, **headers)
+            return
+        first, last = int(wanted[1]), min(int(wanted[2] or len(content)), len(content) - 1)
+        headers["Content_Range"] = f"bytes {first}-{last}/{len(content)}"
+        self._send(content[first : last + 1], 206, **headers)
+
+    _REPO = r"/api/(models|datasets|spaces)/([^/]+/[^/]+)"
+    _ROUTES = [
+        (r"GET /api/whoami-v2", _whoami),
+        (r"POST /api/repos/create", _create),
+        (r"POST /api/validate-yaml", _validate),
+        (rf"POST {_REPO}/preupload/(.+)", _preupload),
+        (r"POST /(?:(?:datasets|spaces)/)?[^/]+/[^/]+\.git/info/lfs/objects/batch", _batch),
+        (r"PUT /upload/([0-9a-f]{64})", _upload),
+        (rf"POST {_REPO}/commit/(.+)", _commit),
+        (rf"GET {_REPO}", _info),
+        (rf"GET {_REPO}/revision/(.+)", _info),
+        (rf"GET {_REPO}/tree/([^/]+)(?:/(.*))?", _tree),
+        (rf"POST {_REPO}/paths-info/([^/]+)", _paths_info),
+        (r"(?:GET|HEAD) /(?:(datasets/|spaces/))?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _resolve),
+    ]
+
+
+def _object_id(path: str, content: bytes) -> str:
+    if path.endswith(LARGE_FILES):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _file_entry(path: str, content: bytes) -> dict[str, Any]:
+    digest = _object_id(path, content)
+    entry: dict[str, Any] = {"type": "file", "path": path, "oid": digest, "size": len(content)}
+    if path.endswith(LARGE_FILES):
+        entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 130}
+    return entry
+
+
+if __name__ == "__main__":
+    with HubStandIn() as running:
+        print(running.address, flush=True)
+        threading.Event().wait()
