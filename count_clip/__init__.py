@@ -1,9 +1,9 @@
 """
 CLIP that counts what you name in words.
 
-Importing this package registers its model types, pipelines and data sets with the Hugging Face libraries, so that
-`AutoModel.from_pretrained`, `pipeline("object-counting")` and `load_dataset("countscenes")` know them. The names below
-are loaded when they are first used.
+Importing this package registers its model types, pipelines, adapters and data sets with the Hugging Face libraries, so
+that `AutoModel.from_pretrained`, `pipeline("object-counting")`, `PeftModel.from_pretrained` and
+`load_dataset("countscenes")` know them. The names below are loaded when they are first used.
 """
 
 from importlib import import_module
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from .modeling.pipeline_object_counting import ObjectCountingPipeline as ObjectCountingPipeline
     from .modeling.processing_clip_count_density import CLIPCountDensityProcessor as CLIPCountDensityProcessor
     from .modeling.processing_count_clip import CountCLIPProcessor as CountCLIPProcessor
+    from .modeling.prompt_tuning import AdapterStack as AdapterStack
+    from .modeling.prompt_tuning import ContextPromptConfig as ContextPromptConfig
+    from .modeling.prompt_tuning import VisualPromptConfig as VisualPromptConfig
+    from .modeling.prompt_tuning import adapter_to_prompts as adapter_to_prompts
+    from .modeling.prompt_tuning import load_adapted_model as load_adapted_model
+    from .modeling.prompt_tuning import prompts_to_adapter as prompts_to_adapter
     from .trainers.counting_config import CountingConfig as CountingConfig
     from .trainers.counting_trainer import CountingTrainer as CountingTrainer
     from .trainers.density_config import DensityConfig as DensityConfig
@@ -35,12 +41,14 @@ if TYPE_CHECKING:
 
 # Where each public name lives. The trainers and the figures bring libraries along that a reader of models never needs.
 _MODULES = {
+    "AdapterStack": "modeling.prompt_tuning",
     "CLIPCountDensityConfig": "modeling.configuration_clip_count_density",
     "CLIPCountDensityImageProcessorPil": "modeling.image_processing_clip_count_density",
     "CLIPCountDensityModel": "modeling.modeling_clip_count_density",
     "CLIPCountDensityProcessor": "modeling.processing_clip_count_density",
     "CLIPForCounting": "modeling.modeling_count_clip",
     "CaptionCountingPipeline": "modeling.pipeline_caption_counting",
+    "ContextPromptConfig": "modeling.prompt_tuning",
     "CountCLIPConfig": "modeling.configuration_count_clip",
     "CountCLIPProcessor": "modeling.processing_count_clip",
     "CountScenes": "datasets_scripts.countscenes",
@@ -49,7 +57,11 @@ _MODULES = {
     "DensityConfig": "trainers.density_config",
     "DensityTrainer": "trainers.density_trainer",
     "ObjectCountingPipeline": "modeling.pipeline_object_counting",
+    "VisualPromptConfig": "modeling.prompt_tuning",
+    "adapter_to_prompts": "modeling.prompt_tuning",
     "draw_density": "evaluation.figures",
+    "load_adapted_model": "modeling.prompt_tuning",
+    "prompts_to_adapter": "modeling.prompt_tuning",
 }
 
 __all__ = [*_MODULES, "__version__", "register"]

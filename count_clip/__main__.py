@@ -1,4 +1,5 @@
 """`python -m count_clip` is the command `count-clip`."""
+# PYTHON_ARGCOMPLETE_OK
 
 import sys
 

@@ -7,12 +7,11 @@ It runs three of the configurations in `trainers/configs` (`countscenes_density`
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,38 +52,17 @@ class CountedPicture:
     number: int = 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run_demo(output: Path, changes: Mapping[str, Sequence[str]], fresh: bool = False) -> None:
     """
-    Run the demonstration.
+    Run the demonstration: train, count, write pictures, checkpoints and cards, and print what came out.
 
     Args:
-        argv (`Sequence[str]`, *optional*): The command line, without the program's name.
-
-    Returns:
-        `int`: 0.
+        output (`Path`): The folder for all of it; what an earlier run finished there is taken up.
+        changes (`Mapping[str, Sequence[str]]`): The stages' `--key value` pairs, from [`parse_settings`].
+        fresh (`bool`, *optional*, defaults to `False`): Whether to train again what an earlier run has finished.
     """
-    parser = argparse.ArgumentParser(
-        prog="count-clip demo", description="Train two small counting models on rendered scenes and count with them."
-    )
-    parser.add_argument("--output", default="demo_output", help="folder for pictures, checkpoints and cards")
-    parser.add_argument("--fresh", action="store_true", help="train again, even where an earlier run has finished")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="STAGE.KEY=VALUE",
-        help=f"change a key of a stage's configuration ({', '.join(STAGES)}), for example density.max_steps=100",
-    )
-    arguments = parser.parse_args(argv)
-    output = Path(arguments.output)
-    try:
-        changes = _parse_changes(arguments.set)
-        for stage in STAGES:
-            _configure(stage, output, changes[stage])
-    except ValueError as error:
-        parser.error(str(error))
     started = time.time()
-    if arguments.fresh:
+    if fresh:
         for stage in STAGES:
             _remove_stage(output / "runs" / stage)
     output.mkdir(parents=True, exist_ok=True)
@@ -101,12 +79,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_card(stage, folder, results, report)
     print(f"\n{report}\n\nWritten to {output}: pictures/, {', '.join(f'{title}/' for title in TITLES.values())}")
     print(f"Total: {time.time() - started:.0f} seconds, training of earlier runs not counted.")
-    return 0
 
 
-def _parse_changes(tokens: Sequence[str]) -> dict[str, list[str]]:
+def parse_settings(settings: Sequence[str], output: Path) -> dict[str, list[str]]:
+    """
+    Read what a user wants changed in the stages' configurations.
+
+    Args:
+        settings (`Sequence[str]`): `STAGE.KEY=VALUE` each.
+        output (`Path`): The demonstration's folder.
+
+    Returns:
+        `dict[str, list[str]]`: For each stage its `--key value` pairs.
+
+    Raises:
+        ValueError: If there is no such stage or key, or its value does not do.
+    """
     changes: dict[str, list[str]] = {stage: [] for stage in STAGES}
-    for token in tokens:
+    for token in settings:
         key, separator, value = token.partition("=")
         stage, _, inner = key.partition(".")
         if not separator or stage not in STAGES or not inner:
@@ -114,6 +104,8 @@ def _parse_changes(tokens: Sequence[str]) -> dict[str, list[str]]:
                 f"expected --set STAGE.KEY=VALUE with one of the stages {', '.join(STAGES)}, but got {token!r}"
             )
         changes[stage] += [f"--{inner}", value]
+    for stage in STAGES:
+        _configure(stage, output, changes[stage])
     return changes
 
 
@@ -380,4 +372,13 @@ counts badly beyond ten objects in a picture, and is no replacement for a model 
     ModelCard(card, ignore_metadata_errors=False).save(folder / "README.md")
 
 
-__all__ = ["CountedPicture", "count_pictures", "main", "results_table", "run_stage", "unseen_pictures", "write_card"]
+__all__ = [
+    "CountedPicture",
+    "count_pictures",
+    "parse_settings",
+    "results_table",
+    "run_demo",
+    "run_stage",
+    "unseen_pictures",
+    "write_card",
+]

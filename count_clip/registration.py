@@ -1,76 +1,40 @@
-"""What `import count_clip` tells the Hugging Face libraries: its model types, its pipelines and its data sets."""
+"""
+What `import count_clip` tells the Hugging Face libraries: its model types, pipelines, adapters and data sets.
 
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForZeroShotImageClassification,
-    AutoProcessor,
-    Pipeline,
-)
-from transformers.pipelines import PIPELINE_REGISTRY
+A library that is imported already is told at once, any other as soon as it is imported, so no program can meet it
+untold, and `count-clip --help` need not wait seconds for torch and transformers.
+"""
 
+import sys
+
+from .datasets_scripts.import_hooks import after_import
 from .datasets_scripts.registration import register_datasets
-from .modeling.configuration_clip_count_density import CLIPCountDensityConfig
-from .modeling.configuration_count_clip import CountCLIPConfig
-from .modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
-from .modeling.modeling_clip_count_density import CLIPCountDensityModel
-from .modeling.modeling_count_clip import CLIPForCounting
-from .modeling.pipeline_caption_counting import CaptionCountingPipeline
-from .modeling.pipeline_object_counting import ObjectCountingPipeline
-from .modeling.processing_clip_count_density import CLIPCountDensityProcessor
-from .modeling.processing_count_clip import CountCLIPProcessor
 
 
-PIPELINES: dict[str, type[Pipeline]] = {
-    "caption-counting": CaptionCountingPipeline,
-    "object-counting": ObjectCountingPipeline,
-}
+# transformers; and our own models, for they cannot be registered any more once one of their files is half imported.
+_BEGINNINGS = ("transformers", f"{__package__}.modeling")
 
 
 def register() -> None:
     """
-    Make the models, processors, pipelines and data sets of this package known by their names.
+    Make the models, processors, pipelines, adapters and data sets of this package known by their names.
 
     `import count_clip` calls this; calling it again changes nothing.
     """
-    register_models()
-    register_pipelines()
+    after_import(_BEGINNINGS, _register_with_transformers)
+    after_import(["peft"], _register_with_peft)
     register_datasets()
 
 
-def register_models() -> None:
-    """Register the model types with the auto classes, and have `save_pretrained` put the code beside the weights."""
-    # `exist_ok` makes a second call harmless.
-    AutoConfig.register("count_clip", CountCLIPConfig, exist_ok=True)
-    AutoModel.register(CountCLIPConfig, CLIPForCounting, exist_ok=True)
-    AutoModelForZeroShotImageClassification.register(CountCLIPConfig, CLIPForCounting, exist_ok=True)
-    AutoProcessor.register(CountCLIPConfig, CountCLIPProcessor, exist_ok=True)
+def _register_with_transformers() -> None:
+    from .auto_classes import register_with_transformers
 
-    AutoConfig.register("clip_count_density", CLIPCountDensityConfig, exist_ok=True)
-    AutoModel.register(CLIPCountDensityConfig, CLIPCountDensityModel, exist_ok=True)
-    AutoProcessor.register(CLIPCountDensityConfig, CLIPCountDensityProcessor, exist_ok=True)
-    AutoImageProcessor.register(
-        CLIPCountDensityConfig, image_processor_classes={"pil": CLIPCountDensityImageProcessorPil}, exist_ok=True
-    )
-
-    for remote_code_class in (
-        CountCLIPConfig,
-        CLIPForCounting,
-        CountCLIPProcessor,
-        CLIPCountDensityConfig,
-        CLIPCountDensityModel,
-        CLIPCountDensityImageProcessorPil,
-        CLIPCountDensityProcessor,
-    ):
-        remote_code_class.register_for_auto_class()
+    register_with_transformers()
 
 
-def register_pipelines() -> None:
-    """Register the two tasks with `transformers.pipeline`."""
-    for task, pipeline_class in PIPELINES.items():
-        # transformers warns about a task registered twice.
-        if PIPELINE_REGISTRY.supported_tasks.get(task, {}).get("impl") is not pipeline_class:
-            PIPELINE_REGISTRY.register_pipeline(
-                task, pipeline_class=pipeline_class, pt_model=AutoModel, type="multimodal"
-            )
+def _register_with_peft() -> None:
+    """Make `PeftModel.from_pretrained` and the like know the prompts, as PEFT knows its own methods."""
+    module = f"{__package__}.modeling.prompt_tuning"
+    # Where it is one of these files that imports peft, it cannot be imported once more before it is done.
+    if not any(name.startswith(module) for name in sys.modules):
+        from .modeling import prompt_tuning as prompt_tuning

@@ -1,8 +1,11 @@
+import argparse
 import csv
+import importlib.util
 import json
+import os
+import shlex
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import datasets
@@ -11,41 +14,15 @@ import pytest
 from PIL import Image
 from transformers import CLIPModel
 
-from count_clip import cli
-from count_clip.cli import find_pictures, main
-
-
-@pytest.fixture(scope="session")
-def density_folder(_density_model, density_processor, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("density")
-    _density_model.save_pretrained(folder)
-    density_processor.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="session")
-def counting_folder(_counting_model, counting_processor, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("counting")
-    _counting_model.save_pretrained(folder)
-    counting_processor.save_pretrained(folder)
-    return str(folder)
+from count_clip.cli import build_parser, main
+from count_clip.commands import data
+from count_clip.commands.inputs import find_inputs
 
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path_factory, monkeypatch):
     """Nothing is left in the caches of whoever runs the tests."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture
-def photos(picture, tmp_path):
-    """Two pictures, one of them in a folder below, and a file that is none."""
-    folder = tmp_path / "photos"
-    (folder / "more").mkdir(parents=True)
-    picture(60, 48, 0).save(folder / "a.png")
-    picture(48, 100, 1).save(folder / "more" / "b.JPG", "JPEG")
-    (folder / "notes.txt").write_text("not a picture")
-    return folder
 
 
 @pytest.fixture
@@ -73,6 +50,14 @@ def test_count_prints_a_line_for_each_picture_and_prompt(photos, density_folder,
         count, said, file = line.split(maxsplit=2)
         assert (said, file) == (text, str(path))
         assert float(count) == pytest.approx(expected(path, text), abs=0.06)
+
+
+def test_files_stand_below_each_other_whatever_was_counted(photos, density_folder, capsys):
+    assert (
+        main(["count", str(photos / "a.png"), "--text", "cats", "--text", "sea lions", "--model", density_folder]) == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert len({line.index(str(photos)) for line in lines}) == 1
 
 
 def test_count_goes_on_past_a_bad_file_and_says_so(photos, density_folder, capsys):
@@ -136,17 +121,24 @@ def test_an_overlay_never_replaces_a_picture_that_is_counted(photos, density_fol
     assert (photos / "a_cats-2.png").exists()
 
 
-def test_find_pictures_takes_files_folders_and_patterns(photos):
+def test_find_inputs_takes_files_folders_and_patterns(photos):
     a, b, notes = photos / "a.png", photos / "more" / "b.JPG", photos / "notes.txt"
-    assert find_pictures([str(photos)]) == [a, b]
-    assert find_pictures([str(photos / "*.png")]) == [a]
-    assert find_pictures([str(photos / "**" / "*.JPG"), str(photos)]) == [b, a]
-    assert find_pictures([str(notes), str(a), str(a)]) == [notes, a]
-    assert find_pictures([str(photos)], without=photos / "more") == [a]
-    assert find_pictures([str(photos / "*.gif")]) == [photos / "*.gif"]  # reported as missing, not dropped
+    assert find_inputs([str(photos)]) == [a, b]
+    assert find_inputs([str(photos / "*.png")]) == [a]
+    assert find_inputs([str(photos / "**" / "*.JPG"), str(photos)]) == [b, a]
+    assert find_inputs([str(notes), str(a), str(a)]) == [notes, a]
+    assert find_inputs([str(photos)], without=photos / "more") == [a]
+    assert find_inputs([str(photos / "*.gif")]) == [photos / "*.gif"]  # reported as missing, not dropped
+    # A pattern that names an ending takes all it fits; another one pictures, and folders with all below.
+    assert find_inputs([str(photos / "*.txt")]) == [notes]
+    assert find_inputs([str(photos / "*")]) == find_inputs([str(photos / "**")]) == [a, b]
+    assert find_inputs([str(photos / "no*")]) == [photos / "no*"]
+    assert find_inputs([str(photos / "mo*")]) == [b]
+    assert find_inputs([str(photos / "*")], without=photos / "more") == [a]
+    assert find_inputs([str(photos / "[ab].png"), str(photos / "?.png")]) == [a]
     strange = photos / "x[1].png"
     Image.new("L", (4, 4)).save(strange)
-    assert find_pictures([str(strange)]) == [strange]
+    assert find_inputs([str(strange)]) == [strange]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +176,7 @@ def test_the_wrong_model_is_refused_with_a_hint(photos, density_folder, counting
     assert main(["evaluate", "countbench", "--model", density_folder]) == 2
     assert "evaluate density" in capsys.readouterr().err
     assert main(["count", str(photos), "--text", "cats", "--model", str(tmp_path / "nowhere")]) == 2
-    assert "no model folder" in capsys.readouterr().err
+    assert "There is no folder" in capsys.readouterr().err
     (tmp_path / "config.json").write_text("{}")
     assert main(["count", str(photos), "--text", "cats", "--model", str(tmp_path)]) == 2
     assert "cannot load the model" in capsys.readouterr().err
@@ -317,13 +309,15 @@ def test_data_sheet_draws_countscenes(tmp_path, capsys):
     assert "no picture's ending" in capsys.readouterr().err
 
 
-def test_demo_gets_its_arguments(monkeypatch):
+def test_demo_gets_its_arguments(monkeypatch, tmp_path):
     seen = []
-    demo = types.ModuleType("count_clip.demo")
-    demo.main = lambda arguments: seen.append(arguments)
-    monkeypatch.setitem(sys.modules, "count_clip.demo", demo)
-    assert main(["demo", "--output", "there", "--help"]) == 0
-    assert seen == [["--output", "there", "--help"]]
+
+    def run_demo(output, changes, fresh):
+        seen.append((output, changes, fresh))
+
+    monkeypatch.setattr("count_clip.demo.run_demo", run_demo)
+    assert main(["demo", "--output", str(tmp_path), "--fresh", "--set", "density.max_steps=3"]) == 0
+    assert seen == [(tmp_path, {"density": ["--max_steps", "3"], "base": [], "counting": []}, True)]
 
 
 @pytest.mark.parametrize(
@@ -336,6 +330,8 @@ def test_demo_gets_its_arguments(monkeypatch):
         (["evaluate", "density"], "--train-split"),
         (["data"], "sheet"),
         (["data", "sheet"], "--columns"),
+        (["info"], "--revision"),
+        (["demo"], "STAGE.KEY=VALUE"),
         (["convert"], "clip-count"),
         (["convert", "clip-count"], "--tokenizer"),
     ],
@@ -345,32 +341,106 @@ def test_every_command_has_help(arguments, words, capsys):
     assert words in capsys.readouterr().out
 
 
+def _parsers(parser):
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for one in action.choices.values():
+                yield from _parsers(one)
+
+
+def test_examples_in_the_help_are_understood():
+    texts = [(one.epilog or "").replace("\\\n", " ") for one in _parsers(build_parser())]
+    found = [line for text in texts for line in text.splitlines() if line.startswith("  count-clip ")]
+    assert len(found) >= 5
+    for line in found:
+        options = build_parser().parse_args(shlex.split(line)[1:])
+        assert callable(options.run), line
+
+
+def test_help_keeps_lines_and_examples_whole(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    main(["count", "--help"])
+    shown = capsys.readouterr().out.splitlines()
+    assert "  count-clip count photos/ --text 'red apples' --model org/clip-count" in shown
+    assert "  130  interrupted" in shown
+    prose = [line for line in shown if not line.startswith("  count-clip")]
+    assert max(map(len, prose)) <= 60
+
+
 def test_no_command_and_unknown_commands_are_usage_errors(capsys):
     assert main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "evaluate" in captured.err
     assert main(["cuont"]) == 2
     assert "cuont" in capsys.readouterr().err
 
 
-def test_help_imports_nothing_heavy():
-    # The package itself registers models when it is imported; a stand-in without that leaves the command line alone.
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["count", "--help"], ["cuont"], ["count"]])
+def test_help_version_and_usage_errors_import_nothing_but_the_standard_library(arguments, tmp_path):
+    (tmp_path / "folder").mkdir()
     code = (
-        "import sys, types\n"
-        "package = types.ModuleType('count_clip')\n"
-        f"package.__path__ = [{str(Path(cli.__file__).parent)!r}]\n"
-        "sys.modules['count_clip'] = package\n"
-        "from count_clip.cli import main\n"
-        "assert main(['count', '--help']) == 0\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'PIL', 'huggingface_hub'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+        "import runpy, sys\n"
+        f"sys.argv = ['count-clip', *{arguments!r}]\n"
+        "before = set(sys.modules)\n"
+        "try:\n"
+        "    runpy.run_module('count_clip', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as stop:\n"
+        "    print('\\nexit code', stop.code)\n"
+        "libraries = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(libraries - sys.stdlib_module_names))\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=20, capture_output=True)
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path / "folder", check=True, timeout=20
+    )
+    code_line, libraries = finished.stdout.splitlines()[-2:]
+    assert libraries == "['count_clip']"
+    assert code_line == f"exit code {0 if arguments[-1].startswith('--') else 2}"
 
 
 def test_python_dash_m_runs_the_command_line():
     finished = subprocess.run(
-        [sys.executable, "-m", "count_clip", "--version"], check=True, timeout=50, capture_output=True, text=True
+        [sys.executable, "-m", "count_clip", "--version"], check=True, timeout=20, capture_output=True, text=True
     )
     assert finished.stdout.startswith("count-clip ")
+
+
+@pytest.mark.parametrize(
+    ("line", "ends"),
+    [
+        ("count-clip ev", ["evaluate "]),
+        ("count-clip evaluate d", ["density "]),
+        ("count-clip count --mod", ["--model "]),
+        ("count-clip count --text cats --dtype b", ["bfloat16 "]),
+        ("count-clip count pho", ["photos/"]),
+        ("count-clip count photos/", ["photos/a.png", "photos/more/", "photos/notes.txt"]),
+        ("count-clip count photos/a.png --model ", ["photos/"]),
+    ],
+)
+def test_the_shell_completes_commands_options_and_file_names(line, ends, photos, tmp_path):
+    pytest.importorskip("argcomplete", reason="completion needs argcomplete: pip install count-clip[completion]")
+    answer = tmp_path.parent / f"{tmp_path.name}-answer"  # elsewhere: the folder itself is completed
+    environment = {
+        **os.environ,
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "COMP_TYPE": "9",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "_ARGCOMPLETE_COMP_WORDBREAKS": " \t\n\"'><=;|&(:",
+    }
+    command = [sys.executable, "-m", "count_clip"]
+    finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=20)
+    assert finished.returncode == 0, finished.stderr
+    assert sorted(answer.read_text().split("\n")) == ends
+
+
+def test_scripts_tell_argcomplete_that_they_may_be_called():
+    for module in ("count_clip.cli", "count_clip.__main__"):
+        path = importlib.util.find_spec(module).origin
+        assert "PYTHON_ARGCOMPLETE_OK" in Path(path).read_text(encoding="utf-8")[:1024]
 
 
 def test_interruption_and_memory_have_their_own_ends(monkeypatch, capsys):
@@ -378,7 +448,7 @@ def test_interruption_and_memory_have_their_own_ends(monkeypatch, capsys):
         def run(_options):
             raise error
 
-        monkeypatch.setattr(cli, "_data_sheet", run)
+        monkeypatch.setattr(data, "_data_sheet", run)
         return main(["data", "sheet", "x.png"])
 
     class OutOfMemoryError(RuntimeError):
@@ -391,9 +461,12 @@ def test_interruption_and_memory_have_their_own_ends(monkeypatch, capsys):
         fail_with(RuntimeError("another"))
 
 
-def test_a_table_survives_a_run_that_cannot_start(photos, tmp_path, capsys):
+def test_a_table_survives_a_run_that_cannot_start(photos, density_folder, tmp_path, capsys):
     table = tmp_path / "counts.csv"
     table.write_text("earlier")
     arguments = ["count", str(photos), "--text", "cats", "--model", str(tmp_path / "nowhere"), "--csv", str(table)]
+    assert main(arguments) == 2
+    assert table.read_text() == "earlier"
+    arguments = ["count", str(photos), "--text", "x" * 80, "--model", density_folder, "--csv", str(table)]
     assert main(arguments) == 2
     assert table.read_text() == "earlier"

@@ -51,6 +51,47 @@ print(json.dumps({
     }
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import transformers",
+        "import datasets",
+        "from count_clip.modeling.modeling_count_clip import CLIPForCounting",
+        "from count_clip.trainers import counting_trainer",
+    ],
+)
+def test_is_registered_before_anybody_can_ask(first: str, tmp_path: Path) -> None:
+    """Importing the package waits for no library, and whatever comes next meets everything registered."""
+    found = _in_a_fresh_process(
+        f"""
+import json, sys
+import count_clip
+heavy = sorted({{"torch", "transformers", "datasets", "numpy", "PIL"}} & set(sys.modules))
+{first}
+from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.pipelines import PIPELINE_REGISTRY
+from count_clip.modeling.modeling_count_clip import CLIPForCounting as imported
+config = AutoConfig.for_model("count_clip")
+print(json.dumps({{
+    "heavy": heavy,
+    "same": AutoModel._model_mapping[type(config)] is imported is count_clip.CLIPForCounting,
+    "processor": PROCESSOR_MAPPING[type(config)].__name__,
+    "tasks": sorted(task for task in PIPELINE_REGISTRY.supported_tasks if task.endswith("-counting")),
+    "waiting": sorted(name for finder in sys.meta_path if type(finder).__name__ == "_AfterImport"
+                      for name in finder.modules),
+    "imported": sorted({{"datasets", "peft"}} & set(sys.modules)),
+}}))
+""",
+        tmp_path,
+    )
+    assert found["heavy"] == []
+    assert found["same"]
+    assert found["processor"] == "CountCLIPProcessor"
+    assert found["tasks"] == ["caption-counting", "object-counting"]
+    assert set(found["waiting"]) == {"datasets", "peft"} - set(found["imported"])
+
+
 def test_rooms_are_found_below_the_package(tmp_path: Path) -> None:
     found = _in_a_fresh_process(
         """
@@ -72,7 +113,7 @@ def test_changes_nothing_but_the_registries(tmp_path: Path) -> None:
     found = _in_a_fresh_process(
         """
 import hashlib, json, logging, os, pickle, random, signal, sys, threading, warnings
-import numpy, torch, transformers, datasets.load
+import numpy, torch, transformers, datasets.load, peft
 from PIL import Image, ImageFile
 from transformers import AutoModel, AutoProcessor, AutoImageProcessor, CLIPModel
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -124,7 +165,7 @@ def test_registering_again_changes_nothing_and_says_nothing(tmp_path: Path) -> N
     found = _in_a_fresh_process(
         """
 import contextlib, io, json, sys, warnings
-import datasets.load
+import datasets.load, peft
 import count_clip
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from transformers import AutoConfig, AutoModel, AutoProcessor

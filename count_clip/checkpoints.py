@@ -1,0 +1,312 @@
+"""What a checkpoint is, found out from its small files and the headers of its weights, without reading the weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, get_safetensors_metadata, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    NotASafetensorsRepoError,
+    RepositoryNotFoundError,
+    SafetensorsParsingError,
+    StrictDataclassError,
+)
+from safetensors import SafetensorError, safe_open
+
+
+# How the models of each type count.
+DENSITY, RANKS, PLAIN = "density", "ranks captions", "ranks captions, untaught"
+COUNTS_BY = {"clip_count_density": DENSITY, "count_clip": RANKS, "clip": PLAIN}
+
+_SMALL_FILES = ["*.json", "*.txt", "README.md"]
+_SHORT_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class CheckpointError(ValueError):
+    """There is no checkpoint, or it cannot be used. The message says which one and why."""
+
+
+@dataclass
+class CheckpointInfo:
+    """What a checkpoint says of itself."""
+
+    model: str
+    """Its folder or its name on the Hub."""
+    model_type: str
+    """The type that the configuration names; of an adapter, PEFT's."""
+    counts_by: str | None
+    """`"density"`, `"ranks captions"`, `"ranks captions, untaught"` (a plain CLIP), or `None`: it does not count."""
+    architectures: list[str] = field(default_factory=list)
+    """Classes of the model."""
+    commit: str | None = None
+    """Of a name on the Hub, the revision that was looked at."""
+    num_parameters: int | None = None
+    """Numbers in the weights; `None` if there are none to be seen."""
+    dtypes: dict[str, int] = field(default_factory=dict)
+    """How many of them there are of each type."""
+    missing_weights: list[str] = field(default_factory=list)
+    """Tensors that the model needs and the weights do not have."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Pixels, layers, widths and tokens."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of a density model: how it works."""
+    has: dict[str, bool] = field(default_factory=dict)
+    """Which parts are there: weights, processor, tokenizer, code and card."""
+    base_model: list[str] = field(default_factory=list)
+    """What it was made from, by its card or its adapter's configuration."""
+    license: str | None = None
+    """By its card."""
+    datasets: list[str] = field(default_factory=list)
+    """What it was trained on, by its card."""
+    figures: list[dict[str, Any]] = field(default_factory=list)
+    """Measurements in the card, each `metric`, `value` and `dataset`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists and numbers, for JSON."""
+        return asdict(self)
+
+
+def find_checkpoint(model: str, revision: str | None = None) -> Path:
+    """
+    Find the small files of a checkpoint; those of a name on the Hub are downloaded, or taken from the cache.
+
+    Args:
+        model (`str`): A folder or a name on the Hub.
+        revision (`str`, *optional*): Of a name on the Hub, the branch, tag or commit.
+
+    Returns:
+        `Path`: A folder with at least its `config.json` or `adapter_config.json`.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint, or it cannot be reached.
+    """
+    folder = Path(model).expanduser()
+    if not is_local(model):
+        try:
+            folder = Path(snapshot_download(model, revision=revision, allow_patterns=_SMALL_FILES))
+        except LocalEntryNotFoundError as error:
+            raise CheckpointError(
+                f"There is no folder {model}, and {model!r} on the Hub is neither in the cache nor within reach: "
+                "without a network, give a folder."
+            ) from error
+        except GatedRepoError as error:
+            raise CheckpointError(
+                f"{model!r} is gated: ask for access on its page on the Hub, then log in with `hf auth login`."
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise CheckpointError(
+                f"There is no folder {model}, and no {model!r} on the Hub; for a private one, `hf auth login` first."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{model!r} cannot be had from the Hub: {error}") from error
+    check_folder(folder, model)
+    return folder
+
+
+def is_local(model: str) -> bool:
+    """Whether a model is meant to lie on this machine: there is such a path, or no repository could have the name."""
+    return Path(model).expanduser().exists() or model.startswith((".", "/", "~")) or model.count("/") > 1
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """
+    Refuse what is no checkpoint, and say what it looks like.
+
+    Args:
+        folder (`Path`): What should be one.
+        name (`str`): What to call it.
+
+    Raises:
+        CheckpointError: If it has neither a `config.json` nor an `adapter_config.json`.
+    """
+    wanted = "expected a folder with a config.json, as `save_pretrained` writes it"
+    if not folder.exists():
+        raise CheckpointError(f"There is no folder {name}: {wanted}, or a name on the Hub.")
+    if not folder.is_dir():
+        converting = folder.suffix in (".ckpt", ".pt", ".pth", ".bin")
+        hint = " `count-clip convert --help` says which files can be brought into that form." if converting else ""
+        raise CheckpointError(f"{name} is a file; {wanted}.{hint}")
+    if (folder / "config.json").is_file() or _adapter_configs(folder):
+        return
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    holds = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "nothing"
+    inner = sorted(str(path.parent) for path in folder.glob("*/config.json"))
+    hint = f" Did you mean {' or '.join(inner[:3])}?" if inner else ""
+    if not inner and any(path.suffix in (".ckpt", ".pt", ".pth") for path in folder.iterdir()):
+        hint = " `count-clip convert --help` says which files can be brought into that form."
+    raise CheckpointError(f"{name} is no checkpoint: {wanted}, but it holds {holds}.{hint}")
+
+
+def describe_checkpoint(folder: Path, model: str) -> CheckpointInfo:
+    """
+    Read what there is to know of a checkpoint.
+
+    Args:
+        folder (`Path`): Its small files, from [`find_checkpoint`].
+        model (`str`): What its user calls it; a name on the Hub is asked for the headers of weights not downloaded.
+
+    Returns:
+        [`CheckpointInfo`]: All of it.
+
+    Raises:
+        CheckpointError: If the configuration or the weights cannot be read.
+    """
+    adapters = _adapter_configs(folder)
+    if adapters and not (folder / "config.json").is_file():
+        info = _describe_adapters(adapters, model)
+    else:
+        info = _describe_model(folder, model)
+    if folder.parent.name == "snapshots":
+        info.commit = folder.name
+    tensors = dict(_tensors(folder)) or _tensors_on_hub(folder, model)
+
+    for dtype, number in tensors.values():
+        info.dtypes[dtype] = info.dtypes.get(dtype, 0) + number
+    info.num_parameters = sum(info.dtypes.values()) or None
+    info.has = {
+        "weights": bool(tensors) or any(folder.glob("pytorch_model*.bin")),
+        "processor": (folder / "processor_config.json").is_file() or (folder / "preprocessor_config.json").is_file(),
+        "tokenizer": (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file(),
+        "code": any(folder.glob("modeling_*.py")),
+        "card": (folder / "README.md").is_file(),
+    }
+    if info.counts_by in (DENSITY, RANKS) and tensors and not adapters:
+        info.missing_weights = sorted(_expected_weights(folder) - set(tensors))
+    _read_card(folder, info)
+    return info
+
+
+def _adapter_configs(folder: Path) -> list[Path]:
+    own = folder / "adapter_config.json"
+    return [own] if own.is_file() else sorted(folder.glob("*/adapter_config.json"))
+
+
+def _describe_adapters(paths: list[Path], model: str) -> CheckpointInfo:
+    configs = [_read_json(path) for path in paths]
+    types = " and ".join(str(config.get("peft_type")) for config in configs)
+    bases = dict.fromkeys(config.get("base_model_name_or_path") for config in configs)
+    return CheckpointInfo(model, f"adapter ({types})", None, base_model=[str(base) for base in bases if base])
+
+
+def _describe_model(folder: Path, model: str) -> CheckpointInfo:
+    from transformers import AutoConfig
+
+    written = _read_json(folder / "config.json")
+    model_type = str(written.get("model_type"))
+    architectures = list(map(str, written.get("architectures") or []))
+    if model_type not in COUNTS_BY:
+        return CheckpointInfo(model, model_type, None, architectures)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        raise CheckpointError(f"The configuration of {model} cannot be used: {error}") from error
+    vision, text = config.vision_config, config.text_config
+    sizes = {
+        "image_size": vision.image_size,
+        "patch_size": vision.patch_size,
+        "vision_layers": vision.num_hidden_layers,
+        "vision_width": vision.hidden_size,
+        "text_layers": text.num_hidden_layers,
+        "text_width": text.hidden_size,
+        "text_tokens": text.max_position_embeddings,
+        "projection_dim": config.projection_dim,
+    }
+    options = {}
+    if COUNTS_BY[model_type] == DENSITY:
+        names = ("window_size", "num_visual_prompts", "visual_prompt_depth", "num_context_tokens")
+        sizes |= {name: getattr(config, name) for name in names}
+        options = {name: getattr(config, name) for name in ("interaction", "density_activation", "text_readout")}
+    return CheckpointInfo(model, model_type, COUNTS_BY[model_type], architectures, sizes=sizes, options=options)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"Expected a JSON object in {path}, but got {type(content).__name__}.")
+    return content
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Name, type and size of every tensor in the folder's safetensors files."""
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*/adapter_model.safetensors")]):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+                    part = file.get_slice(name)
+                    dtype = str(part.get_dtype())
+                    yield name, (_SHORT_NAMES.get(dtype, dtype), math.prod(part.get_shape()))
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"The weights {path} cannot be read: {error}") from error
+
+
+def _tensors_on_hub(folder: Path, model: str) -> dict[str, tuple[str, int]]:
+    """The same of weights that were not downloaded; empty where the Hub does not say."""
+    if folder.parent.name != "snapshots":
+        return {}
+    try:
+        metadata = get_safetensors_metadata(model, revision=folder.name)
+    except (OSError, ValueError, NotASafetensorsRepoError, SafetensorsParsingError):
+        return {}
+    return {
+        name: (_SHORT_NAMES.get(tensor.dtype, tensor.dtype), tensor.parameter_count)
+        for file in metadata.files_metadata.values()
+        for name, tensor in file.tensors.items()
+    }
+
+
+def _expected_weights(folder: Path) -> set[str]:
+    """The tensors of a model with this configuration."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    with torch.device("meta"):
+        model = AutoModel.from_config(AutoConfig.from_pretrained(folder))
+    return set(model.state_dict())
+
+
+def _read_card(folder: Path, info: CheckpointInfo) -> None:
+    """Add what the card says."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return
+    try:
+        data = ModelCard.load(path, ignore_metadata_errors=True).data
+    except (OSError, ValueError):  # a card for people only
+        return
+    info.license = data.license if isinstance(data.license, str) else None
+    info.datasets = _strings(data.datasets)
+    info.base_model = info.base_model or _strings(data.base_model)
+    info.figures = [
+        {"metric": one.metric_name or one.metric_type, "value": one.metric_value, "dataset": _dataset(one)}
+        for one in data.eval_results or []
+    ]
+
+
+def _dataset(result: EvalResult) -> str:
+    """The data of a figure, with its part where the name does not have it."""
+    name, split = result.dataset_name, result.dataset_split
+    return name if split is None or split in name else f"{name} ({split})"
+
+
+def _strings(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(one) for one in value or []]
+
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointInfo",
+    "check_folder",
+    "describe_checkpoint",
+    "find_checkpoint",
+    "is_local",
+]

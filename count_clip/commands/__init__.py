@@ -1,0 +1,1 @@
+"""The commands of `count-clip`, one file for each."""

@@ -1,0 +1,211 @@
+"""`count-clip count`: how many there are in each picture."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from itertools import tee
+from pathlib import Path
+from typing import Any
+
+from .errors import EXIT_CODES, CommandError
+from .inputs import Source, expected_sources, find_inputs, read_sources
+from .loading import check_prompts, load_density_model
+from .options import Commands, add_model_options, positive, seconds
+from .output import OverlayNamer, open_for_writing, say, write_overlay
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "count",
+        help="count what you name in your pictures and videos",
+        description="Count in pictures and in frames of videos. Prints a line for each picture and prompt: the count, "
+        "the prompt, the file. What cannot be read is reported, and the rest is counted.",
+        epilog=f"""Examples:
+  count-clip count photos/ --text 'red apples' --model org/clip-count
+  count-clip count 'scans/**/*.tif' --text cells --text platelets --model cells/ --csv counts.csv
+  count-clip count traffic.mp4 --every 10 --text cars --model org/clip-count --overlay drawn/
+
+{EXIT_CODES}""",
+    )
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="pictures, videos, folders (with all below), or patterns in quotes, for example 'photos/**/*.jpg'",
+    )
+    parser.add_argument(
+        "--text", action="append", required=True, help="what to count; give it several times for several things"
+    )
+    add_model_options(parser, "a CLIP-Count model", "windows of pictures", 8)
+    parser.add_argument(
+        "--window",
+        choices=("sliding", "whole"),
+        help="see a picture in sliding windows, or whole in one pass, which needs more memory for a longer picture "
+        "(default: as the model's processor says)",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a line of JSON for each picture and prompt: file, text, count, points [[x, y], ...], width, "
+        "height, and of a frame time in seconds; or file, text, error",
+    )
+    parser.add_argument("--csv", metavar="FILE", help=f"write a table there: {', '.join(_Table.columns)}")
+    parser.add_argument("--overlay", metavar="DIR", help="write each picture with its density map over it there")
+    parser.add_argument(
+        "--every",
+        type=seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="from one frame of a video to the next; 0 for every frame (default: 1)",
+    )
+    parser.add_argument("--max-frames", type=positive, metavar="N", help="frames of a video at most")
+    parser.set_defaults(run=_count)
+
+
+def _count(options: argparse.Namespace) -> int:
+    prompts = list(dict.fromkeys(text.strip() for text in options.text))
+    if not all(prompts):
+        raise CommandError("--text is empty: name what to count, for example --text 'red apples'.")
+    overlay = Path(options.overlay).expanduser() if options.overlay else None
+    files = find_inputs(options.paths, without=overlay)
+    if not files:
+        raise CommandError(f"there are no pictures or videos in {', '.join(options.paths)}.")
+    namer = OverlayNamer(overlay, files) if overlay else None
+    # The model first: an earlier table must not be emptied by a run that cannot start.
+    model, processor = load_density_model(options)
+    check_prompts(processor, prompts)
+    with ExitStack() as stack:
+        table = None
+        if options.csv:
+            table = _Table(stack.enter_context(open_for_writing(options.csv, newline="")))
+        return _count_files(files, prompts, _counter(model, processor, prompts, options), options, table, namer)
+
+
+def _counter(
+    model: Any, processor: Any, prompts: list[str], options: argparse.Namespace
+) -> Callable[[Iterable[Any]], Iterator[list[dict[str, Any]]]]:
+    """A function that counts each prompt in each of the pictures that come."""
+    from count_clip.evaluation.density import predict_density
+
+    def count(pictures: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
+        pictures, one_each = tee(pictures)
+        return predict_density(
+            model,
+            processor,
+            pictures,
+            (prompts for _ in one_each),
+            batch_size=options.batch_size,
+            return_points=bool(options.json or options.overlay),
+            skip_unreadable=True,
+            window=options.window,
+        )
+
+    return count
+
+
+def _count_files(
+    files: list[Path],
+    prompts: list[str],
+    count: Callable[[Iterable[Any]], Iterator[list[dict[str, Any]]]],
+    options: argparse.Namespace,
+    table: _Table | None,
+    namer: OverlayNamer | None,
+) -> int:
+    """Count in the files one after another, and report each as soon as it is done."""
+    from huggingface_hub.utils import tqdm
+
+    failed = set()
+    width = max(map(len, prompts))
+    # `disable=None`: a bar on a terminal, none in a log file.
+    bar = tqdm(total=expected_sources(files, options.every, options.max_frames), unit="picture", disable=None)
+    try:
+        sources = read_sources(files, options.every, options.max_frames)
+        for source, results in _with_results(sources, prompts, count):
+            if "error" in results[0]:
+                failed.add(source.file)
+                say(f"count-clip: {results[0]['error']}", sys.stderr)
+            for result in results:
+                _report(source, result, options.json, table, width)
+                if namer and "error" not in result:
+                    write_overlay(source.picture, result, namer, source.stem)
+            if table is not None:
+                table.flush()
+            bar.update()
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    finally:
+        bar.close()
+    if failed:
+        say(f"count-clip: {len(failed)} of {len(files)} files could not be counted.", sys.stderr)
+    return 1 if failed else 0
+
+
+def _with_results(
+    sources: Iterable[Source],
+    prompts: list[str],
+    count: Callable[[Iterable[Any]], Iterator[list[dict[str, Any]]]],
+) -> Iterator[tuple[Source, list[dict[str, Any]]]]:
+    """Each source with its results, in order; what cannot be read does not go through the model."""
+    waiting: deque[Source] = deque()  # results come later than their pictures: a batch is filled first
+
+    def pictures() -> Iterator[Any]:
+        for source in sources:
+            waiting.append(source)
+            if source.error is None:
+                yield source.picture
+
+    def unreadable() -> Iterator[tuple[Source, list[dict[str, Any]]]]:
+        while waiting and waiting[0].error is not None:
+            source = waiting.popleft()
+            yield source, [{"text": prompt, "error": source.error} for prompt in prompts]
+
+    for results in count(pictures()):
+        yield from unreadable()
+        yield waiting.popleft(), results
+    yield from unreadable()
+
+
+class _Table:
+    """The CSV file; a row can be read as soon as its picture is done."""
+
+    columns = ("file", "time", "text", "count", "width", "height", "error")
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.writer = csv.DictWriter(stream, self.columns, restval="", extrasaction="ignore")
+        self.writer.writeheader()
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Write one row."""
+        self.writer.writerow(record)
+
+    def flush(self) -> None:
+        """Bring what was written to the disk."""
+        self.stream.flush()
+
+
+def _report(source: Source, result: dict[str, Any], as_json: bool, table: _Table | None, width: int) -> None:
+    """One line for one picture and prompt."""
+    record: dict[str, Any] = {"file": str(source.file), "text": result["text"]}
+    if source.time is not None:
+        record["time"] = round(source.time, 3)
+    if "error" in result:
+        record["error"] = result["error"]
+    else:
+        height, picture_width = result["density_map"].shape
+        record.update(count=round(result["count"], 3), width=picture_width, height=height)
+    if table is not None:
+        table.add(record)
+    if as_json:
+        if "points" in result:
+            record["points"] = [[round(x, 2), round(y, 2)] for x, y in result["points"]]
+        say(json.dumps(record, ensure_ascii=False), sys.stdout)
+    elif "error" not in result:
+        say(f"{result['count']:10.1f}  {result['text']:<{width}}  {source}", sys.stdout)

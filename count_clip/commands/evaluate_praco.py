@@ -1,0 +1,193 @@
+"""`count-clip evaluate praco`: whether the count follows the prompt."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .errors import CommandError
+from .loading import load_density_model, load_rows
+from .options import Commands, add_data_options, add_model_options, positive
+from .output import check_output, list_skipped, on_terminal, print_table, write_json
+
+
+if TYPE_CHECKING:
+    from count_clip.evaluation.praco_results import PracoFigures, PracoResult
+
+
+FORMATS = ("coco", "voc")
+
+_COLUMNS = ("image", "image_id", "text", "count")
+
+
+def add_praco_parser(kinds: Commands) -> None:
+    """Add the protocol and its options."""
+    parser = kinds.add_parser(
+        "praco",
+        help="does the count follow the prompt?",
+        description="Ask each picture for all kinds in it and for some that are not, and mosaics of two pictures for "
+        "what is in one of them, in the manner of PrACo (arXiv 2409.15953). Data needs pictures of which it is known "
+        "what is in them and what is not.",
+        epilog="Example: count-clip evaluate praco --model org/clip-count --data coco/ --format coco --split val2017",
+    )
+    add_model_options(parser, "a CLIP-Count model", "maps (windows of pictures, times prompts)", 16)
+    columns = "image, image_id, text (what to count) and count (rows of one image_id are about one picture)"
+    add_data_options(parser, columns, "mixed")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="take DATA as a folder of pictures with annotations: COCO's json (--split NAME reads NAME.json or "
+        "annotations/instances_NAME.json, without it instances.json) or Pascal VOC's xml; the names in them are put "
+        "into the plural",
+    )
+    parser.add_argument(
+        "--negatives",
+        type=_number_or_all,
+        default=8,
+        metavar="N",
+        help="prompts a picture for what is not in it, or 'all' (default: 8)",
+    )
+    parser.add_argument(
+        "--mosaics", type=_number_or_all, default=1, metavar="N", help="mosaics a picture, or 'all' (default: 1)"
+    )
+    parser.add_argument(
+        "--mosaic-layout",
+        choices=("square", "stacked"),
+        default="square",
+        help="squeeze both pictures into a square, as PrACo does (the default), or stack them as they are",
+    )
+    parser.add_argument(
+        "--unlisted-are-absent",
+        action="store_true",
+        help="what the rows of a picture do not mention is not in it (true of sets that name one kind a picture)",
+    )
+    # Of a folder in a format, all is read by default.
+    parser.set_defaults(run=_evaluate_praco, split=None)
+
+
+def _number_or_all(text: str) -> int | None:
+    """An integer of at least 1, or `None` for all."""
+    return None if text == "all" else positive(text)
+
+
+def _evaluate_praco(options: argparse.Namespace) -> int:
+    from count_clip.evaluation.praco import evaluate_praco
+
+    check_output(options.json_file)
+    split = options.split if options.split or options.format else "test"
+    rows = _load_folder(options) if options.format else _load_rows(options, split)
+    model, processor = load_density_model(options)
+    try:
+        result = evaluate_praco(
+            model,
+            processor,
+            rows,
+            num_negatives=options.negatives,
+            mosaics_per_picture=options.mosaics,
+            mosaic_layout=options.mosaic_layout,
+            unlisted_are_absent=options.unlisted_are_absent,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            progress=on_terminal(),
+        )
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    where = f"{options.data} ({split})" if split else options.data
+    print(f"{options.model} on {where}, {result.num_pictures} pictures, {result.num_mosaics} mosaics\n")
+    _print_prompts(result.figures, result.counts_all)
+    print()
+    _print_praco(result)
+    _say_what_is_left_out(result)
+    list_skipped(result.skipped)
+    write_json(options, {"protocol": "praco", "split": split, **_about(options)}, result)
+    return 1 if result.skipped else 0
+
+
+def _load_rows(options: argparse.Namespace, split: str) -> Any:
+    """Scenes, or a data set of this machine; `--limit` means pictures, each with all its rows."""
+    if options.data == "countscenes":
+        return load_rows(options, split, _COLUMNS)
+    rows = load_rows(argparse.Namespace(**{**vars(options), "limit": None}), split, _COLUMNS)
+    return _first_pictures(rows, options.limit)
+
+
+def _load_folder(options: argparse.Namespace) -> Any:
+    """A folder of pictures with annotations."""
+    from count_clip.datasets_scripts.object_folders import load_object_folder
+    from count_clip.datasets_scripts.plurals import plural_of
+
+    try:
+        rows = load_object_folder(options.data, options.format, split=options.split, names=plural_of)
+    except (ValueError, OSError) as error:
+        raise CommandError(str(error)) from error
+    return _first_pictures(rows, options.limit)
+
+
+def _first_pictures(rows: Any, number: int | None) -> Any:
+    """The rows of so many pictures."""
+    if number is None:
+        return rows
+    names = set(list(dict.fromkeys(rows["image_id"]))[:number])
+    return rows.select([place for place, name in enumerate(rows["image_id"]) if name in names])
+
+
+def _about(options: argparse.Namespace) -> dict[str, Any]:
+    """What it takes to measure this again."""
+    import torch
+    import transformers
+
+    from count_clip import __version__
+
+    names = ("model", "data", "format", "config", "image_size", "limit", "seed", "dtype", "batch_size")
+    versions = {"count_clip": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    return {**{name: getattr(options, name) for name in names}, "versions": versions}
+
+
+def _print_prompts(figures: PracoFigures, counts_all: PracoFigures) -> None:
+    """How far the counts are from the true ones, for each kind of prompt."""
+    lines = []
+    for role, what in (
+        ("named", "the kind asked for first"),
+        ("other", "another kind that is there"),
+        ("absent", "a kind that is not there"),
+    ):
+        said, everything = getattr(figures, role), getattr(counts_all, role)
+        if said is None:
+            lines.append([what, "0", "-", "-", "-", "-", "-"])
+        else:
+            numbers = (said.mean_count, said.mean_predicted, said.mae, said.rmse, everything.mae)
+            lines.append([what, str(said.n), *(f"{number:.2f}" for number in numbers)])
+    print_table(["prompt", "prompts", "true mean", "said mean", "MAE", "RMSE", "MAE of counting all"], lines)
+
+
+def _print_praco(result: PracoResult) -> None:
+    """PrACo's own figures, beside those of a counter that does not read its prompt."""
+    lines = []
+    for name, what, digits, perfect in (
+        ("nmn", "NMN: said of absent kinds, per true object", 3, "0"),
+        ("pccn", "PCCN: right prompt nearer the truth, %", 1, "100"),
+        ("precision", "counting precision on mosaics", 3, "1"),
+        ("recall", "counting recall on mosaics", 3, "1"),
+        ("f1", "counting F1 on mosaics", 3, "1"),
+    ):
+        value, everything = getattr(result.figures, name), getattr(result.counts_all, name)
+        interval = "-"
+        if name in result.intervals:
+            interval = " to ".join(f"{end:.{digits}f}" for end in result.intervals[name])
+        cells = ["-" if number is None else f"{number:.{digits}f}" for number in (value, everything)]
+        lines.append([what, cells[0], interval, cells[1], perfect])
+    print_table(["", "model", "95 % interval", "counting all", "perfect"], lines)
+
+
+def _say_what_is_left_out(result: PracoResult) -> None:
+    """Name what the figures do not speak of."""
+    for number, what in (
+        (result.num_single_kind, "pictures without a second kind"),
+        (result.num_empty, "pictures with nothing in them, and so without NMN, PCCN and mosaics"),
+        (result.num_without_absent, "pictures of which no kind is known not to be there, and so without NMN and PCCN"),
+        (result.num_without_partner, "pictures without another to make a mosaic with"),
+        (result.num_without_precision, "mosaics without a precision, because nothing was counted in them"),
+    ):
+        if number:
+            print(f"count-clip: {what}: {number}", file=sys.stderr)

@@ -1,0 +1,134 @@
+"""`count-clip info`: what a checkpoint is, and whether it can count something."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from .errors import CommandError
+from .options import Commands
+from .output import print_table, quiet_loading
+
+
+if TYPE_CHECKING:
+    from count_clip.checkpoints import CheckpointInfo
+    from count_clip.text_checks import TextCheck
+
+
+# What a user learns from the way in which a model counts.
+_ABILITIES = {
+    "density": "how many and where, by a density map: `count-clip count`, pipeline('object-counting')",
+    "ranks captions": "which caption from two to ten is right: pipeline('caption-counting')",
+    "ranks captions, untaught": "nothing taught it to count; it can rank captions, and training starts from it",
+    None: "no: not a model of this package, and not a CLIP",
+}
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "info",
+        help="what is this checkpoint, and can it count this?",
+        description="Say what a checkpoint is: type, size, prompts, files, and what its card says. No weights are "
+        "loaded or downloaded.",
+        epilog="""Examples:
+  count-clip info org/clip-count --text 'red apples'
+  count-clip info runs/counting --text 'a photo of {} dogs' --json
+
+Exit codes:
+  0    all is well
+  1    weights are missing, or a text cannot be counted by
+  2    there is no such checkpoint, or it cannot be read""",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a folder or a name on the Hub")
+    parser.add_argument(
+        "--text",
+        action="append",
+        default=[],
+        help="can it count this? Objects ('red apples') for a density model, a caption with a number or {} for one "
+        "that ranks captions; give it several times for several",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub (default: main)")
+    parser.add_argument("--json", action="store_true", help="print one object of JSON instead")
+    parser.set_defaults(run=_info)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from count_clip.checkpoints import CheckpointError, describe_checkpoint, find_checkpoint
+    from count_clip.text_checks import check_text
+
+    with quiet_loading():
+        try:
+            folder = find_checkpoint(options.model, options.revision)
+            info = describe_checkpoint(folder, options.model)
+            checks = [check_text(folder, info, text) for text in options.text]
+        except CheckpointError as error:
+            raise CommandError(str(error)) from error
+    if options.json:
+        texts = [check.to_dict() for check in checks]
+        print(json.dumps({**info.to_dict(), "texts": texts}, ensure_ascii=False))
+    else:
+        _show(info, checks)
+    return int(bool(info.missing_weights) or not all(check.can_count for check in checks))
+
+
+def _show(info: CheckpointInfo, checks: list[TextCheck]) -> None:
+    print(info.model + (f" at {info.commit}" if info.commit else ""))
+    lines = [["type", f"{info.model_type}{f' ({names})' if (names := ', '.join(info.architectures)) else ''}"]]
+    if info.model_type.startswith("adapter"):
+        lines.append(["counts", "as its base does"])
+    else:
+        lines.append(["counts", _ABILITIES[info.counts_by]])
+    lines.append(["parameters", _parameters(info)])
+    if info.missing_weights:
+        names = ", ".join(info.missing_weights[:3])
+        lines.append(["broken", f"{len(info.missing_weights)} tensors are missing from the weights: {names}, ..."])
+    lines += _sizes(info.sizes, info.options)
+    lines.append(["files", ", ".join(part for part, there in info.has.items() if there)])
+    if absent := [part for part, there in info.has.items() if not there]:
+        lines.append(["not there", ", ".join(absent)])
+    for name, values in (("made from", info.base_model), ("trained on", info.datasets)):
+        if values:
+            lines.append([name, ", ".join(values)])
+    if info.license:
+        lines.append(["licence", info.license])
+    figures = [f"{one['metric']} {one['value']} on {one['dataset']}" for one in info.figures[:10]]
+    lines += [["figures" if index == 0 else "", figure] for index, figure in enumerate(figures)]
+    if len(info.figures) > len(figures):
+        lines.append(["", f"... and {len(info.figures) - len(figures)} more in its card"])
+    print_table(None, lines)
+    for check in checks:
+        answer = "yes" if check.can_count else "no"
+        print(f"\n{check.text!r}: {answer}, {check.num_tokens} of {check.max_tokens} tokens")
+        notes = [f"reads {' '.join(check.tokens)}", *([check.reason] if check.reason else []), *check.remarks]
+        print("\n".join(f"  {note}" for note in notes))
+
+
+def _parameters(info: CheckpointInfo) -> str:
+    if info.num_parameters is None:
+        if info.has["weights"]:
+            return "not to be seen without loading the weights"
+        return "the weights are not in the cache, and the Hub does not say" if info.commit else "no weights here"
+    if len(info.dtypes) == 1:
+        return f"{info.num_parameters:,} in {next(iter(info.dtypes))}"
+    parts = ", ".join(f"{number:,} in {dtype}" for dtype, number in info.dtypes.items())
+    return f"{info.num_parameters:,} ({parts})"
+
+
+def _sizes(sizes: dict[str, int], options: dict[str, Any]) -> list[list[str]]:
+    if not sizes:
+        return []
+    lines = [
+        ["pictures", f"{sizes['image_size']} x {sizes['image_size']} pixels in patches of {sizes['patch_size']}"],
+        ["vision", f"{sizes['vision_layers']} layers of {sizes['vision_width']}"],
+        ["text", f"{sizes['text_layers']} layers of {sizes['text_width']}, {sizes['text_tokens']} tokens"],
+    ]
+    if "window_size" in sizes:
+        window = sizes["window_size"]
+        lines[0][1] = f"windows of {window} x {window} pixels in a picture of any size; {lines[0][1]} inside"
+        deep = f" in each of {sizes['visual_prompt_depth']} layers" if sizes["num_visual_prompts"] else ""
+        prompts = f"{sizes['num_visual_prompts']} visual{deep}, {sizes['num_context_tokens']} in the text"
+        lines.append(["prompts", prompts])
+        lines.append(["head", ", ".join(f"{name} {value}" for name, value in options.items())])
+    return lines

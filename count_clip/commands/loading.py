@@ -1,0 +1,150 @@
+"""The models and the data that the commands work on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CommandError
+from .output import quiet_loading
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+def find_device(name: str) -> torch.device:
+    """Where to run."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CommandError(f"--device {name} cannot be used here: {reason}") from error
+    return device
+
+
+def load_model(options: argparse.Namespace, model_types: Sequence[str], wanted: str) -> tuple[Any, Any]:
+    """
+    Load a model and its processor; a model of another type is refused before its weights are read.
+
+    Args:
+        options (`argparse.Namespace`): With `model`, `device` and `dtype`, as `add_model_options` adds them.
+        model_types (`Sequence[str]`): The types that will do.
+        wanted (`str`): What to call them in an error.
+
+    Returns:
+        `tuple`: The model, on its device and in evaluation mode, and its processor.
+
+    Raises:
+        CommandError: If there is no such model, it is of another type, or it cannot be loaded.
+    """
+    import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModel, AutoProcessor
+
+    from count_clip.checkpoints import CheckpointError, check_folder, is_local
+
+    name = options.model
+    if is_local(name):
+        name = str(Path(name).expanduser())
+        try:
+            check_folder(Path(name), options.model)
+        except CheckpointError as error:
+            raise CommandError(str(error)) from error
+    device = find_device(options.device)
+    try:
+        with quiet_loading():
+            config = AutoConfig.from_pretrained(name)
+            _check_model_type(options.model, type(config).model_type, model_types, wanted)
+            model = AutoModel.from_pretrained(name, dtype=getattr(torch, options.dtype))
+            processor = AutoProcessor.from_pretrained(name)
+    except (OSError, ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
+        raise CommandError(f"cannot load the model {options.model}: {error}") from error
+    return model.to(device).eval(), processor
+
+
+def _check_model_type(model: str, model_type: str, model_types: Sequence[str], wanted: str) -> None:
+    if model_type not in model_types:
+        hint = " Use `count-clip evaluate countbench`." if model_type in ("count_clip", "clip") else ""
+        hint = " Use `count` or `evaluate density`." if model_type == "clip_count_density" else hint
+        raise CommandError(f"{model} is a model of type {model_type!r}; this needs {wanted}.{hint}")
+
+
+def load_density_model(options: argparse.Namespace) -> tuple[Any, Any]:
+    """A density model and its processor."""
+    return load_model(options, ("clip_count_density",), "a CLIP-Count density model ('clip_count_density')")
+
+
+def load_clip(options: argparse.Namespace) -> tuple[Any, Any]:
+    """A CLIP, count-aware or not, and its processor."""
+    return load_model(options, ("count_clip", "clip"), "a CLIP ('count_clip' or 'clip')")
+
+
+def check_prompts(processor: Any, prompts: list[str]) -> None:
+    """Refuse a prompt that is too long before any picture is read."""
+    try:
+        processor.tokenize(prompts)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def load_rows(options: argparse.Namespace, split: str, needed: Sequence[str]) -> Any:
+    """The data of an evaluation."""
+    if options.data == "countscenes":
+        rows = count_scenes(options, options.config, split, options.limit)
+        check_columns("--config " + options.config, rows.column_names, needed)
+        return rows
+    from count_clip.evaluation.local_data import load_local
+
+    try:
+        rows = load_local(options.data, split)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    check_columns(options.data, rows.column_names, needed)
+    return rows if options.limit is None else rows.select(range(min(options.limit, len(rows))))
+
+
+def count_scenes(options: argparse.Namespace, config: str, split: str, num_scenes: int | None) -> Any:
+    """Rendered scenes as a sequence of rows."""
+    from count_clip.datasets_scripts.countscenes import CountScenes
+
+    sizes = {} if num_scenes is None else {"num_scenes": num_scenes}
+    try:
+        return CountScenes(split, config=config, image_size=options.image_size, seed=options.seed, **sizes)
+    except (ValueError, TypeError) as error:
+        raise CommandError(str(error)) from error
+
+
+def check_columns(name: str, columns: Sequence[str], needed: Sequence[str]) -> None:
+    """Refuse data that cannot answer the question."""
+    missing = [column for column in needed if column not in columns]
+    if missing:
+        raise CommandError(f"{name} lacks the column {' and '.join(missing)}; it has {', '.join(columns)}.")
+
+
+def find_train_counts(options: argparse.Namespace) -> list[float] | None:
+    """The training counts for the baseline, or none if the data has no training part."""
+    if options.data == "countscenes":
+        scenes = count_scenes(options, options.config, options.train_split, None)
+        return [float(count) for count in scenes.column("count")]
+    from count_clip.evaluation.local_data import load_local
+
+    if Path(options.data).expanduser().is_file():
+        return None
+    try:
+        rows = load_local(options.data, options.train_split)
+    except ValueError as error:
+        print(f"count-clip: no baseline: {error}", file=sys.stderr)
+        return None
+    return [float(count) for count in rows["count"] if count is not None] or None

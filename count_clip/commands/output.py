@@ -1,0 +1,160 @@
+"""What the commands print and write."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CommandError
+
+
+if TYPE_CHECKING:
+    from count_clip.evaluation.encoding import SkippedRow
+
+
+def on_terminal() -> bool:
+    """Whether somebody would see a progress bar."""
+    return sys.stderr.isatty()
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without a terminal, no bars of transformers and of downloads on stderr."""
+    import transformers
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    had_bars = transformers.utils.logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    if not on_terminal():
+        transformers.utils.logging.disable_progress_bar()
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if had_bars[0]:
+            transformers.utils.logging.enable_progress_bar()
+        if had_bars[1]:
+            enable_progress_bars()
+
+
+def say(line: str, stream: Any) -> None:
+    """Print a line without tearing the progress bar."""
+    from huggingface_hub.utils import tqdm
+
+    tqdm.write(line, file=stream)
+    stream.flush()
+
+
+def print_table(header: list[str] | None, lines: list[list[str]]) -> None:
+    """Print columns: words in the first to the left, numbers in the others to the right, remarks after them."""
+    rows = [header, *lines] if header else lines
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+        ]
+        print("  ".join(cells if header else [*cells[:-1], row[-1]]).rstrip())
+
+
+def list_skipped(skipped: list[SkippedRow]) -> None:
+    """Say which rows are not in the figures."""
+    if not skipped:
+        return
+    print(f"\ncount-clip: {len(skipped)} rows could not be measured:", file=sys.stderr)
+    for row in skipped[:10]:
+        name = f" ({row.image_id})" if row.image_id else ""
+        print(f"  row {row.index}{name}: {row.reason}", file=sys.stderr)
+    if len(skipped) > 10:
+        print(f"  ... and {len(skipped) - 10} more; --json FILE has them all", file=sys.stderr)
+
+
+def open_for_writing(path: str, **options: Any) -> Any:
+    """Open a text file to write, before the long work begins."""
+    try:
+        target = Path(path).expanduser()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target.open("w", encoding="utf-8", **options)
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror or error}.") from error
+
+
+def check_output(path: str | None, picture: bool = False) -> None:
+    """Refuse a place that cannot be written to before the long work begins, and leave what is there untouched."""
+    if path is None:
+        return
+    target = Path(path).expanduser()
+    if picture:
+        from PIL import Image
+
+        if target.suffix.lower() not in Image.registered_extensions():
+            raise CommandError(
+                f"cannot write {path}: {target.suffix!r} is no picture's ending. Use .png, for example."
+            )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("ab"):
+            pass
+        if target.stat().st_size == 0:
+            target.unlink()
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror or error}.") from error
+
+
+def write_json(options: argparse.Namespace, about: dict[str, Any], result: Any) -> None:
+    """Write a result where another program may read it."""
+    if options.json_file:
+        with open_for_writing(options.json_file) as stream:
+            json.dump({**about, **result.to_dict()}, stream, ensure_ascii=False)
+            stream.write("\n")
+
+
+def save_figure(figure: Any, path: str) -> None:
+    """Write a figure and say where it is."""
+    try:
+        figure.save(Path(path).expanduser())
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror or error}.") from error
+    print(f"wrote {path}", file=sys.stderr)
+
+
+class OverlayNamer:
+    """A file name of its own for each picture and prompt, never that of a picture that is counted."""
+
+    def __init__(self, folder: Path, inputs: Iterable[Path]) -> None:
+        self.folder = folder
+        self.taken = {path.resolve() for path in inputs}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CommandError(f"cannot write into {folder}: {error.strerror or error}.") from error
+
+    def __call__(self, stem: str, text: str) -> Path:
+        """The next file for a picture of this name and this prompt."""
+        slug = re.sub(r"[^\w]+", "-", text.lower()).strip("-")[:60] or "count"
+        stem = re.sub(r"[^\w.-]+", "-", stem).strip("-") or "picture"
+        number = 1
+        while True:
+            path = self.folder / (f"{stem}_{slug}.png" if number == 1 else f"{stem}_{slug}-{number}.png")
+            if path.resolve() not in self.taken:
+                self.taken.add(path.resolve())
+                return path
+            number += 1
+
+
+def write_overlay(file: Any, result: dict[str, Any], namer: OverlayNamer, stem: str | None = None) -> None:
+    """Draw one density map over its picture."""
+    from count_clip.evaluation.figures import draw_density
+    from count_clip.evaluation.pictures import open_picture
+
+    figure = draw_density(open_picture(file), result["density_map"], result["points"], result["text"], result["count"])
+    path = namer(stem or Path(file).stem, result["text"])
+    try:
+        figure.save(path)
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror or error}.") from error

@@ -1,0 +1,34 @@
+"""Checkpoints and pictures as files, for the commands."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def density_folder(_density_model, density_processor, tmp_path_factory) -> str:
+    """A tiny density model with its processor."""
+    folder = tmp_path_factory.mktemp("density")
+    _density_model.save_pretrained(folder)
+    density_processor.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def counting_folder(_counting_model, counting_processor, tmp_path_factory) -> str:
+    """A tiny count-aware CLIP with its processor."""
+    folder = tmp_path_factory.mktemp("counting")
+    _counting_model.save_pretrained(folder)
+    counting_processor.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def photos(picture, tmp_path) -> Path:
+    """Two pictures, one of them in a folder below, and a file that is none."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    picture(60, 48, 0).save(folder / "a.png")
+    picture(48, 100, 1).save(folder / "more" / "b.JPG", "JPEG")
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
