@@ -12,8 +12,11 @@ from count_clip.evaluation.functional import (
     mean_absolute_error,
     mean_baseline,
     mean_deviation,
+    mosaic_scores,
     normalized_absolute_error,
+    normalized_mean_of_negatives,
     off_by_one_accuracy,
+    positive_class_count_nearness,
     root_mean_squared_error,
     squared_relative_error,
 )
@@ -25,6 +28,7 @@ PAIR_METRICS = [
     mean_absolute_error,
     mean_deviation,
     normalized_absolute_error,
+    normalized_mean_of_negatives,
     off_by_one_accuracy,
     root_mean_squared_error,
     squared_relative_error,
@@ -47,6 +51,62 @@ def test_density_figures_by_hand():
     assert root_mean_squared_error(predicted, true) == pytest.approx(math.sqrt((4 + 2.25 + 400) / 3))
     assert normalized_absolute_error(predicted, true) == pytest.approx((2 + 0.15 + 1) / 3)
     assert squared_relative_error(predicted, true) == pytest.approx(math.sqrt((4 + 0.225 + 20) / 3))
+
+
+def test_prompt_figures_by_hand():
+    # 4 there, 6 said of what is not: one and a half; 10 there, 1 said; 5 there, none said.
+    assert normalized_mean_of_negatives([6, 1, 0], [4, 10, 5]) == pytest.approx((1.5 + 0.1 + 0) / 3)
+    # Off by 1 against 2; by 9 against 9 (no nearer); by 5 against 5; by 0.5 against 3.
+    assert positive_class_count_nearness([5, 1, 0, 2.5], [6, 1, 0, 0], [4, 10, 5, 3]) == pytest.approx(100 * 2 / 4)
+
+
+def test_one_who_does_not_read_the_prompt_is_never_nearer():
+    assert positive_class_count_nearness([4, 7], [4, 7], [4, 9]) == 0
+    assert normalized_mean_of_negatives([4, 9], [4, 9]) == 1
+
+
+def test_mosaic_figures_by_hand():
+    # Of 4: 3 found, and 2 said below. Of 10: 12 said above, none below. Of 2: none found, 3 said below. Of 5: nothing.
+    scores = mosaic_scores([3, 12, 0, 0], [2, 0, 3, 0], [4, 10, 2, 5])
+    np.testing.assert_allclose(scores.precision, [3 / 5, 10 / 12, 0, np.nan])
+    np.testing.assert_allclose(scores.recall, [3 / 4, 1, 0, 0])
+    harmonic = [2 / (5 / 3 + 4 / 3), 2 / (12 / 10 + 1), 0, 0]
+    np.testing.assert_allclose(scores.f1, harmonic)
+    # Counts below zero are none.
+    np.testing.assert_allclose(mosaic_scores([3], [-5], [4]).precision, [1])
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 1e4)] * 2, st.integers(1, 10_000)), min_size=1, max_size=30))
+def test_mosaic_figures_against_true_and_false_positives(rows):
+    positive, negative, true = np.array(rows, dtype=float).T
+    scores = mosaic_scores(positive, negative, true)
+    for p, q, c, precision, recall, f1 in zip(positive, negative, true, *scores, strict=True):
+        found = min(p, c)
+        wrong = max(0.0, p - c) + q
+        missed = max(0.0, c - p)
+        assert recall == pytest.approx(found / (found + missed))
+        assert f1 == pytest.approx(found / (found + (wrong + missed) / 2))
+        if found + wrong > 0:
+            assert precision == pytest.approx(found / (found + wrong), abs=1e-9)
+        else:
+            assert np.isnan(precision)
+
+
+@pytest.mark.parametrize(
+    ("figure", "samples", "words"),
+    [
+        (normalized_mean_of_negatives, ([1], [0]), "divides by the true count"),
+        (normalized_mean_of_negatives, ([float("nan")], [1]), "NaN"),
+        (positive_class_count_nearness, ([1, 2], [1], [1, 2]), "1 predictions and 2 references"),
+        (positive_class_count_nearness, ([], [], []), "empty"),
+        (mosaic_scores, ([1], [1], [0]), "divides by the true count"),
+        (mosaic_scores, ([1], [1, 2], [1]), "2 predictions and 1 references"),
+        (mosaic_scores, ([1], [float("inf")], [1]), "infinite"),
+    ],
+)
+def test_prompt_figures_refuse_what_they_cannot_measure(figure, samples, words):
+    with pytest.raises(ValueError, match=words):
+        figure(*samples)
 
 
 def test_always_saying_zero_has_normalised_error_one():

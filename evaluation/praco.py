@@ -1,0 +1,276 @@
+"""Whether a density model counts what its prompt names, in the manner of PrACo (https://arxiv.org/abs/2409.15953)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub.utils import tqdm
+from numpy.typing import NDArray
+from PIL import Image
+
+from .density import predict_density
+from .encoding import SkippedRow, read_picture
+from .pictures import PictureError
+from .praco_questions import (
+    LabelledPicture,
+    MosaicPlan,
+    check_mosaic_layout,
+    draw_mosaic,
+    labelled_pictures,
+    plan_mosaics,
+)
+from .praco_results import (
+    PracoMosaic,
+    PracoPicture,
+    PracoResult,
+    PromptCount,
+    counting_all,
+    praco_figures,
+    praco_intervals,
+)
+
+
+def evaluate_praco(
+    model: Any,
+    processor: Any,
+    rows: Any,
+    num_negatives: int | None = 8,
+    mosaics_per_picture: int | None = 1,
+    mosaic_layout: str = "square",
+    unlisted_are_absent: bool = False,
+    seed: int = 0,
+    batch_size: int = 16,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    progress: bool = True,
+) -> PracoResult:
+    """
+    Measure whether the count follows the prompt.
+
+    Every picture is asked for all kinds in it and for some that are not there, with one pass of the vision tower for
+    all of them. Then mosaics of two pictures are asked for what is in only one of them.
+
+    Args:
+        model ([`CLIPCountDensityModel`]): The model.
+        processor ([`CLIPCountDensityProcessor`]): Its processor.
+        rows: A sequence of rows of the density schema with `image_id`, several for a picture: one for each kind in it,
+            and with count 0 for kinds that are not. Or rows of the `mixed` configuration of `countscenes`.
+        num_negatives (`int`, *optional*, defaults to 8): Prompts for what is not there, drawn for each picture; `None`
+            for all that are known, as in PrACo.
+        mosaics_per_picture (`int`, *optional*, defaults to 1): Mosaics with each picture as the upper one, each with
+            another kind below; `None` for all kinds, as in PrACo; 0 for no mosaics.
+        mosaic_layout (`str`, *optional*, defaults to `"square"`): `"square"` as in PrACo, or `"stacked"`; see
+            [`draw_mosaic`].
+        unlisted_are_absent (`bool`, *optional*, defaults to `False`): Whether what no row of a picture mentions, but
+            one of another does, is not in it. PrACo takes FSC-147 so, whose rows name one kind a picture.
+        seed (`int`, *optional*, defaults to 0): Where the draws start. They do not depend on the order of the rows.
+        batch_size (`int`, *optional*, defaults to 16): Maps (windows times prompts) at once.
+        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
+        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
+
+    Returns:
+        [`PracoResult`]: The figures, what a counter would get that ignores the prompt, each count, and what was left
+        out.
+
+    Raises:
+        ValueError: If no picture can be measured, if none has both a kind in it and one known to be absent, if a
+            prompt is too long, if a count is not finite, or an option is out of its range.
+        TypeError: If the model is of another kind.
+
+    Source:
+        Ciampi et al., PrACo, 2024 (https://arxiv.org/abs/2409.15953), and its published code
+        (https://github.com/ciampluca/PrACo). Its pictures have one kind each, so that "another kind that is there" is
+        ours, and so is the upper half of a mosaic that holds more than what is asked for.
+    """
+    for name, value, least in (("num_negatives", num_negatives, 1), ("mosaics_per_picture", mosaics_per_picture, 0)):
+        if value is not None and value < least:
+            raise ValueError(f"Expected `{name}` of at least {least}, or None for all, but got {value}.")
+    check_mosaic_layout(mosaic_layout)
+    rows = rows if hasattr(rows, "__getitem__") and hasattr(rows, "__len__") else list(rows)
+    labelled, skipped = labelled_pictures(rows, seed, unlisted_are_absent)
+    _check_labels(labelled, skipped)
+
+    inquiry = _Inquiry(rows, labelled, num_negatives, mosaics_per_picture, mosaic_layout, seed, progress)
+    counted = predict_density(
+        model,
+        processor,
+        inquiry.images(),
+        inquiry.prompts(),
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        return_points=False,
+    )
+    pictures, mosaics = inquiry.answers(counted)
+    skipped += inquiry.skipped
+    if not pictures:
+        raise ValueError(_nothing_measured(skipped))
+    return PracoResult(
+        figures=praco_figures(pictures, mosaics),
+        counts_all=praco_figures(*counting_all(pictures, mosaics)),
+        intervals=praco_intervals(pictures, mosaics),
+        num_pictures=len(pictures),
+        num_mosaics=len(mosaics),
+        num_empty=sum(not picture.of_role("named") for picture in pictures),
+        num_single_kind=sum(bool(picture.of_role("named")) and not picture.of_role("other") for picture in pictures),
+        num_without_absent=sum(not picture.of_role("absent") for picture in pictures),
+        num_without_partner=inquiry.num_without_partner,
+        num_without_precision=sum(mosaic.predicted + mosaic.predicted_other <= 0 for mosaic in mosaics),
+        options={
+            "seed": seed,
+            "num_negatives": num_negatives,
+            "mosaics_per_picture": mosaics_per_picture,
+            "mosaic_layout": mosaic_layout,
+            "unlisted_are_absent": unlisted_are_absent,
+        },
+        pictures=pictures,
+        mosaics=mosaics,
+        skipped=sorted(skipped, key=lambda row: row.index),
+    )
+
+
+def _check_labels(labelled: Sequence[LabelledPicture], skipped: Sequence[SkippedRow]) -> None:
+    """Refuse data in which no prompt is known to be wrong, before anything is counted."""
+    if not labelled:
+        raise ValueError(_nothing_measured(skipped))
+    if not any(picture.named is not None and 0 in picture.counts.values() for picture in labelled):
+        raise ValueError(
+            f"Expected pictures of which it is known what is in them and what is not, but none of the {len(labelled)} "
+            "pictures has both. Give each picture rows with a count above 0 and rows with count 0, under one "
+            "`image_id`; or, if the rows name all that is in a picture, pass `unlisted_are_absent=True` "
+            "(`--unlisted-are-absent`)."
+        )
+
+
+def _nothing_measured(skipped: Sequence[SkippedRow]) -> str:
+    """Why there is no figure."""
+    if not skipped:
+        return "Expected at least one row to measure, but the data is empty."
+    reasons = "; ".join(f"row {row.index}: {row.reason}" for row in skipped[:3])
+    return f"None of the {len(skipped)} rows could be measured. {reasons}{'; ...' if len(skipped) > 3 else ''}"
+
+
+def _picture(rows: Any, index: int) -> Image.Image:
+    """The picture of a row, upright and RGB."""
+    try:
+        row = rows[index]
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise PictureError(f"the row cannot be read: {error}") from error
+    return read_picture(row)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One picture, or one mosaic, and what it is asked for."""
+
+    picture: LabelledPicture
+    roles: dict[str, str]
+    """The role of each prompt."""
+    mosaic: MosaicPlan | None = None
+    border: int = 0
+    """The first row of pixels of a mosaic's lower half."""
+
+
+class _Inquiry:
+    """Reads pictures one after another, puts mosaics of them after them, and knows which count is whose."""
+
+    def __init__(
+        self,
+        rows: Any,
+        labelled: Iterable[LabelledPicture],
+        num_negatives: int | None,
+        mosaics_per_picture: int | None,
+        mosaic_layout: str,
+        seed: int,
+        progress: bool,
+    ) -> None:
+        self.rows, self.seed, self.progress = rows, seed, progress
+        self.mosaics_per_picture, self.mosaic_layout = mosaics_per_picture, mosaic_layout
+        self.num_without_partner = 0
+        self.skipped: list[SkippedRow] = []
+        self._asked: list[_Question] = []
+        self._questions: list[_Question] = []
+        for picture in labelled:
+            roles = {} if picture.named is None else {picture.named: "named"}
+            roles |= dict.fromkeys(picture.others, "other")
+            roles |= dict.fromkeys(picture.absent(num_negatives, seed), "absent")
+            self._questions.append(_Question(picture, roles))
+        # Pictures with equally many prompts share a batch.
+        self._questions.sort(key=lambda question: len(question.roles))
+
+    def images(self) -> Iterator[Image.Image]:
+        """All pictures that can be read, then the mosaics of these."""
+        for question in tqdm(self._questions, desc="pictures", disable=not self.progress, leave=False):
+            try:
+                image = self._read(question.picture)
+            except PictureError as error:
+                self.skipped.append(SkippedRow(question.picture.index, question.picture.image_id, str(error)))
+                continue
+            self._asked.append(question)
+            yield image
+        if self.mosaics_per_picture == 0:
+            return
+        readable = sorted((question.picture for question in self._asked), key=lambda picture: picture.index)
+        plans, self.num_without_partner = plan_mosaics(readable, self.mosaics_per_picture, self.seed)
+        for plan in tqdm(plans, desc="mosaics", disable=not self.progress, leave=False):
+            mosaic, border = draw_mosaic(self._read(plan.positive), self._read(plan.negative), self.mosaic_layout)
+            self._asked.append(_Question(plan.positive, {plan.text: "named"}, plan, border))
+            yield mosaic
+
+    def prompts(self) -> Iterator[list[str]]:
+        """The prompts of each of `images`, which has to be ahead by one."""
+        place = 0
+        while place < len(self._asked):
+            yield list(self._asked[place].roles)
+            place += 1
+
+    def answers(self, counted: Iterable[Any]) -> tuple[list[PracoPicture], list[PracoMosaic]]:
+        """What was counted in each of `images`; the pictures in the order of the data."""
+        pictures, mosaics = [], []
+        for place, results in enumerate(counted):
+            question = self._asked[place]
+            if question.mosaic is None:
+                pictures.append(_picture_answer(question, results))
+            else:
+                mosaics.append(_mosaic_answer(question.mosaic, question.border, results[0]["density_map"]))
+        return sorted(pictures, key=lambda picture: picture.index), mosaics
+
+    def _read(self, picture: LabelledPicture) -> Image.Image:
+        """The picture, upright and RGB."""
+        try:
+            row = self.rows[picture.index]
+        except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            raise PictureError(f"the row cannot be read: {error}") from error
+        return read_picture(row)
+
+
+def _picture_answer(question: _Question, results: Iterable[Mapping[str, Any]]) -> PracoPicture:
+    """The counts in one picture."""
+    picture = question.picture
+    prompts = [
+        PromptCount(text, role, picture.counts[text], result["count"])
+        for (text, role), result in zip(question.roles.items(), results, strict=True)
+    ]
+    return PracoPicture(picture.index, picture.image_id, picture.total, prompts)
+
+
+def _mosaic_answer(plan: MosaicPlan, border: int, density_map: NDArray[np.float32]) -> PracoMosaic:
+    """The counts in the halves of one mosaic."""
+    return PracoMosaic(
+        image_id=plan.positive.image_id,
+        other_image_id=plan.negative.image_id,
+        text=plan.text,
+        count=plan.positive.counts[plan.text],
+        total=plan.positive.total,
+        other_total=plan.negative.total,
+        predicted=float(density_map[:border].sum(dtype=np.float64)),
+        predicted_other=float(density_map[border:].sum(dtype=np.float64)),
+    )
+
+
+__all__ = ["evaluate_praco"]

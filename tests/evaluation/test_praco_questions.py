@@ -1,0 +1,212 @@
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from count_clip.datasets_scripts.countscenes import CountScenes
+from count_clip.datasets_scripts.object_folders import read_coco
+from count_clip.datasets_scripts.plurals import plural_of
+from count_clip.datasets_scripts.scene_objects import OBJECT_KINDS
+from count_clip.evaluation.praco_questions import draw_mosaic, in_drawn_order, labelled_pictures, plan_mosaics
+
+
+def row(image_id, text, count, **more):
+    return {"image": "unread.png", "image_id": image_id, "text": text, "count": count, **more}
+
+
+@pytest.fixture
+def rows():
+    return [
+        row("a", "cats", 3),
+        row("a", "dogs", 0),
+        row("b", "dogs", 2),
+        row("a", "cows", 1),
+        row("b", "cats", 0),
+        row("b", "cows", 0),
+        row("c", "cats", 4),
+        row("c", "dogs", 1),
+        row("d", "cats", 0),
+    ]
+
+
+def by_id(pictures):
+    return {picture.image_id: picture for picture in pictures}
+
+
+# What is known of a picture
+
+
+def test_rows_of_one_picture_are_gathered(rows):
+    pictures, skipped = labelled_pictures(rows)
+    assert skipped == []
+    assert [(picture.image_id, picture.index) for picture in pictures] == [("a", 0), ("b", 2), ("c", 6), ("d", 8)]
+    a, b, c, d = pictures
+    assert a.counts == {"cats": 3, "dogs": 0, "cows": 1}
+    assert a.total == 4
+    assert {a.named, *a.others} == {"cats", "cows"}
+    assert (b.named, b.others) == ("dogs", [])
+    assert {c.named, *c.others} == {"cats", "dogs"}
+    assert (d.named, d.others, d.absent(None, 0)) == (None, [], ["cats"])
+    assert sorted(b.absent(None, 0)) == ["cats", "cows"]
+    assert b.absent(1, 0) == b.absent(None, 0)[:1]
+    # Nothing is known of cows in c.
+    assert c.absent(None, 0) == []
+
+
+def test_draws_do_not_depend_on_the_order_of_the_rows(rows):
+    forward, backward = by_id(labelled_pictures(rows, seed=3)[0]), by_id(labelled_pictures(rows[::-1], seed=3)[0])
+    for name, picture in forward.items():
+        assert picture.named == backward[name].named
+        assert picture.absent(None, 3) == backward[name].absent(None, 3)
+
+
+def test_the_named_kind_is_drawn_fairly():
+    rows = [row(str(i), text, 1) for i in range(400) for text in ("cats", "dogs")]
+    named = [picture.named for picture in labelled_pictures(rows)[0]]
+    assert 160 < named.count("cats") < 240
+    assert named != [picture.named for picture in labelled_pictures(rows, seed=1)[0]]
+
+
+def test_a_drawn_order_is_the_same_for_ever():
+    # Figures are measured with it. printf "0\0picture\0a" | sha256sum, and so on, in the order of what is printed.
+    assert in_drawn_order(["a", "b", "c", "d", "e"], 0, "picture") == ["a", "c", "d", "b", "e"]
+    assert sorted(in_drawn_order("hello", 1)) == sorted("hello")
+
+
+def test_texts_that_are_not_listed_are_absent_only_on_request(rows):
+    unknown = by_id(labelled_pictures(rows)[0])["c"]
+    assert "cows" not in unknown.counts
+    absent = by_id(labelled_pictures(rows, unlisted_are_absent=True)[0])["c"]
+    assert absent.counts == {"cats": 4, "dogs": 1, "cows": 0}
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (row(None, "cats", 1), "image_id"),
+        (row("a", "cats", 1), "earlier row"),
+        (row("a", " ", 1), "what to count"),
+        (row("a", "bees", None), "no true `count`"),
+        (row("a", "bees", float("nan")), "nan"),
+        (row("a", "bees", -2), "-2"),
+    ],
+)
+def test_rows_that_say_nothing_are_listed(rows, bad, words):
+    pictures, skipped = labelled_pictures([*rows, bad])
+    assert pictures == labelled_pictures(rows)[0]
+    assert [entry.index for entry in skipped] == [len(rows)]
+    assert words in skipped[0].reason
+
+
+def test_mixed_scenes_know_every_kind_of_their_split():
+    scenes = CountScenes("test", config="mixed", image_size=64, num_scenes=25)
+    pictures, skipped = labelled_pictures(scenes)
+    assert skipped == []
+    kinds = {kind.plural: kind for kind in OBJECT_KINDS}
+    asked_for_absent = 0
+    for picture, text, texts, counts in zip(
+        pictures, *(scenes.column(name) for name in ("text", "other_texts", "other_counts")), strict=True
+    ):
+        assert {kind: count for kind, count in picture.counts.items() if count} == dict(
+            zip(texts, counts, strict=True)
+        )
+        assert picture.named == text or text not in texts
+        asked_for_absent += text not in texts
+        absent = picture.absent(None, 0)
+        assert len(absent) > 100
+        for name in absent:
+            assert kinds[name].split == "test"
+            assert not any(kinds[name].is_confusable_with(kinds[other]) for other in texts)
+    assert asked_for_absent > 0
+
+
+def test_labels_are_read_without_the_pictures(rows):
+    unreadable = [{**entry, "image": {"bytes": b"no picture", "path": None}} for entry in rows]
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "image_id": datasets.Value("string"),
+            "text": datasets.Value("string"),
+            "count": datasets.Value("int32"),
+        }
+    )
+    dataset = datasets.Dataset.from_list(unreadable, features=features)
+    assert labelled_pictures(dataset) == labelled_pictures(rows)
+
+
+def test_mixed_rows_of_unknown_kinds_are_refused():
+    with pytest.raises(ValueError, match="'green cats'"):
+        labelled_pictures([row("a", "green cats", 1, other_texts=["green cats"], other_counts=[1])])
+
+
+# Mosaics
+
+
+def test_partners_have_none_of_what_is_asked_for(rows):
+    pictures, _ = labelled_pictures(rows)
+    plans, without = plan_mosaics(pictures, 1)
+    named = by_id(pictures)
+    assert [plan.positive.image_id for plan in plans] == [
+        name for name in "abc" if any(other.counts.get(named[name].named) == 0 and other.named for other in pictures)
+    ]
+    assert without == 3 - len(plans)
+    for plan in plans:
+        assert plan.text == plan.positive.named
+        assert plan.negative.counts[plan.text] == 0
+        # d has nothing in it.
+        assert plan.negative.image_id != "d"
+
+
+def test_every_kind_gives_one_mosaic_on_request():
+    texts = ["ants", "bees", "cats", "dogs"]
+    rows = [row(f"{text}{i}", other, int(other == text)) for text in texts for i in range(3) for other in texts]
+    pictures, _ = labelled_pictures(rows)
+    plans, without = plan_mosaics(pictures, None)
+    assert (len(plans), without) == (12 * 3, 0)
+    for picture in pictures:
+        kinds = [plan.negative.named for plan in plans if plan.positive == picture]
+        assert sorted(kinds) == sorted(set(texts) - {picture.named})
+    two, _ = plan_mosaics(pictures, 2)
+    assert len(two) == 24
+    assert set(map(repr, two)) < set(map(repr, plans))
+    # Not always the same partner.
+    assert len({plan.negative.image_id for plan in plans}) > 6
+
+
+def test_square_mosaics_squeeze_both_halves():
+    upper, lower = Image.new("RGB", (90, 61), (255, 0, 0)), Image.new("RGB", (50, 70), (0, 0, 255))
+    mosaic, border = draw_mosaic(upper, lower)
+    assert (mosaic.size, border) == ((60, 60), 30)
+    pixels = np.asarray(mosaic)
+    assert (pixels[:30] == (255, 0, 0)).all()
+    assert (pixels[30:] == (0, 0, 255)).all()
+
+
+def test_stacked_mosaics_keep_proportions():
+    upper, lower = Image.new("RGB", (90, 60), (255, 0, 0)), Image.new("RGB", (45, 70), (0, 0, 255))
+    mosaic, border = draw_mosaic(upper, lower, "stacked")
+    assert (mosaic.size, border) == ((45, 100), 30)
+    assert draw_mosaic(lower, upper, "stacked")[1] == 70
+
+
+def test_an_unknown_layout_is_refused():
+    picture = Image.new("RGB", (4, 4))
+    with pytest.raises(ValueError, match="square, stacked, but got 'round'"):
+        draw_mosaic(picture, picture, "round")
+
+
+# Photographs
+
+
+def test_photographs_with_crowds_do_not_say_how_many(shared):
+    rows = read_coco(shared / "data" / "coco_photos", names=plural_of)
+    pictures, skipped = labelled_pictures(rows)
+    assert (len(pictures), skipped) == (260, [])
+    assert len(rows.report.crowd_pairs) == 40
+    for pair in rows.report.crowd_pairs:
+        image_id, text = pair.split(": ")
+        assert text not in by_id(pictures)[image_id].counts
+    assert sum(len(picture.counts) for picture in pictures) == 260 * 80 - 40
+    plans, without = plan_mosaics(pictures, 1)
+    assert without == 0
+    assert len(plans) == sum(picture.named is not None for picture in pictures)
