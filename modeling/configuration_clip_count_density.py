@@ -57,6 +57,13 @@ class CLIPCountDensityConfig(CLIPConfig):
             Temperature of the patch-text contrastive loss.
         contrastive_loss_weight (`float`, *optional*, defaults to 0.0):
             Weight of the patch-text contrastive loss in `loss`.
+        contrast_empty_windows (`bool`, *optional*, defaults to `False`):
+            Whether the patch-text contrastive loss also counts where a window holds none of what its prompt names. The
+            authors' does, at some eleven nats a window, which all prompts learn to avoid by becoming one and the same.
+        region_loss_weight (`float`, *optional*, defaults to 0.0):
+            Weight of the region-text contrastive loss in `loss`: which of the batch's prompts the objects in a window
+            belong to. The paper has no such term; where the text tower is trained from nothing it is what makes the
+            count follow the prompt.
         density_loss_weight (`float`, *optional*, defaults to 1.0):
             Weight of the mean squared error of the scaled density in `loss`.
         count_loss_weight (`float`, *optional*, defaults to 0.0):
@@ -91,6 +98,8 @@ class CLIPCountDensityConfig(CLIPConfig):
     text_readout: str = "eos"
     contrastive_temperature: float | int = 0.07
     contrastive_loss_weight: float | int = 0.0
+    contrast_empty_windows: bool = False
+    region_loss_weight: float | int = 0.0
     density_loss_weight: float | int = 1.0
     count_loss_weight: float | int = 0.0
 
@@ -108,7 +117,7 @@ class CLIPCountDensityConfig(CLIPConfig):
         for name in ("num_visual_prompts", "num_context_tokens", "num_interaction_layers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, but got {getattr(self, name)}.")
-        for name in ("contrastive_loss_weight", "density_loss_weight", "count_loss_weight"):
+        for name in ("contrastive_loss_weight", "region_loss_weight", "density_loss_weight", "count_loss_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, but got {getattr(self, name)}.")
         if self.interaction == "plain" and self.num_interaction_layers < 1:

@@ -297,6 +297,7 @@ def _authors_config(
         "window_size": 384,
         "density_activation": "sigmoid",
         "text_readout": "authors",
+        "contrast_empty_windows": True,
         "interaction": "hierarchical" if hierarchical else "plain" if blocks else "add",
         "num_interaction_layers": len(blocks),
         "num_interaction_heads": num_interaction_heads,

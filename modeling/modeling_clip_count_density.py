@@ -13,11 +13,16 @@ from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.clip.modeling_clip import eager_attention_forward
+from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention, CLIPEncoderLayer, eager_attention_forward
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_clip_count_density import CLIPCountDensityConfig
+from .cpu_products import is_plain, linear, linear_gelu
+
+
+# How many maps a CPU draws at once: enough to share the reading of the weights, few enough to stay near its caches.
+MAPS_AT_ONCE = 4
 
 
 @dataclass
@@ -31,6 +36,8 @@ class CLIPCountDensityOutput(ModelOutput):
             The parts, each times its weight in the configuration.
         contrastive_loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels`):
             Patch-text contrastive loss, in nats.
+        region_loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels` where its weight is not 0):
+            Region-text contrastive loss, in nats.
         density_loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels`):
             Mean squared error of the density times `density_scale`.
         count_loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels`):
@@ -49,6 +56,7 @@ class CLIPCountDensityOutput(ModelOutput):
 
     loss: torch.Tensor | None = None
     contrastive_loss: torch.Tensor | None = None
+    region_loss: torch.Tensor | None = None
     density_loss: torch.Tensor | None = None
     count_loss: torch.Tensor | None = None
     density_map: torch.Tensor | None = None
@@ -59,7 +67,7 @@ class CLIPCountDensityOutput(ModelOutput):
 
 
 def patch_text_contrastive_loss(
-    similarity_map: torch.Tensor, density_map: torch.Tensor, temperature: float = 0.07
+    similarity_map: torch.Tensor, density_map: torch.Tensor, temperature: float = 0.07, count_empty: bool = True
 ) -> torch.Tensor:
     """
     Pull the patches that hold objects towards the text, and push the others away.
@@ -71,6 +79,8 @@ def patch_text_contrastive_loss(
             Target density; a patch is positive if the density is not zero somewhere in it.
         temperature (`float`, *optional*, defaults to 0.07):
             What the similarities are divided by.
+        count_empty (`bool`, *optional*, defaults to `True`):
+            Whether windows without a positive patch count, as they do for the authors, or cost nothing.
 
     Returns:
         `torch.Tensor` of shape `()`: Mean over the windows of minus the logarithm of the positive patches' share, in
@@ -87,7 +97,50 @@ def patch_text_contrastive_loss(
     weights, epsilon = (logits - highest).exp(), 1e-5 * (-highest[:, 0, 0]).exp()
     positive_sum = (weights * positive).sum(dim=(1, 2)) + epsilon
     negative_sum = (weights * ~positive).sum(dim=(1, 2)) + epsilon
-    return -(positive_sum / (positive_sum + negative_sum)).log().mean()
+    losses = -(positive_sum / (positive_sum + negative_sum)).log()
+    if not count_empty:
+        losses = losses * positive.any(dim=2).any(dim=1)
+    return losses.mean()
+
+
+def region_text_contrastive_loss(
+    patch_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    patch_counts: torch.Tensor,
+    same_text: torch.Tensor,
+    temperature: float = 0.07,
+) -> torch.Tensor:
+    """
+    Pull the patches that hold objects towards the text that names these, away from the other texts of the batch.
+
+    The patch-text loss compares the patches of one window, and is small as soon as objects differ from background,
+    whatever the text says. This one compares texts. With several processes each sees those of its own part.
+
+    Args:
+        patch_embeds (`torch.Tensor` of shape `(batch_size, num_patches, projection_dim)`):
+            Patch embeddings, normalised or not.
+        text_embeds (`torch.Tensor` of shape `(batch_size, num_prompts, projection_dim)`):
+            The prompts of each window, normalised or not.
+        patch_counts (`torch.Tensor` of shape `(batch_size, num_prompts, num_patches)`):
+            How many of the objects that a prompt names lie in each patch, in any unit: the weights with which the
+            patches' directions become one.
+        same_text (`torch.Tensor` of shape `(batch_size * num_prompts, batch_size * num_prompts)`):
+            Which prompts of the batch say the same; these are not set against each other.
+        temperature (`float`, *optional*, defaults to 0.07):
+            What the cosine similarities are divided by.
+
+    Returns:
+        `torch.Tensor` of shape `()`: Mean over all prompts of the cross-entropy of the true one, in nats; a prompt of
+        which nothing is in its window costs nothing.
+    """
+    patch_directions = nn.functional.normalize(patch_embeds.float(), dim=-1)
+    text_directions = nn.functional.normalize(text_embeds.float(), dim=-1).flatten(0, 1)  # (B * T, P)
+    regions = nn.functional.normalize(patch_counts @ patch_directions, dim=-1).flatten(0, 1)  # (B * T, P)
+    logits = regions @ text_directions.T / temperature
+    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    logits = logits.masked_fill(same_text & ~own, torch.finfo(logits.dtype).min)
+    losses = nn.functional.cross_entropy(logits, own.int().argmax(dim=1), reduction="none")
+    return (losses * (patch_counts.flatten(0, 1).sum(dim=1) > 0)).mean()
 
 
 def sinusoidal_positions(length: int, dim: int, device: torch.device | None = None) -> torch.Tensor:
@@ -172,14 +225,22 @@ class CLIPCountDensityAttention(nn.Module):
         """Attend from `(B, N, P)` hidden states to `(B, M, P)` context, or to themselves."""
         context = hidden_states if context is None else context
         query, key, value = (
-            projection(states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            linear(projection, states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection, states in ((self.q_proj, hidden_states), (self.k_proj, context), (self.v_proj, context))
         )  # (B, heads, N or M, head_dim)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
         attended, _ = attention(self, query, key, value, None, scaling=self.scaling, dropout=0.0)
-        return self.dropout(self.out_proj(attended.flatten(2)))
+        return self.dropout(linear(self.out_proj, attended.flatten(2)))
+
+    def attend_to_one(self, context: torch.Tensor) -> torch.Tensor:
+        """
+        What `forward` gives every query for `(B, 1, P)` context: the weight of a single key is one.
+
+        Training computes it at length, so that every parameter has a gradient, if only zero.
+        """
+        return self.out_proj(self.v_proj(context))
 
 
 class CLIPCountDensityDropPath(nn.Module):
@@ -240,6 +301,10 @@ class CLIPCountDensityTextLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
         """Map `(B, N, P)` patches to themselves, given `(B, 1, P)` text."""
+        are_plain = is_plain(self.attention, CLIPCountDensityAttention) and is_plain(self.mlp, nn.Sequential)
+        if _is_inference(self) and are_plain:
+            hidden_states = hidden_states + self.attention.attend_to_one(text_embeds)
+            return hidden_states + linear(self.mlp[3], linear_gelu(self.mlp[0], self.mlp_norm(hidden_states)))
         attended = self.attention(self.attention_norm(hidden_states), text_embeds)
         hidden_states = hidden_states + self.attention_drop_path(attended)
         return hidden_states + self.mlp_drop_path(self.mlp(self.mlp_norm(hidden_states)))
@@ -261,33 +326,33 @@ class CLIPCountDensityInteraction(nn.Module):
         self.norm = None if self.kind == "hierarchical" else nn.LayerNorm(config.projection_dim)
 
     def forward(
-        self, hidden_states: torch.Tensor, text_embeds: torch.Tensor, grid: tuple[int, int]
+        self, hidden_states: torch.Tensor, text_embeds: torch.Tensor | None, grid: tuple[int, int]
     ) -> list[torch.Tensor]:
         """
-        Let patches and text meet.
+        Let patches and text meet, in two calls: the first does what depends on no text, once for all prompts.
 
         Args:
             hidden_states (`torch.Tensor` of shape `(batch_size, num_patches, projection_dim)`):
-                Patches with their position encodings.
-            text_embeds (`torch.Tensor` of shape `(batch_size, num_prompts, projection_dim)`):
-                The prompts of each window.
+                Patches with their position encodings; in the second call what the first made of them, one for each
+                prompt.
+            text_embeds (`torch.Tensor` of shape `(batch_size, 1, projection_dim)`):
+                `None` in the first call, the prompts in the second.
             grid (`tuple[int, int]`): Rows and columns of patches.
 
         Returns:
-            `list[torch.Tensor]` of shapes `(batch_size * num_prompts, projection_dim, rows, columns)`.
+            `list[torch.Tensor]`: From the first call the one of shape `(batch_size, num_patches, projection_dim)`;
+            from the second those of shapes `(batch_size, projection_dim, rows, columns)`.
         """
-        num_prompts = text_embeds.shape[1]
-        text_embeds = text_embeds.flatten(0, 1)[:, None]  # (B * T, 1, P)
+        if text_embeds is None:
+            return [self.patch_layers[0](hidden_states, grid) if len(self.patch_layers) else hidden_states]
         if self.kind == "add":
-            hidden_states = hidden_states.repeat_interleave(num_prompts, dim=0) + text_embeds
+            hidden_states = hidden_states + text_embeds
         maps = []
-        for i, (patch_layer, text_layer) in enumerate(zip(self.patch_layers, self.text_layers, strict=True)):
-            hidden_states = patch_layer(hidden_states, grid)
-            if i == 0:
-                # Until here nothing depends on the text, so the prompts of one window share the work.
-                hidden_states = hidden_states.repeat_interleave(num_prompts, dim=0)
-            if patch_layer.conv is not None:
-                grid = (2 * grid[0], 2 * grid[1])
+        for i, text_layer in enumerate(self.text_layers):
+            if i > 0:
+                hidden_states = self.patch_layers[i](hidden_states, grid)
+                if self.patch_layers[i].conv is not None:
+                    grid = (2 * grid[0], 2 * grid[1])
             hidden_states = text_layer(hidden_states, text_embeds)
             if self.kind == "hierarchical":
                 maps.append(_to_map(hidden_states, grid))
@@ -464,6 +529,12 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         text_model = self.text_model
         max_length = text_model.config.max_position_embeddings
         end_positions = _end_of_text(input_ids, text_model.config.eos_token_id)
+        # Here a context adapter does what it does before the tower's own forward, which is not called.
+        make_room = getattr(text_model.embeddings.token_embedding, "make_room", None)
+        if make_room is not None:
+            input_ids, attention_mask = make_room(input_ids, attention_mask)
+            if self.config.text_readout == "eos":
+                end_positions = _end_of_text(input_ids, text_model.config.eos_token_id)
         hidden_states = text_model.embeddings.token_embedding(input_ids)
         if self.context_prompts is not None:
             num_context = self.context_prompts.context_embeds.shape[0]
@@ -485,9 +556,13 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             attention_mask=attention_mask,
             past_key_values=None,
         )
-        hidden_states = text_model.encoder(
-            inputs_embeds=hidden_states, attention_mask=causal_mask, is_causal=True
-        ).last_hidden_state
+        if _is_inference(self) and all(_is_plain_layer(layer) for layer in text_model.encoder.layers):
+            for layer in text_model.encoder.layers:
+                hidden_states = _run_layer(layer, hidden_states, attention_mask=causal_mask, is_causal=True)
+        else:
+            hidden_states = text_model.encoder(
+                inputs_embeds=hidden_states, attention_mask=causal_mask, is_causal=True
+            ).last_hidden_state
         hidden_states = text_model.final_layer_norm(hidden_states)
         rows = torch.arange(len(hidden_states), device=hidden_states.device)
         return self.text_projection(hidden_states[rows, end_positions])
@@ -513,6 +588,9 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
                 pixel_values.float(), size=size, mode="bilinear", align_corners=False, antialias=False
             )
         hidden_states = tower.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        are_plain = prompts is None or is_plain(prompts, CLIPCountDensityVisualPrompts)
+        if _is_inference(self) and are_plain and all(_is_plain_layer(layer) for layer in tower.encoder.layers):
+            return self._patch_features_in_inference(hidden_states)
         if prompts is not None:
             hidden_states = prompts(hidden_states, 0)
         hidden_states = tower.pre_layrnorm(hidden_states)
@@ -526,6 +604,30 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             hidden_states = layer(hidden_states, None)
         if prompts is not None:
             if has_prompts:
+                hidden_states = prompts.remove(hidden_states)
+            hidden_states = prompts.norm(hidden_states)
+        return hidden_states[:, 1:]
+
+    def _patch_features_in_inference(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """
+        What `get_patch_features` makes of the embeddings, with less work.
+
+        What a layer makes of its prompts is thrown away where the next one has its own. So nothing but their keys and
+        values is needed, and in inference these are the same for all windows.
+        """
+        tower, prompts = self.vision_model, self.visual_prompts
+        read: list[torch.Tensor | None] = [None] * len(tower.encoder.layers)
+        if prompts is not None and prompts.depth > 1:
+            states = linear(prompts.projection, prompts.prompt_embeds).to(hidden_states.dtype)
+            read[: prompts.depth] = states.split(1)  # each (1, num_prompts, D)
+            read[0] = tower.pre_layrnorm(states[:1])
+        elif prompts is not None:
+            hidden_states = prompts(hidden_states, 0)
+        hidden_states = tower.pre_layrnorm(hidden_states)
+        for layer, layer_prompts in zip(tower.encoder.layers, read, strict=True):
+            hidden_states = _run_layer(layer, hidden_states, layer_prompts)
+        if prompts is not None:
+            if prompts.depth == 1:
                 hidden_states = prompts.remove(hidden_states)
             hidden_states = prompts.norm(hidden_states)
         return hidden_states[:, 1:]
@@ -582,7 +684,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             if input_ids is None:
                 raise ValueError("Expected prompts, as `input_ids` or as `text_embeds`, but got neither.")
             flat_mask = None if attention_mask is None else attention_mask.flatten(0, -2)
-            text_embeds = self.get_text_embeds(input_ids.flatten(0, -2), flat_mask)
+            text_embeds = self._embed_each_once(input_ids.flatten(0, -2), flat_mask)
             text_embeds = text_embeds.unflatten(0, input_ids.shape[:-1])
         self._check_text(text_embeds, len(pixel_values))
         prompts = text_embeds if text_embeds.dim() == 3 else text_embeds[:, None]  # (B, T, P)
@@ -591,17 +693,17 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         vision_height, vision_width = self._vision_size(height, width)
         grid = (vision_height // patch_size, vision_width // patch_size)
         patch_features = self.get_patch_features(pixel_values, interpolate_pos_encoding)
-        patch_embeds = self.contrastive_patch_projection(patch_features)
+        patch_embeds = linear(self.contrastive_patch_projection, patch_features)
         with torch.autocast(device_type=patch_embeds.device.type, enabled=False):
             text_directions = nn.functional.normalize(prompts.float(), dim=-1)
             patch_directions = nn.functional.normalize(patch_embeds.float(), dim=-1)
             similarity_map = (text_directions @ patch_directions.transpose(1, 2)).unflatten(-1, grid)  # (B, T, h, w)
 
-        hidden_states = self.patch_projection(patch_features)
+        hidden_states = linear(self.patch_projection, patch_features)
         hidden_states = hidden_states + self._positions(grid, hidden_states.device).to(hidden_states.dtype)
-        maps = self.interaction(hidden_states, prompts.to(hidden_states.dtype), grid)
+        (hidden_states,) = self.interaction(hidden_states, None, grid)
         # From here on in float32: a sum over all pixels in half precision is no count.
-        logits = self.decoder(maps, (height, width)).float().unflatten(0, prompts.shape[:2])  # (B, T, H, W)
+        logits = self._logits(hidden_states, prompts.to(hidden_states.dtype), grid, (height, width)).float()
         sigmoid = self.config.density_activation == "sigmoid"
         scaled_density_map = logits.sigmoid() if sigmoid else nn.functional.softplus(logits)
         if text_embeds.dim() == 2:
@@ -616,8 +718,37 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             similarity_map=similarity_map,
         )
         if return_loss or (return_loss is None and labels is not None):
-            self._add_losses(outputs, scaled_density_map, similarity_map, labels)
+            self._add_losses(outputs, scaled_density_map, similarity_map, labels, input_ids)
         return outputs
+
+    def _embed_each_once(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """As `get_text_embeds`; a prompt that comes with every window of a picture is encoded once."""
+        is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if len(input_ids) < 2 or is_traced or not _is_inference(self):
+            return self.get_text_embeds(input_ids, attention_mask)
+        if attention_mask is None:
+            input_ids, rows = input_ids.unique(dim=0, return_inverse=True)
+        else:
+            tokens = torch.stack([input_ids, attention_mask.to(input_ids.dtype)], dim=1)  # (B, 2, L)
+            tokens, rows = tokens.unique(dim=0, return_inverse=True)
+            input_ids, attention_mask = tokens[:, 0], tokens[:, 1].to(attention_mask.dtype)
+        return self.get_text_embeds(input_ids, attention_mask)[rows]
+
+    def _logits(
+        self, hidden_states: torch.Tensor, prompts: torch.Tensor, grid: tuple[int, int], size: tuple[int, int]
+    ) -> torch.Tensor:
+        """Logits of the scaled density `(B, T, height, width)` of each of `(B, T, P)` prompts in its window."""
+        num_prompts = prompts.shape[1]
+        hidden_states = hidden_states[:, None].expand(-1, num_prompts, -1, -1).flatten(0, 1)  # (B * T, N, P)
+        text_embeds = prompts.flatten(0, 1)[:, None]  # (B * T, 1, P)
+        at_once = len(hidden_states)
+        if _is_inference(self) and hidden_states.device.type == "cpu" and not torch.compiler.is_compiling():
+            at_once = min(at_once, MAPS_AT_ONCE)
+        logits = [
+            self.decoder(self.interaction(*part, grid), size)
+            for part in zip(hidden_states.split(at_once), text_embeds.split(at_once), strict=True)
+        ]
+        return torch.cat(logits).unflatten(0, prompts.shape[:2])
 
     def _vision_size(self, height: int, width: int) -> tuple[int, int]:
         """The size in which the vision tower sees a window of `height` x `width`: whole patches, at the same zoom."""
@@ -644,6 +775,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         scaled_density_map: torch.Tensor,
         similarity_map: torch.Tensor,
         labels: torch.Tensor | None,
+        input_ids: torch.Tensor | None,
     ) -> None:
         if labels is None:
             raise ValueError("The losses need `labels`: the target density (batch_size, height, width).")
@@ -660,14 +792,38 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             labels, similarity_map = labels.flatten(0, 1), similarity_map.flatten(0, 1)
         # Seen as the vision tower sees it: the patches are cut from the resized window.
         seen = nn.functional.interpolate(labels[:, None], size=self._vision_size(*labels.shape[-2:]), mode="nearest")
-        contrastive_loss = patch_text_contrastive_loss(similarity_map, seen[:, 0], weights.contrastive_temperature)
+        contrastive_loss = patch_text_contrastive_loss(
+            similarity_map, seen[:, 0], weights.contrastive_temperature, weights.contrast_empty_windows
+        )
         loss = weights.density_loss_weight * density_loss
         if weights.contrastive_loss_weight:
             loss = loss + weights.contrastive_loss_weight * contrastive_loss
+        if weights.region_loss_weight:
+            outputs.region_loss = self._region_loss(outputs, seen, similarity_map.shape[-2:], input_ids)
+            loss = loss + weights.region_loss_weight * outputs.region_loss
         if weights.count_loss_weight:
             loss = loss + weights.count_loss_weight * count_loss
         outputs.density_loss, outputs.contrastive_loss, outputs.count_loss = density_loss, contrastive_loss, count_loss
         outputs.loss = loss
+
+    def _region_loss(
+        self,
+        outputs: CLIPCountDensityOutput,
+        seen: torch.Tensor,
+        grid: tuple[int, int],
+        input_ids: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The region-text loss of target densities `(B * T, 1, H, W)`, as the vision tower sees them."""
+        patch_embeds, text_embeds = outputs.patch_embeds, outputs.text_embeds
+        text_embeds = text_embeds if text_embeds.dim() == 3 else text_embeds[:, None]
+        patch_counts = nn.functional.adaptive_avg_pool2d(seen, grid).flatten(1).unflatten(0, text_embeds.shape[:2])
+        # Without tokens, texts are known to be the same by their embeddings.
+        texts = text_embeds.detach().flatten(0, 1) if input_ids is None else input_ids.flatten(0, -2)
+        same_text = (texts[:, None] == texts).all(dim=-1)
+        with torch.autocast(device_type=patch_embeds.device.type, enabled=False):
+            return region_text_contrastive_loss(
+                patch_embeds, text_embeds, patch_counts, same_text, self.config.contrastive_temperature
+            )
 
     def _check_size(self, height: int, width: int, interpolate_pos_encoding: bool) -> None:
         side = self.config.window_size
@@ -694,9 +850,53 @@ def _end_of_text(input_ids: torch.Tensor, eos_token_id: int) -> torch.Tensor:
     return (input_ids == eos_token_id).int().argmax(dim=-1)
 
 
+def _is_inference(module: nn.Module) -> bool:
+    """Whether shortcuts are open: those that give the same result, but not every parameter a gradient."""
+    return not (module.training or torch.is_grad_enabled())
+
+
+def _is_plain_layer(layer: nn.Module) -> bool:
+    """Whether a layer of a tower is `transformers`' own and nobody has wrapped, watched or changed it."""
+    if not is_plain(layer, CLIPEncoderLayer):
+        return False
+    attention, mlp = layer.self_attn, layer.mlp
+    has_projections = {"q_proj", "k_proj", "v_proj", "out_proj"} <= {name for name, _ in attention.named_children()}
+    return is_plain(attention, CLIPAttention) and has_projections and is_plain(mlp, CLIPMLP)
+
+
+def _run_layer(
+    layer: nn.Module,
+    hidden_states: torch.Tensor,
+    prompts: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+    is_causal: bool = False,
+) -> torch.Tensor:
+    """What a plain layer makes of `(B, N, D)` hidden states that may also see `(1, num_prompts, D)` prompts."""
+    attention, mlp = layer.self_attn, layer.mlp
+    states = layer.layer_norm1(hidden_states)
+    query, key, value = (linear(part, states) for part in (attention.q_proj, attention.k_proj, attention.v_proj))
+    if prompts is not None:
+        prompts = layer.layer_norm1(prompts)
+        key = torch.cat([key, linear(attention.k_proj, prompts).expand(len(key), -1, -1)], dim=1)
+        value = torch.cat([value, linear(attention.v_proj, prompts).expand(len(value), -1, -1)], dim=1)
+    query, key, value = (
+        x.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for x in (query, key, value)
+    )  # (B, heads, N or N + num_prompts, head_dim)
+    attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+        attention.config._attn_implementation, eager_attention_forward
+    )
+    options = {"scaling": attention.scale, "dropout": 0.0, "is_causal": is_causal}
+    attended, _ = attend(attention, query, key, value, attention_mask, **options)
+    hidden_states = hidden_states + linear(attention.out_proj, attended.flatten(2))
+    states = mlp.activation_fn(linear(mlp.fc1, layer.layer_norm2(hidden_states)))
+    return hidden_states + linear(mlp.fc2, states)
+
+
 def _to_map(hidden_states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Lay `(B, h * w, P)` patches out as a `(B, P, h, w)` map."""
-    return hidden_states.transpose(1, 2).unflatten(2, grid)
+    """Lay `(B, h * w, P)` patches out as a `(B, P, h, w)` map, in the memory format that convolutions know."""
+    batch_size, _, dim = hidden_states.shape
+    # Through one dimension, for of a batch of one the stride may be anything, and then the format is not recognised.
+    return hidden_states.reshape(-1).view(batch_size, *grid, dim).permute(0, 3, 1, 2)
 
 
 __all__ = ["CLIPCountDensityModel", "CLIPCountDensityOutput", "CLIPCountDensityPreTrainedModel"]

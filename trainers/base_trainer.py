@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import get_parameter_names
 from transformers.utils import logging
 
+from count_clip.modeling.prompt_tuning import AdapterStack
+
 from .rows import PictureRows
 from .sampling import EpochCallback, EpochSampler
 
@@ -20,7 +23,14 @@ from .sampling import EpochCallback, EpochSampler
 logger = logging.get_logger(__name__)
 
 # Weight decay pulls towards zero, which is no natural place for these. Norms are told by their class.
-NO_DECAY = [r"(^|\.)bias$", r"logit_scale$", r"class_embedding$", r"position_embedding", r"(prompt|context)_embeds$"]
+NO_DECAY = [
+    r"(^|\.)bias$",
+    r"logit_scale$",
+    r"class_embedding$",
+    r"position_embedding",
+    r"(prompt|context)_embeds$",
+    r"clip_(vpt|coop)_embeds\.",  # of adapters; their names follow
+]
 
 
 class BaseTrainer(Trainer):
@@ -111,6 +121,26 @@ class BaseTrainer(Trainer):
         names = get_parameter_names(model, [nn.LayerNorm, nn.GroupNorm])
         return [name for name in names if not any(re.search(pattern, name) for pattern in NO_DECAY)]
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        stack = self.model if model is None else model
+        if isinstance(stack, AdapterStack):
+            self._load_stack(stack, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if isinstance(self.model, AdapterStack) and self.state.best_model_checkpoint is not None:
+            self._load_stack(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+
+    def _load_stack(self, stack: AdapterStack, folder: str) -> None:
+        """Load all adapters of a checkpoint; the `Trainer` would leave only the first of them to train."""
+        training = stack.training
+        for name in stack.peft_config:
+            stack.load_adapter(str(Path(folder, name)), name, is_trainable=True)
+        stack.train(training)
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As in `Trainer`."""
         self._loss_parts.clear()
@@ -162,6 +192,19 @@ def named_rows(rows: Any) -> Any:
     return PictureRows(rows) if hasattr(rows, "__len__") else rows
 
 
+def base_name(name: str) -> str:
+    """
+    The name that a parameter has without adapters, from the name that it has with them.
+
+    Args:
+        name (`str`): Such as `base_model.model.decoder.modules_to_save.default.density_projection.bias`.
+
+    Returns:
+        `str`: Such as `decoder.modules_to_save.default.density_projection.bias`: its beginning is that of the base.
+    """
+    return name.removeprefix("base_model.model.")
+
+
 def require_model_type(model: Any, expected: str, trainer: str, other: str) -> None:
     """
     Check that a trainer got its kind of model.
@@ -184,4 +227,4 @@ def require_model_type(model: Any, expected: str, trainer: str, other: str) -> N
         )
 
 
-__all__ = ["BaseTrainer", "named_rows", "require_model_type"]
+__all__ = ["BaseTrainer", "base_name", "named_rows", "require_model_type"]

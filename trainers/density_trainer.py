@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .base_trainer import BaseTrainer, named_rows, require_model_type
+from .base_trainer import BaseTrainer, base_name, named_rows, require_model_type
 from .data_collator import DensityDataCollator, DensityEvalDataCollator
 from .density_config import DensityConfig
 from .density_dataset import DensityAugmentation, DensityTrainingDataset
@@ -101,19 +101,26 @@ class DensityTrainer(BaseTrainer):
         """Beginnings of the names of the parameters that the loss of the current part does not depend on."""
         if self.is_contrastive:
             return DENSITY_ONLY
-        return () if self.model.config.contrastive_loss_weight else CONTRASTIVE_ONLY
+        weights = self.model.config
+        return () if weights.contrastive_loss_weight or weights.region_loss_weight else CONTRASTIVE_ONLY
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The contrastive loss in the first epochs, then the model's own loss."""
         outputs = model(**inputs)
-        loss = outputs.contrastive_loss if self.is_contrastive else outputs.loss
+        loss = outputs.loss
+        if self.is_contrastive:
+            loss = outputs.contrastive_loss
+            if outputs.region_loss is not None:
+                loss = loss + self.model.config.region_loss_weight * outputs.region_loss
         if self.args.world_size > 1:
             # Data parallelism waits for a gradient of everything that the outputs depend on.
             loss = loss + 0.0 * (outputs.contrastive_loss + outputs.density_loss)
         if model.training:
             self._record("contrastive_loss", outputs.contrastive_loss)
+            if outputs.region_loss is not None:
+                self._record("region_loss", outputs.region_loss)
             self._record("density_loss", outputs.density_loss)
         return (loss, outputs) if return_outputs else loss
 
@@ -224,7 +231,7 @@ class _IdleCallback(TrainerCallback):
         idle = self.trainer.idle_parameters()
         for name, parameter in kwargs["model"].named_parameters():
             # With several processes their gradient is zero, with which weight decay and momentum would still act.
-            if name.startswith(idle):
+            if base_name(name).startswith(idle):
                 parameter.grad = None
 
 

@@ -8,6 +8,7 @@ from transformers import CLIPModel
 from count_clip.modeling.modeling_clip_count_density import (
     CLIPCountDensityModel,
     patch_text_contrastive_loss,
+    region_text_contrastive_loss,
     sinusoidal_positions,
 )
 
@@ -75,6 +76,66 @@ def test_contrastive_loss_is_the_share_of_the_positive_patches():
 def test_contrastive_loss_is_finite_without_objects():
     loss = patch_text_contrastive_loss(torch.zeros(2, 3, 3), torch.zeros(2, 12, 12))
     assert loss.isfinite()
+
+
+def test_contrastive_loss_of_windows_without_objects_can_be_left_out():
+    similarity = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    density = torch.zeros(3, 8, 8)
+    density[1, 1, 6] = 0.2
+    loss = patch_text_contrastive_loss(similarity, density, count_empty=False)
+    loss.backward()
+    alone = patch_text_contrastive_loss(similarity[1:2].detach(), density[1:2])
+    # It stays a mean over all windows: several processes' losses have the mean that one process has.
+    assert loss.item() == pytest.approx(alone.item() / 3, rel=1e-5)
+    assert similarity.grad[[0, 2]].abs().max() == 0
+    assert similarity.grad[1].abs().max() > 0
+
+
+def test_region_loss_is_the_cross_entropy_of_the_objects_own_text():
+    generator = np.random.default_rng(0)
+    patches, texts = generator.normal(size=(2, 4, 5)), generator.normal(size=(2, 2, 5))
+    counts = np.array([[[1.0, 0, 0.5, 0], [0, 2, 0, 0]], [[0, 0, 0, 0], [0, 0, 1, 1]]])
+    same = np.eye(4, dtype=bool)
+    same[0, 3] = same[3, 0] = True
+    losses = []
+    for b, t in np.ndindex(2, 2):
+        if counts[b, t].sum() == 0:
+            losses.append(0.0)
+            continue
+        region = sum(c * p / np.linalg.norm(p) for c, p in zip(counts[b, t], patches[b], strict=True))
+        scores = [
+            np.exp(region @ text / np.linalg.norm(region) / np.linalg.norm(text) / 0.2) for text in texts.reshape(4, 5)
+        ]
+        row = 2 * b + t
+        others = [score for column, score in enumerate(scores) if column == row or not same[row, column]]
+        losses.append(-np.log(scores[row] / sum(others)))
+    loss = region_text_contrastive_loss(
+        torch.from_numpy(patches).float(),
+        torch.from_numpy(texts).float(),
+        torch.from_numpy(counts).float(),
+        torch.from_numpy(same),
+        temperature=0.2,
+    )
+    assert loss.item() == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_region_loss_takes_part_where_it_has_a_weight(density_config, density_processor):
+    model = CLIPCountDensityModel(density_config(region_loss_weight=2.0)).eval()
+    pixels, labels = torch.rand(2, 3, 48, 48), torch.zeros(2, 2, 48, 48)
+    labels[0, 0, 10:14, 30:34], labels[1, 1, 40:44, 5:9] = 0.5, 0.25
+    tokens = density_processor.tokenize(["dogs", "ox", "ox", "red apples"])
+    stacked = {name: tensor.unflatten(0, (2, 2)) for name, tensor in tokens.items()}
+    outputs = model(pixel_values=pixels, labels=labels, **stacked)
+    assert 0 < outputs.region_loss.item() < 10
+    torch.testing.assert_close(outputs.loss, outputs.density_loss + 2 * outputs.region_loss)
+    by_embeds = model(pixel_values=pixels, labels=labels, text_embeds=outputs.text_embeds)
+    torch.testing.assert_close(by_embeds.region_loss, outputs.region_loss)
+    outputs.region_loss.backward()
+    assert model.text_projection.weight.grad.abs().max() > 0
+    assert model.contrastive_patch_projection.weight.grad.abs().max() > 0
+    # Without objects there is nothing to tell apart.
+    nothing = model(pixel_values=pixels, labels=torch.zeros(2, 2, 48, 48), **stacked)
+    assert nothing.region_loss == 0
 
 
 def test_contrastive_loss_is_finite_at_low_temperatures():

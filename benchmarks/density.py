@@ -1,0 +1,372 @@
+"""
+How fast a CLIPCountDensityModel is and what memory it takes, beside the bare vision tower and beside the plain way.
+
+    python benchmarks/density.py
+    python benchmarks/density.py --threads 2 --dtypes float32 --ways floor plain sdpa
+    python benchmarks/density.py --model demo_output/clip-count --num_scenes 200
+
+Without `--model` the model has the sizes of the authors' (ViT-B/16) and random weights; nothing is downloaded. A
+picture of one window and one of three windows' width are looked at in each of these ways:
+
+- `floor`: the bare `CLIPVisionModel` on the same windows, without a text and without a map.
+- `plain`: the text is encoded again for every window, the windows go through one at a time, with eager attention, and
+  every layer is computed as it is written: prompts are carried through the tower as tokens, each patch asks for the
+  text with a query, products are left to PyTorch. This is what the model does in training.
+- `one by one`: likewise, but with the shortcuts that the model takes in inference.
+- `eager`, `sdpa`, `compiled`: as the pipeline calls it: every text once, several windows at a time; with that kind of
+  attention, or with sdpa through `torch.compile`.
+- `whole`: with sdpa, the whole picture in one pass, with interpolated position encodings. The map is another one.
+
+All ways of one picture and precision take turns, and each has its best time, for whatever else the machine does can
+only add to it. On a machine that is never quiet, `--threads 1 --cpu_time` counts the time that this process has spent
+computing. Peak memory is that of a fresh process (on CUDA: of its tensors), the libraries and the weights included.
+
+With `--model`, a trained checkpoint is measured instead, and then how far its counts are off on rendered scenes of
+three windows' width: in windows, in one pass, and both in bfloat16.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+from count_clip.datasets_scripts.countscenes import CountScenes
+from count_clip.evaluation.density import evaluate_density
+from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
+from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
+from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
+from count_clip.modeling.pipeline_object_counting import predict_windows
+
+
+WAYS = ("floor", "plain", "one by one", "eager", "sdpa", "compiled", "whole")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRESETS: dict[str, dict[str, Any]] = {
+    "vit-b-16": {
+        "vision_config": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+        | {"num_attention_heads": 12, "image_size": 224, "patch_size": 16},
+        "text_config": {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12}
+        | {"num_attention_heads": 8, "vocab_size": 49408},
+        "projection_dim": 512,
+    },
+    # To see whether the benchmark works.
+    "tiny": {
+        "vision_config": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
+        | {"num_attention_heads": 4, "image_size": 32, "patch_size": 8},
+        "text_config": {"hidden_size": 24, "intermediate_size": 36, "num_hidden_layers": 2}
+        | {"num_attention_heads": 3, "vocab_size": 64, "bos_token_id": 62, "eos_token_id": 63, "pad_token_id": 63},
+        "projection_dim": 32,
+        "window_size": 48,
+        "num_norm_groups": 2,
+        "visual_prompt_depth": 2,
+    },
+}
+# The pipeline's own.
+WINDOW_BATCH_SIZE = 8
+TOKENS_OF_A_PROMPT = 5
+# In fewer pixels, scenes have no room for their objects.
+SMALLEST_SCENE = 64
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is measured: `width` windows beside one another, `num_prompts` prompts, a precision and a way."""
+
+    width: int
+    num_prompts: int
+    dtype: str
+    way: str
+
+    @property
+    def is_sensible(self) -> bool:
+        """Whether the row says anything that another one does not: the tower reads no prompt, one by one is linear."""
+        return self.num_prompts == 1 or self.way not in ("floor", "plain", "one by one")
+
+
+class Bench:
+    """
+    A model, pictures and prompts.
+
+    Args:
+        model ([`CLIPCountDensityModel`]): In evaluation mode, where it is to run.
+        image_processor ([`CLIPCountDensityImageProcessorPil`]): Cuts the pictures.
+    """
+
+    def __init__(self, model: CLIPCountDensityModel, image_processor: CLIPCountDensityImageProcessorPil):
+        # Autograd has nothing to follow, so that the plain way is as light as without it.
+        self.model = model.requires_grad_(False)
+        self.image_processor = image_processor
+        self.compiled: Callable | None = None
+
+    def pixels(self, width: int, window: str) -> torch.Tensor:
+        """A picture of noise, cut as the model takes it."""
+        side = self.model.config.window_size
+        noise = np.random.default_rng(0).integers(0, 256, (side, width * side, 3), dtype=np.uint8)
+        pixels = self.image_processor(images=[Image.fromarray(noise)], window=window, return_tensors="pt")
+        return pixels["pixel_values"].to(self.model.device, self.model.dtype)
+
+    def prompts(self, num_prompts: int) -> torch.Tensor:
+        """Tokens of different prompts of a few words."""
+        config = self.model.config.text_config
+        ids = torch.randint(0, config.vocab_size - 2, (num_prompts, TOKENS_OF_A_PROMPT))
+        ids[:, 0], ids[:, -1] = config.bos_token_id, config.eos_token_id
+        return ids.to(self.model.device)
+
+    def prepare(self, row: Row) -> Callable[[], None]:
+        """Bring the inputs of a row into place; what is returned is what is timed."""
+        model, ids = self.model, self.prompts(row.num_prompts)
+        windows = self.pixels(row.width, "whole" if row.way == "whole" else "sliding")
+        if row.way == "floor":
+            side = model.vision_model.config.image_size
+            seen = torch.nn.functional.interpolate(windows.float(), size=(side, side), mode="bilinear")
+            seen = seen.to(windows.dtype)
+            return lambda: self._run("sdpa", lambda: [model.vision_model(x) for x in seen.split(WINDOW_BATCH_SIZE)])
+        if row.way in ("plain", "one by one"):
+            context = torch.enable_grad if row.way == "plain" else nullcontext
+            return lambda: self._run(
+                "eager", lambda: [model(pixel_values=window, input_ids=ids) for window in windows.split(1)], context
+            )
+        network: Any = model
+        if row.way == "compiled":
+            self.compiled = self.compiled or torch.compile(model, dynamic=False)
+            network = self.compiled
+
+        def count() -> None:
+            texts = model.get_text_embeds(ids).expand(len(windows), -1, -1)
+            predict_windows(network, windows, texts, WINDOW_BATCH_SIZE, row.way == "whole")
+
+        return lambda: self._run("eager" if row.way == "eager" else "sdpa", count)
+
+    def _run(
+        self, attention: str, count: Callable[[], Any], context: Callable[[], AbstractContextManager] = nullcontext
+    ) -> None:
+        self.model.set_attn_implementation(attention)
+        with torch.no_grad(), context():
+            count()
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def build(arguments: argparse.Namespace) -> Bench:
+    """The trained model, or one with random weights."""
+    if arguments.model is None:
+        torch.manual_seed(0)
+        config = CLIPCountDensityConfig(**PRESETS[arguments.preset])
+        model = CLIPCountDensityModel._from_config(config, attn_implementation="sdpa")
+        image_processor = CLIPCountDensityImageProcessorPil(window_size=config.window_size)
+    else:
+        model = AutoModel.from_pretrained(arguments.model, dtype=torch.float32)
+        image_processor = AutoProcessor.from_pretrained(arguments.model).image_processor
+    return Bench(model.eval().to(arguments.device), image_processor)
+
+
+def best_seconds(
+    runs: dict[Row, Callable[[], None]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[Row, float]:
+    """
+    Time all runs in turns, so that whatever else the machine does meets all of them.
+
+    Args:
+        runs (`dict[Row, Callable]`): What to time.
+        repeats (`int`): How often each is timed, after a round that fills the caches.
+        clock (`Callable`, *optional*, defaults to `time.perf_counter`): Tells the time, in seconds.
+
+    Returns:
+        `dict[Row, float]`: The best time of each, in seconds.
+    """
+    best = dict.fromkeys(runs, float("inf"))
+    for turn in range(repeats + 1):
+        for row, run in runs.items():
+            began = clock()
+            run()
+            if turn > 0:
+                best[row] = min(best[row], clock() - began)
+    return best
+
+
+def why_not_compiled() -> str | None:
+    """Why `torch.compile` does not work here; `None` if it does."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(3))
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[0]
+    return None
+
+
+def peak_memory(row: Row, arguments: argparse.Namespace) -> float | None:
+    """Peak memory of a row in MiB; `None` where it would be that of the compiler."""
+    if arguments.device.startswith("cuda"):
+        bench = build(arguments)
+        bench.model.to(DTYPES[row.dtype])
+        run = bench.prepare(row)
+        run()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return float(torch.cuda.max_memory_allocated()) / 2**20
+    if row.way == "compiled":
+        return None
+    command = [sys.executable, __file__, "--memory_of", str(row.width), str(row.num_prompts), row.dtype, row.way]
+    command += ["--preset", arguments.preset, "--device", arguments.device, "--threads", str(arguments.threads)]
+    command += ["--model", arguments.model] if arguments.model else []
+    finished = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(finished.stdout.split()[-1])
+
+
+def own_peak_memory() -> float:
+    """The most memory that this process has had, in MiB."""
+    if os.path.exists("/proc/self/status"):
+        # Of this program alone: `ru_maxrss` begins with what the parent had.
+        with open("/proc/self/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:"))
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def targets(seconds: dict[Row, float]) -> Iterator[tuple[str, str, float]]:
+    """What is asked for on two CPU cores with the authors' sizes in float32: what, how much, and what it is here."""
+
+    def ratio(above: Row, below: Row) -> float | None:
+        return seconds[above] / seconds[below] if above in seconds and below in seconds else None
+
+    asked: list[tuple[str, str, float | None]] = []
+    for width in (1, 3):
+        of_width = {way: Row(width, 1, "float32", way) for way in WAYS}
+        where = f"picture of {width} x 1 windows' size"
+        asked.append((f"model / floor, {where}", "<= 1.35", ratio(of_width["sdpa"], of_width["floor"])))
+        if width == 3:
+            asked.append((f"plain / model, {where}", ">= 1.6", ratio(of_width["plain"], of_width["sdpa"])))
+        ten = Row(width, 10, "float32", "sdpa")
+        asked.append((f"ten prompts / one, {where}", "<= 3.2", ratio(ten, of_width["sdpa"])))
+    for what, target, here in asked:
+        if here is not None:
+            yield what, target, here
+
+
+def wide_scenes(num_scenes: int, side: int, max_objects: int) -> list[dict[str, Any]]:
+    """Rows with pictures three times as wide as high, which are three test scenes side by side."""
+    scenes = CountScenes(
+        "test",
+        config="density",
+        num_scenes=3 * num_scenes,
+        image_size=side,
+        rows="mixed",
+        max_objects=max_objects,
+        count_distribution="uniform",
+    )
+    rows = []
+    for first in range(0, len(scenes), 3):
+        parts = [scenes[first + i] for i in range(3)]
+        picture = Image.new("RGB", (3 * side, side))
+        for i, part in enumerate(parts):
+            picture.paste(part["image"], (i * side, 0))
+        kinds = [pair for part in parts for pair in zip(part["other_texts"], part["other_counts"], strict=True)]
+        for text in dict.fromkeys(part["text"] for part in parts):
+            count = sum(number for kind, number in kinds if kind == text)
+            rows.append({"image": picture, "image_id": f"wide-{first // 3}", "text": text, "count": count})
+    return rows
+
+
+def print_errors(arguments: argparse.Namespace) -> None:
+    """How far the counts of a trained model are off, each way."""
+    model = AutoModel.from_pretrained(arguments.model, dtype=torch.float32).eval().to(arguments.device)
+    processor = AutoProcessor.from_pretrained(arguments.model)
+    # The processor makes windows' size of them.
+    side = max(model.config.window_size, SMALLEST_SCENE)
+    rows = wide_scenes(arguments.num_scenes, side, arguments.max_objects)
+    print(f"\n{len(rows)} counts in {arguments.num_scenes} scenes of three windows' width, with up to")
+    print(f"{arguments.max_objects} objects of a kind in each third\n")
+    print("| way | precision | MAE | RMSE | mean count | true mean |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, dtype in DTYPES.items():
+        for way, window in (("windows", "sliding"), ("whole", "whole")):
+            result = evaluate_density(model, processor, rows, dtype=dtype, progress=False, window=window)
+            said, true = (
+                float(np.mean([getattr(x, field) for x in result.predictions])) for field in ("predicted", "count")
+            )
+            print(f"| {way} | {name} | {result.mae:.3f} | {result.rmse:.3f} | {said:.2f} | {true:.2f} |", flush=True)
+
+
+def print_speed(arguments: argparse.Namespace) -> None:
+    """Measure every row and print the tables."""
+    bench = build(arguments)
+    ways, side = list(arguments.ways), bench.model.config.window_size
+    if "compiled" in ways and (reason := why_not_compiled()) is not None:
+        print(f"Without compiled, because: {reason}\n")
+        ways.remove("compiled")
+    print("| picture | prompts | precision | way | pictures/s | time / floor | peak memory, MiB |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    seconds: dict[Row, float] = {}
+    for dtype in arguments.dtypes:
+        bench.model.to(DTYPES[dtype])
+        for width in arguments.widths:
+            # What was compiled for another picture or precision would only be in the way.
+            torch.compiler.reset()
+            rows = [Row(width, number, dtype, way) for number in arguments.num_prompts for way in ways]
+            runs = {row: bench.prepare(row) for row in rows if row.is_sensible}
+            clock = time.process_time if arguments.cpu_time else time.perf_counter
+            measured = best_seconds(runs, arguments.repeats, clock)
+            seconds.update(measured)
+            floor = measured.get(Row(width, 1, dtype, "floor"))
+            for row, best in measured.items():
+                memory = None if arguments.no_memory else peak_memory(row, arguments)
+                cells = [f"{side} x {width * side}", "-" if row.way == "floor" else row.num_prompts, dtype, row.way]
+                cells += [f"{1 / best:.2f}", "" if floor is None else f"{best / floor:.2f}"]
+                print("|", *[f"{cell} |" for cell in [*cells, "" if memory is None else f"{memory:.0f}"]], flush=True)
+    asked = list(targets(seconds))
+    if asked:
+        print("\n| ratio of times, sdpa, float32 | here | on two CPU cores with ViT-B/16 |")
+        print("| --- | --- | --- |")
+    for what, target, here in asked:
+        print(f"| {what} | {here:.2f} | {target} |")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure what was asked for and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="folder of a trained checkpoint (default: random weights)")
+    parser.add_argument("--preset", choices=PRESETS, default="vit-b-16", help="sizes of the random model")
+    parser.add_argument("--widths", type=int, nargs="+", default=[1, 3], help="widths of the pictures, in windows")
+    parser.add_argument("--num_prompts", type=int, nargs="+", default=[1, 10], help="prompts of a picture")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES), help="precisions")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="ways, as explained above")
+    parser.add_argument("--repeats", type=int, default=5, help="how often each is timed (default: 5)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--cpu_time", action="store_true", help="count computing time only; for one thread")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to run")
+    parser.add_argument("--no_memory", action="store_true", help="leave out the memory, which takes a process a row")
+    parser.add_argument("--num_scenes", type=int, default=200, help="scenes for the errors of --model (default: 200)")
+    parser.add_argument("--max_objects", type=int, default=10, help="most objects in a third of them (default: 10)")
+    parser.add_argument("--memory_of", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    if arguments.memory_of is not None:
+        width, num_prompts, dtype, way = arguments.memory_of
+        bench = build(arguments)
+        bench.model.to(DTYPES[dtype])
+        bench.prepare(Row(int(width), int(num_prompts), dtype, way))()
+        print(own_peak_memory())
+        return
+    place = platform.processor() or platform.machine()
+    if arguments.device.startswith("cuda"):
+        place = torch.cuda.get_device_name(arguments.device)
+    print(f"{place}, {arguments.threads} threads, Python {platform.python_version()}, PyTorch {torch.__version__}")
+    print(f"{arguments.model or f'random weights, {arguments.preset}'}\n")
+    print_speed(arguments)
+    if arguments.model is not None:
+        print_errors(arguments)
+
+
+if __name__ == "__main__":
+    main()
