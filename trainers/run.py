@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from transformers import CLIPTokenizer, EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, logging
 
 from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
 from count_clip.modeling.configuration_count_clip import CountCLIPConfig
@@ -94,6 +94,8 @@ def train(run: RunArguments, args: TrainingArguments) -> dict[str, Any]:
     splits = load_splits(run)
     set_seed(args.seed)
     model, processor = build_model(run, splits["dataset"])
+    if run.peft is not None:
+        model, processor = adapt_model(run, args, model, processor, goes_on=checkpoint is not None)
     trainer = build_trainer(run, args, model, processor, splits)
     measured = {key.removesuffix("_dataset"): rows for key, rows in splits.items() if key != "dataset"}
     results: dict[str, Any] = {
@@ -199,6 +201,44 @@ def build_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
     if run.task == "counting":
         return _counting_model(run, train_rows)
     return _density_model(run, train_rows)
+
+
+def adapt_model(run: RunArguments, args: Any, model: Any, processor: Any, goes_on: bool = False) -> tuple[Any, Any]:
+    """
+    Put the adapters of a run on its model.
+
+    Args:
+        run ([`RunArguments`]): Its `peft` says which.
+        args ([`CountingConfig`] or [`DensityConfig`]): Say where the run writes.
+        model: The base.
+        processor: Its processor.
+        goes_on (`bool`, *optional*, defaults to `False`): Whether the run goes on from a checkpoint.
+
+    Returns:
+        The adapted model and the processor. Where the base cannot be loaded again by a name, because it is new, comes
+        from another kind of checkpoint or has fields changed, it is saved beside the adapters; a run that goes on
+        takes it from there.
+    """
+    from count_clip.trainers.adapters import adapter_configs, add_adapters, base_folder, leave_room, name_base
+
+    configs = adapter_configs([] if run.peft is None else run.peft, processor.tokenizer)
+    everything = {"counting": "train_towers", "density": "trainable"}[run.task]
+    if getattr(args, everything) != args.__dataclass_fields__[everything].default:
+        logger.warning(
+            f"`{everything}: {getattr(args, everything)}` has no effect with `peft`: the adapters train, and what "
+            "their `modules_to_save` name."
+        )
+    name = None if run.model_config else run.model_name_or_path
+    if name is None and goes_on and (base_folder(args) / CONFIG_NAME).is_file():
+        name = str(base_folder(args))
+        model, processor = (
+            type(model).from_pretrained(name, dtype=torch.float32),
+            type(processor).from_pretrained(name),
+        )
+    name_base(model, processor, name, args)
+    adapted = add_adapters(model, configs)
+    leave_room(processor, configs)
+    return adapted, processor
 
 
 def _counting_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:

@@ -35,6 +35,8 @@ class RunArguments:
         scratch (`dict`, *optional*): The size of a new model: `vision`, `text`, `projection_dim`, `vocab_size`.
         model_config (`dict`, *optional*): Fields of the model's configuration to change.
         image_processor (`dict`, *optional*): Options of the density model's image processor to change.
+        peft (`dict`, `list[dict]` or `str`, *optional*): The adapter or adapters that train in the place of the model:
+            `type` (`visual_prompt`, `context_prompt`, `lora` or another method of PEFT) and its options.
         dataset (`dict`): The training rows: `name` and what belongs to it.
         eval_dataset (`dict`, *optional*): The rows to choose by; what it does not say is as in `dataset`.
         test_dataset (`dict`, *optional*): The rows to report, likewise.
@@ -49,11 +51,16 @@ class RunArguments:
     scratch: dict[str, Any] | None = None
     model_config: dict[str, Any] | None = None
     image_processor: dict[str, Any] | None = None
+    peft: dict[str, Any] | list[dict[str, Any]] | None = None
     dataset: dict[str, Any] | None = None
     eval_dataset: dict[str, Any] | None = None
     test_dataset: dict[str, Any] | None = None
     early_stopping_patience: int | None = None
     evaluate_first: bool = False
+
+
+# Keys whose value may be a text alone, and what it stands for.
+_SHORT = {"dataset": "name", "peft": "type"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -114,8 +121,9 @@ def parse_run(path: str, overrides: Sequence[str]) -> tuple[RunArguments, Traini
     for key in values:
         if key not in known:
             raise ValueError(unknown_key(key, known, source[key]))
-    if isinstance(values.get("dataset"), str):
-        values["dataset"] = {"name": values["dataset"]}
+    for key, inner in _SHORT.items():
+        if isinstance(values.get(key), str):
+            values[key] = {inner: values[key]}
     for name, value in values.items():
         values[name] = convert(value, hints[name], f"`{name}` {source[name]}")
     # An accelerator is used where there is one; several processes on a machine without need to be told so.
@@ -209,7 +217,7 @@ def _set(values: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in outer:
         inner = values.get(key)
         if isinstance(inner, str):
-            inner = {"name": inner}
+            inner = {_SHORT.get(key, "name"): inner}
         if inner is not None and not isinstance(inner, dict):
             raise ValueError(f"Cannot set `{'.'.join(keys)}`: `{key}` is {inner!r} and has no keys of its own.")
         values[key] = dict(inner or {})

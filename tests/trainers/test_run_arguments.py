@@ -98,7 +98,8 @@ SHIPPED = sorted(path.stem for path in (Path(__file__).parents[2] / "trainers" /
 
 
 def test_all_configs_are_shipped():
-    scenes = ["countscenes_base", "countscenes_counting", "countscenes_density"]
+    scenes = ["countscenes_base", "countscenes_counting", "countscenes_counting_prompts"]
+    scenes += ["countscenes_density", "countscenes_density_prompts"]
     assert ["blood_cells", *scenes, "nuclei", "pears"] == SHIPPED
 
 

@@ -1,0 +1,182 @@
+"""Configurations of the two kinds of prompts that tune a CLIP as PEFT adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from peft import PeftConfig
+
+from .prompt_tuning_card import write_card
+from .prompt_tuning_peft import add_peft_type
+
+
+CONTEXT_POSITIONS = ("front", "middle", "end")
+DEFAULT_CONTEXT_TOKENS = 2
+
+
+@dataclass
+class _PromptConfig(PeftConfig):
+    """What the two have in common."""
+
+    # Said by each of the two: the name that PEFT files it under, and the modules that hold the prompts.
+    METHOD = ""
+    TARGET = ""
+
+    target_modules: str | list[str] | None = field(
+        default=None, metadata={"help": "The modules that hold the prompts; found by themselves in a CLIP."}
+    )
+    exclude_modules: str | list[str] | None = field(default=None, metadata={"help": "Modules to leave alone."})
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules that train beside the prompts and are saved with them."}
+    )
+    token_dim: int | None = field(default=None, metadata={"help": "Width of the tower; read from the base."})
+    num_layers: int | None = field(default=None, metadata={"help": "Layers of the tower; read from the base."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = add_peft_type(self.METHOD)
+        # Makes PEFT know the method, for whoever imported this file alone.
+        import_module(".prompt_tuning", __package__)
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Write the configuration, and a card that names the base and its revision, into a folder."""
+        super().save_pretrained(save_directory, **kwargs)
+        write_card(save_directory, [self])
+
+
+@dataclass
+class VisualPromptConfig(_PromptConfig):
+    """
+    Learned tokens in the vision tower of a CLIP.
+
+    The prompts stand between the class token and the patches and enter before the tower's first norm. With a depth of
+    one they stay to the end ("VPT-shallow"); otherwise each of the first `depth` layers sees prompts of its own in the
+    place of those of the layer before ("VPT-deep"). What the tower returns has no prompts in it, but
+    `output_hidden_states` shows them between the layers. They have no positions, so there may be as many as memory
+    allows.
+
+    Args:
+        num_virtual_tokens (`int`, *optional*, defaults to 20):
+            Prompts that a layer sees.
+        depth (`int`, *optional*):
+            How many layers get prompts of their own; by default all. It is filled in when the adapter meets its base.
+        projection (`bool`, *optional*, defaults to `False`):
+            Whether the prompts go through a linear layer, which all depths share.
+        dropout (`float`, *optional*, defaults to 0.0):
+            Dropout on the prompts, different for every picture.
+        norm (`bool`, *optional*, defaults to `False`):
+            Whether what the last layer returns is normalised (a layer norm with weights of its own).
+        target_modules (`str` or `list[str]`, *optional*):
+            First norms of the vision towers to tune; by default every `pre_layrnorm`.
+        modules_to_save (`list[str]`, *optional*):
+            Modules that train beside the prompts and are saved with them, such as `["decoder"]`.
+        token_dim, num_layers (`int`, *optional*):
+            Width and layers of the tower. Filled in when the adapter meets its base; another base must have the same.
+
+    Raises:
+        ValueError: If a value is out of range.
+
+    Source:
+        Jia et al., 2022 (https://huggingface.co/papers/2203.12119); the norm and the order of things are those of
+        CLIP-Count (https://huggingface.co/papers/2305.07304).
+    """
+
+    METHOD = "CLIP_VPT"
+    TARGET = r"(.*\.)?pre_layrnorm"
+
+    num_virtual_tokens: int = field(default=20, metadata={"help": "Prompts that a layer sees."})
+    depth: int | None = field(default=None, metadata={"help": "Layers with prompts of their own; all by default."})
+    projection: bool = field(default=False, metadata={"help": "Whether prompts go through a linear layer."})
+    dropout: float = field(default=0.0, metadata={"help": "Dropout on the prompts."})
+    norm: bool = field(default=False, metadata={"help": "Whether the tower's output is normalised."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_virtual_tokens < 1:
+            raise ValueError(f"`num_virtual_tokens` must be at least 1, but got {self.num_virtual_tokens}.")
+        if self.depth is not None and self.depth < 1:
+            raise ValueError(
+                f"`depth` must be at least 1 (the shallow form) or None (all layers), but got {self.depth}."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"`dropout` must lie in [0, 1), but got {self.dropout}.")
+
+
+@dataclass
+class ContextPromptConfig(_PromptConfig):
+    """
+    Learned context vectors among the words of a prompt, in the text tower of a CLIP.
+
+    They take positions as words do, so that a tower with 77 positions has room for `77 - num_virtual_tokens` tokens of
+    text, start and end included. The text is read where it ends, after the context. `last_hidden_state` of the tower
+    has the context in it.
+
+    Args:
+        num_virtual_tokens (`int`, *optional*):
+            Context vectors; by default as many as the tokens they are initialised from, else 2.
+        position (`str`, *optional*, defaults to `"front"`):
+            Where the context stands: before the words (`"front"`), half of it before and half after (`"middle"`; the
+            smaller half before) or after them (`"end"`). CoOp names the place of the class instead: these three are
+            its "end", "middle" and "front".
+        init_text (`str`, *optional*):
+            Words to start from, such as `"a photo of"`; by default normal noise of standard deviation 0.02.
+        class_names (`list[str]`, *optional*):
+            Give each of these texts a context of its own ("class-specific"); every prompt must then be one of them.
+            By default all prompts share one context.
+        tokenizer_name_or_path (`str`, *optional*):
+            The tokenizer that reads `init_text` and `class_names`; by default that of the base.
+        init_token_ids (`list[int]`, *optional*), class_token_ids (`list[list[int]]`, *optional*):
+            The same as tokens. Filled in when the adapter meets its base, after which no tokenizer is needed.
+        target_modules (`str` or `list[str]`, *optional*):
+            Token embeddings of the text towers to tune; by default every `embeddings.token_embedding`.
+        modules_to_save (`list[str]`, *optional*):
+            Modules that train beside the context and are saved with it, such as `["decoder"]`.
+        token_dim, num_layers (`int`, *optional*):
+            Width and layers of the tower. Filled in when the adapter meets its base; another base must have the same.
+
+    Raises:
+        ValueError: If a value is out of range, or values contradict each other.
+
+    Source:
+        Zhou et al., 2022 (https://huggingface.co/papers/2109.01134).
+    """
+
+    METHOD = "CLIP_COOP"
+    TARGET = r"(.*\.)?embeddings\.token_embedding"
+
+    num_virtual_tokens: int | None = field(default=None, metadata={"help": "Context vectors; 2 by default."})
+    position: str = field(default="front", metadata={"help": "Where the context stands: front, middle or end."})
+    init_text: str | None = field(default=None, metadata={"help": "Words to start from."})
+    class_names: list[str] | None = field(default=None, metadata={"help": "Texts with a context of their own."})
+    tokenizer_name_or_path: str | None = field(default=None, metadata={"help": "Reads the texts; the base's."})
+    init_token_ids: list[int] | None = field(default=None, metadata={"help": "`init_text` as tokens."})
+    class_token_ids: list[list[int]] | None = field(default=None, metadata={"help": "`class_names` as tokens."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_virtual_tokens is not None and self.num_virtual_tokens < 1:
+            raise ValueError(f"`num_virtual_tokens` must be at least 1, but got {self.num_virtual_tokens}.")
+        if self.position not in CONTEXT_POSITIONS:
+            raise ValueError(f"`position` must be one of {', '.join(CONTEXT_POSITIONS)}, but got {self.position!r}.")
+        for name in ("class_names", "class_token_ids"):
+            values = getattr(self, name)
+            if values is not None and (not values or len({str(value) for value in values}) < len(values)):
+                raise ValueError(f"`{name}` must hold at least one text and none twice, but got {values}.")
+        self.resolve_length()
+
+    def resolve_length(self) -> None:
+        """Compare the number of context vectors with the tokens that they start from, or set the one by the other."""
+        if self.init_token_ids is None:
+            return
+        if self.num_virtual_tokens is None:
+            self.num_virtual_tokens = len(self.init_token_ids)
+        if self.num_virtual_tokens != len(self.init_token_ids):
+            raise ValueError(
+                f"`num_virtual_tokens` is {self.num_virtual_tokens}, but the text to start from takes "
+                f"{len(self.init_token_ids)} tokens. Leave `num_virtual_tokens` out, or choose a text of that length."
+            )
+
+
+__all__ = ["ContextPromptConfig", "VisualPromptConfig"]

@@ -1,0 +1,246 @@
+"""Context prompts as a PEFT method: learned vectors among the words, in the text tower of a CLIP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoTokenizer
+
+from .prompt_tuning_config import DEFAULT_CONTEXT_TOKENS, ContextPromptConfig
+from .prompt_tuning_tuner import PromptLayer, PromptTuner, check_tower
+
+
+class ContextPromptLayer(PromptLayer):
+    """
+    Stands in the place of a text tower's token embeddings, and holds the context.
+
+    Before the tower runs, a hook puts place holders among the tokens ([`make_room`]), so that positions, mask and the
+    place where the text is read are all counted with the context in it. A place holder is a negative number that says
+    which vector stands there: -1 the first of all vectors, -2 the second, and so on.
+
+    Args:
+        base_layer (`nn.Module`): The token embeddings.
+        tower (`nn.Module`): The text tower that they belong to.
+    """
+
+    adapter_layer_names = ("clip_coop_embeds",)
+    other_param_names = ("clip_coop_positions", "clip_coop_classes")
+
+    def __init__(self, base_layer: nn.Module, tower: Any) -> None:
+        super().__init__(base_layer)
+        self.max_length = tower.config.max_position_embeddings
+        self.eos_token_id = tower.config.eos_token_id
+        self.clip_coop_embeds = nn.ParameterDict()
+        self.clip_coop_positions: dict[str, str] = {}
+        self.clip_coop_classes: dict[str, list[list[int]]] = {}
+        self.add_hook(tower, _MakeRoom(self), before=True)
+
+    def add_adapter(self, name: str, config: ContextPromptConfig) -> None:
+        """Make the context of an adapter: from words, or CoOp's normal noise."""
+        length, width = config.num_virtual_tokens, config.token_dim
+        if length is None or width is None:
+            raise RuntimeError("The configuration has not met its base; the tuner fills in the sizes.")
+        weight: Any = self.get_base_layer().weight
+        if config.init_token_ids is not None and weight.device.type != "meta":
+            embeds = weight.detach()[config.init_token_ids].clone()
+        else:
+            embeds = nn.init.normal_(torch.empty(length, width), std=0.02)
+        if config.class_token_ids is not None:
+            embeds = embeds.expand(len(config.class_token_ids), -1, -1).clone()
+            self.clip_coop_classes[name] = config.class_token_ids
+        self.clip_coop_positions[name] = config.position
+        self.clip_coop_embeds[name] = nn.Parameter(embeds)
+        self._move_adapter_to_device_of_base_layer(name)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Embed tokens and place holders; `(batch_size, sequence_length, hidden_size)`."""
+        names = self.acting(self.clip_coop_embeds)
+        if not names:
+            return self.base_layer(input_ids)
+        token_embeds = self.base_layer(input_ids.clamp(min=0))
+        vectors = torch.cat([self.clip_coop_embeds[name].flatten(0, -2) for name in names])  # (all vectors, D)
+        context = nn.functional.embedding((-1 - input_ids).clamp(min=0), vectors.to(token_embeds.dtype))
+        return torch.where((input_ids < 0)[..., None], context, token_embeds)
+
+    def make_room(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Put place holders for the context of the active adapters among the tokens of prompts.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
+                Tokens, from the start token to the end-of-text token, padded on the right.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                1 for tokens, 0 for padding.
+
+        Returns:
+            The two, longer by the context; padding that no position is left for is cut off.
+
+        Raises:
+            ValueError: If a prompt is too long for the positions that the context leaves, or has no context of its
+                own where the context is class-specific.
+        """
+        words = input_ids
+        first = 0
+        for name in self.acting(self.clip_coop_embeds):
+            embeds = self.clip_coop_embeds[name]
+            start = torch.full((len(words), 1), first, device=words.device)
+            if name in self.clip_coop_classes:
+                start = start + embeds.shape[1] * self._classes(name, words)[:, None]
+            input_ids, attention_mask = self._insert(
+                input_ids, attention_mask, start, embeds.shape[-2], self.clip_coop_positions[name]
+            )
+            first += embeds[..., 0].numel()
+        if input_ids.shape[1] > self.max_length:
+            self._check_length(words, input_ids)
+            input_ids = input_ids[:, : self.max_length]
+            attention_mask = None if attention_mask is None else attention_mask[:, : self.max_length]
+        return input_ids, attention_mask
+
+    def _insert(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        start: torch.Tensor,
+        num_context: int,
+        position: str,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch_size, length = input_ids.shape
+        places = torch.arange(length, device=input_ids.device).expand(batch_size, -1)
+        is_end = places >= self._ends(input_ids)[:, None]
+        # By how many places a word and the end move.
+        moves = {"front": num_context, "middle": num_context // 2, "end": 0}[position]
+        places = places + torch.where(is_end, num_context, (places > 0) * moves)
+        is_context = torch.ones(batch_size, length + num_context, dtype=torch.bool, device=input_ids.device)
+        is_context = is_context.scatter(1, places, False)
+        holders = -start - is_context.cumsum(dim=1)
+        lengthened = torch.where(is_context, holders, input_ids.new_zeros(()))
+        lengthened = lengthened.to(input_ids.dtype).scatter(1, places, input_ids)
+        if attention_mask is not None:
+            room = attention_mask.new_ones(batch_size, length + num_context)
+            attention_mask = room.scatter(1, places, attention_mask)
+        return lengthened, attention_mask
+
+    def _ends(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Position of each row's end-of-text token, `(batch_size,)`, found as CLIP finds it."""
+        if self.eos_token_id == 2:
+            # Old CLIP configurations carry a wrong id; there the end-of-text token is the highest one of its row.
+            return input_ids.int().argmax(dim=-1)
+        return (input_ids == self.eos_token_id).int().argmax(dim=-1)
+
+    def _classes(self, name: str, input_ids: torch.Tensor) -> torch.Tensor:
+        """Which class each row's words are, `(batch_size,)`."""
+        classes = self.clip_coop_classes[name]
+        width = max(len(tokens) for tokens in classes) + 1
+        table = torch.tensor([tokens + [-1] * (width - len(tokens)) for tokens in classes], device=input_ids.device)
+        words = nn.functional.pad(input_ids[:, 1 : 1 + width], (0, max(0, width - input_ids.shape[1] + 1)), value=-1)
+        before_end = torch.arange(1, width + 1, device=input_ids.device) < self._ends(input_ids)[:, None]
+        words = torch.where(before_end, words, -1)
+        equal = (words[:, None] == table).all(dim=-1)  # (B, classes)
+        known = equal.any(dim=-1)
+        if not known.all():
+            row = int((~known).int().argmax())
+            raise ValueError(
+                f"The prompt with the tokens {[int(x) for x in words[row] if x >= 0]} is none of the {len(classes)} "
+                f"texts that adapter {name!r} has a context for (`class_names`). A shared context, without "
+                "`class_names`, serves every text."
+            )
+        return equal.int().argmax(dim=-1)
+
+    def _check_length(self, words: torch.Tensor, input_ids: torch.Tensor) -> None:
+        longest = int(self._ends(words).max()) + 1
+        num_context = input_ids.shape[1] - words.shape[1]
+        if longest + num_context > self.max_length:
+            raise ValueError(
+                f"A prompt takes {longest} tokens, but beside {num_context} context vectors only "
+                f"{self.max_length - num_context} of the {self.max_length} positions are left. Shorten the prompt."
+            )
+
+
+class _MakeRoom:
+    """Forward pre-hook of a text tower."""
+
+    NAMES = ("input_ids", "attention_mask", "position_ids")
+
+    def __init__(self, context: ContextPromptLayer) -> None:
+        self.context = context
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = {**dict(zip(self.NAMES, args, strict=False)), **kwargs}
+        if given.get("input_ids") is None or not self.context.acting(self.context.clip_coop_embeds):
+            return args, kwargs
+        if given.get("position_ids") is not None:
+            raise ValueError(
+                "`position_ids` cannot be given with context prompts, which move the words. Leave it out."
+            )
+        input_ids = given["input_ids"]
+        given["input_ids"], given["attention_mask"] = self.context.make_room(
+            input_ids.reshape(-1, input_ids.shape[-1]), given.get("attention_mask")
+        )
+        return (), given
+
+
+class ContextPromptModel(PromptTuner):
+    """
+    Puts context prompts into a model.
+
+    Args:
+        model (`nn.Module`): A model with the text tower of a CLIP; changed in place.
+        peft_config ([`ContextPromptConfig`]): Which context.
+        adapter_name (`str`): The adapter's name.
+    """
+
+    prefix = "clip_coop_"
+    tuner_layer_cls = ContextPromptLayer
+
+    def _prepare_tower(self, config: ContextPromptConfig, tower: Any, key: str) -> None:
+        parts = ("embeddings.token_embedding", "config.max_position_embeddings", "final_layer_norm", "encoder.layers")
+        check_tower(config, tower, key, "text", parts)
+        self._read_texts(config)
+        if config.num_virtual_tokens is None:
+            config.num_virtual_tokens = DEFAULT_CONTEXT_TOKENS
+        positions = tower.config.max_position_embeddings
+        # The start token, the end token and one word have to fit beside the context.
+        if config.num_virtual_tokens > positions - 3:
+            raise ValueError(
+                f"`num_virtual_tokens` ({config.num_virtual_tokens}) leaves no room for a prompt in the {positions} "
+                f"positions of the text tower. At most {positions - 3} fit."
+            )
+        ids = [token for tokens in (config.class_token_ids or []) for token in tokens] + (config.init_token_ids or [])
+        if ids and max(ids) >= tower.config.vocab_size:
+            raise ValueError(
+                f"The texts of the context have the token {max(ids)}, but the base knows {tower.config.vocab_size} "
+                "tokens. Set `tokenizer_name_or_path` to the base's own tokenizer."
+            )
+
+    def _read_texts(self, config: ContextPromptConfig) -> None:
+        """Turn `init_text` and `class_names` into tokens, once."""
+        wanted = {
+            "init_token_ids": config.init_text if config.init_token_ids is None else None,
+            "class_token_ids": config.class_names if config.class_token_ids is None else None,
+        }
+        if any(text is not None for text in wanted.values()):
+            name = config.tokenizer_name_or_path or config.base_model_name_or_path
+            if name is None:
+                raise ValueError(
+                    "`init_text` and `class_names` need a tokenizer, but the base has no name to find one by. Set "
+                    "`tokenizer_name_or_path`, or give `init_token_ids` and `class_token_ids`."
+                )
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            for field, text in wanted.items():
+                if text is not None:
+                    setattr(config, field, tokenizer(text, add_special_tokens=False)["input_ids"])
+        for field in ("init_token_ids", "class_token_ids"):
+            tokens = getattr(config, field)
+            if tokens is not None and (not tokens or [] in tokens):
+                raise ValueError(f"A text of the context ({field}) has no tokens.")
+        config.resolve_length()
+
+    def _new_layer(self, target: nn.Module, tower: nn.Module) -> PromptLayer:
+        return ContextPromptLayer(target, tower)
+
+
+__all__ = ["ContextPromptLayer", "ContextPromptModel"]

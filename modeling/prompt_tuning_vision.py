@@ -1,0 +1,172 @@
+"""Visual prompts as a PEFT method: learned tokens in the vision tower of a CLIP."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from .prompt_tuning_config import VisualPromptConfig
+from .prompt_tuning_tuner import PromptLayer, PromptTuner, check_tower
+
+
+class VisualPromptLayer(PromptLayer):
+    """
+    Stands in the place of a vision tower's first norm, holds the prompts of all depths, and puts them in there.
+
+    Between the later layers they are replaced, kept or taken out by hooks on these layers, not by wrappers around
+    them: a wrapper would change the names below it, to which LoRA's targets and weights refer.
+
+    Args:
+        base_layer (`nn.Module`): The norm.
+        tower (`nn.Module`): The vision tower that it belongs to.
+        after_patches (`bool`): Whether the prompts stand after the patches instead of before them, for a tower whose
+            owner puts prompts of its own before them. The order means nothing to a tower but rounding.
+    """
+
+    adapter_layer_names = ("clip_vpt_embeds", "clip_vpt_projection", "clip_vpt_norm")
+    other_param_names = ("clip_vpt_dropout",)
+
+    def __init__(self, base_layer: nn.Module, tower: Any, after_patches: bool) -> None:
+        super().__init__(base_layer)
+        self.patch_size = tower.embeddings.patch_size
+        self.num_layers = len(tower.encoder.layers)
+        self.after_patches = after_patches
+        self.clip_vpt_embeds = nn.ParameterDict()
+        self.clip_vpt_projection = nn.ModuleDict()
+        self.clip_vpt_dropout = nn.ModuleDict()
+        self.clip_vpt_norm = nn.ModuleDict()
+        for index, layer in enumerate(tower.encoder.layers):
+            if index:
+                self.add_hook(layer, _BeforeLayer(self, index), before=True)
+        self.add_hook(tower.encoder.layers[-1], _AfterLastLayer(self), before=False)
+
+    def add_adapter(self, name: str, config: VisualPromptConfig) -> None:
+        """Make the prompts of an adapter, with VPT's range: that of a Xavier-uniform patch embedding."""
+        depth, width = config.depth, config.token_dim
+        if depth is None or width is None:
+            raise RuntimeError("The configuration has not met its base; the tuner fills in `depth` and `token_dim`.")
+        bound = math.sqrt(6 / (3 * self.patch_size**2 + width))
+        embeds = torch.empty(depth, config.num_virtual_tokens, width)
+        self.clip_vpt_embeds[name] = nn.Parameter(nn.init.uniform_(embeds, -bound, bound))
+        self.clip_vpt_dropout[name] = nn.Dropout(config.dropout)
+        if config.projection:
+            self.clip_vpt_projection[name] = projection = nn.Linear(width, width)
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+        if config.norm:
+            self.clip_vpt_norm[name] = nn.LayerNorm(width, eps=1e-6)
+        self._move_adapter_to_device_of_base_layer(name)
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Put the prompts of the first layer into `(batch_size, 1 + num_patches, hidden_size)`, and normalise."""
+        return self.base_layer(self.exchange(hidden_states, 0), *args, **kwargs)
+
+    def exchange(self, hidden_states: torch.Tensor, layer: int) -> torch.Tensor:
+        """
+        Put in, replace or take out the prompts before a layer.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
+                What comes out of the layer before, with the prompts that it saw.
+            layer (`int`): The layer; the number of layers stands for the end.
+
+        Returns:
+            `torch.Tensor`: The same with the prompts that the layer sees; at the end without any.
+        """
+        names = self.acting(self.clip_vpt_embeds)
+        if all(self._stays(name, layer) for name in names):
+            return hidden_states
+        lengths = [self.clip_vpt_embeds[name].shape[1] if self._is_seen(name, layer - 1) else 0 for name in names]
+        first = hidden_states.shape[1] - sum(lengths) if self.after_patches else 1
+        before, *prompts, after = hidden_states.split(
+            [first, *lengths, hidden_states.shape[1] - first - sum(lengths)], dim=1
+        )
+        parts = [before]
+        for name, old in zip(names, prompts, strict=True):
+            if self._stays(name, layer):
+                parts.append(old)
+            elif self._is_seen(name, layer):
+                parts.append(self._tokens(name, layer, hidden_states))
+        return torch.cat([*parts, after], dim=1)
+
+    def finish(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Take out what prompts are left after the last layer, and normalise."""
+        hidden_states = self.exchange(hidden_states, self.num_layers)
+        for name in self.acting(self.clip_vpt_norm):
+            norm: Any = self.clip_vpt_norm[name]
+            hidden_states = norm(hidden_states.to(norm.weight.dtype)).to(hidden_states.dtype)
+        return hidden_states
+
+    def _is_seen(self, name: str, layer: int) -> bool:
+        """Whether a layer sees prompts of an adapter."""
+        depth = len(self.clip_vpt_embeds[name])
+        return 0 <= layer < self.num_layers and (layer < depth or depth == 1)
+
+    def _stays(self, name: str, layer: int) -> bool:
+        """Whether an adapter changes nothing before a layer: no prompts there, or those of the shallow form."""
+        if layer < len(self.clip_vpt_embeds[name]):
+            return False
+        return self._is_seen(name, layer) == self._is_seen(name, layer - 1)
+
+    def _tokens(self, name: str, layer: int, hidden_states: torch.Tensor) -> torch.Tensor:
+        prompts = self.clip_vpt_embeds[name][layer]
+        if name in self.clip_vpt_projection:
+            prompts = self.clip_vpt_projection[name](prompts)
+        prompts = prompts.expand(len(hidden_states), -1, -1)
+        return self.clip_vpt_dropout[name](prompts).to(hidden_states.dtype)
+
+
+class _BeforeLayer:
+    """Forward pre-hook of a layer."""
+
+    def __init__(self, prompts: VisualPromptLayer, layer: int) -> None:
+        self.prompts, self.layer = prompts, layer
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (self.prompts.exchange(args[0], self.layer), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": self.prompts.exchange(kwargs["hidden_states"], self.layer)}
+
+
+class _AfterLastLayer:
+    """Forward hook of the last layer."""
+
+    def __init__(self, prompts: VisualPromptLayer) -> None:
+        self.prompts = prompts
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        return self.prompts.finish(output)
+
+
+class VisualPromptModel(PromptTuner):
+    """
+    Puts visual prompts into a model.
+
+    Args:
+        model (`nn.Module`): A model with the vision tower of a CLIP; changed in place.
+        peft_config ([`VisualPromptConfig`]): Which prompts.
+        adapter_name (`str`): The adapter's name.
+    """
+
+    prefix = "clip_vpt_"
+    tuner_layer_cls = VisualPromptLayer
+
+    def _prepare_tower(self, config: VisualPromptConfig, tower: Any, key: str) -> None:
+        check_tower(config, tower, key, "vision", ("embeddings.patch_size", "pre_layrnorm", "encoder.layers"))
+        layers = len(tower.encoder.layers)
+        config.depth = layers if config.depth is None else config.depth
+        if config.depth > layers:
+            raise ValueError(
+                f"`depth` is {config.depth}, but the vision tower has {layers} layers. Set `depth` to {layers} or "
+                "less, or leave it out for all."
+            )
+
+    def _new_layer(self, target: nn.Module, tower: Any) -> PromptLayer:
+        # A density model puts its own prompts before the patches and takes them out by their number.
+        return VisualPromptLayer(target, tower, after_patches=getattr(self.model, "visual_prompts", None) is not None)
+
+
+__all__ = ["VisualPromptLayer", "VisualPromptModel"]
