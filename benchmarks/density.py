@@ -21,8 +21,8 @@ All ways of one picture and precision take turns, and each has its best time, fo
 only add to it. On a machine that is never quiet, `--threads 1 --cpu_time` counts the time that this process has spent
 computing. Peak memory is that of a fresh process (on CUDA: of its tensors), the libraries and the weights included.
 
-With `--model`, a trained checkpoint is measured instead, and then how far its counts are off on rendered scenes of
-three windows' width: in windows, in one pass, and both in bfloat16.
+With `--model`, a trained checkpoint is measured instead, and then how far its counts are off on rendered scenes that
+are larger than a window: in windows, in one pass, and both in bfloat16.
 """
 
 import argparse
@@ -41,7 +41,7 @@ import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
-from count_clip.datasets_scripts.countscenes import CountScenes
+from count_clip.datasets_scripts.countscenes import SCENE_CONFIGS, CountScenes
 from count_clip.evaluation.density import evaluate_density
 from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
 from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
@@ -74,8 +74,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 # The pipeline's own.
 WINDOW_BATCH_SIZE = 8
 TOKENS_OF_A_PROMPT = 5
-# In fewer pixels, scenes have no room for their objects.
-SMALLEST_SCENE = 64
+# In fewer pixels, the smallest objects of a scene are no longer drawn. The processor resizes in any case.
+SMALLEST_WINDOW = 64
 
 
 @dataclass(frozen=True)
@@ -254,39 +254,29 @@ def targets(seconds: dict[Row, float]) -> Iterator[tuple[str, str, float]]:
             yield what, target, here
 
 
-def wide_scenes(num_scenes: int, side: int, max_objects: int) -> list[dict[str, Any]]:
-    """Rows with pictures three times as wide as high, which are three test scenes side by side."""
-    scenes = CountScenes(
+def large_scenes(num_scenes: int, side: int, scale: int, max_objects: int) -> CountScenes:
+    """Test scenes of `scale` x `scale` windows with objects of the usual size, and as many as that makes room for."""
+    usual = SCENE_CONFIGS["density"]
+    return CountScenes(
         "test",
-        config="density",
-        num_scenes=3 * num_scenes,
-        image_size=side,
-        rows="mixed",
-        max_objects=max_objects,
+        config=usual,
+        num_scenes=num_scenes,
+        image_size=scale * side,
+        min_object_size=usual.min_object_size / scale,
+        max_object_size=usual.max_object_size / scale,
+        max_objects=scale**2 * max_objects,
         count_distribution="uniform",
     )
-    rows = []
-    for first in range(0, len(scenes), 3):
-        parts = [scenes[first + i] for i in range(3)]
-        picture = Image.new("RGB", (3 * side, side))
-        for i, part in enumerate(parts):
-            picture.paste(part["image"], (i * side, 0))
-        kinds = [pair for part in parts for pair in zip(part["other_texts"], part["other_counts"], strict=True)]
-        for text in dict.fromkeys(part["text"] for part in parts):
-            count = sum(number for kind, number in kinds if kind == text)
-            rows.append({"image": picture, "image_id": f"wide-{first // 3}", "text": text, "count": count})
-    return rows
 
 
 def print_errors(arguments: argparse.Namespace) -> None:
     """How far the counts of a trained model are off, each way."""
     model = AutoModel.from_pretrained(arguments.model, dtype=torch.float32).eval().to(arguments.device)
+    side, scale = model.config.window_size, arguments.scene_windows
     processor = AutoProcessor.from_pretrained(arguments.model)
-    # The processor makes windows' size of them.
-    side = max(model.config.window_size, SMALLEST_SCENE)
-    rows = wide_scenes(arguments.num_scenes, side, arguments.max_objects)
-    print(f"\n{len(rows)} counts in {arguments.num_scenes} scenes of three windows' width, with up to")
-    print(f"{arguments.max_objects} objects of a kind in each third\n")
+    processor.image_processor.size = {"shortest_edge": scale * side}
+    rows = large_scenes(arguments.num_scenes, max(side, SMALLEST_WINDOW), scale, arguments.max_objects)
+    print(f"\n{len(rows)} scenes of {scale} x {scale} windows with 1 to {rows.config.max_objects} objects\n")
     print("| way | precision | MAE | RMSE | mean count | true mean |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, dtype in DTYPES.items():
@@ -347,7 +337,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to run")
     parser.add_argument("--no_memory", action="store_true", help="leave out the memory, which takes a process a row")
     parser.add_argument("--num_scenes", type=int, default=200, help="scenes for the errors of --model (default: 200)")
-    parser.add_argument("--max_objects", type=int, default=10, help="most objects in a third of them (default: 10)")
+    parser.add_argument("--max_objects", type=int, default=10, help="most objects for a window (default: 10)")
+    parser.add_argument("--scene_windows", type=int, default=2, help="sides of the scenes, in windows (default: 2)")
     parser.add_argument("--memory_of", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)

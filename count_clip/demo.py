@@ -41,7 +41,7 @@ class CountedPicture:
         text (`str`): What was asked for.
         true_count (`int`): How many there are.
         count (`float`): What the density model counted.
-        number (`int`): Which of two to ten the counting CLIP chose.
+        number (`int`): Which of two to ten the counting CLIP chose, whether or not the true count is one of them.
     """
 
     name: str
@@ -183,16 +183,27 @@ def _publish(run: Path, folder: Path) -> Path:
 
 def unseen_pictures() -> list[CountedPicture]:
     """
-    Scenes of kinds that no training scene had, larger than those, and the coins that scikit-image ships.
+    Scenes of kinds that no training scene had, larger than those, each asked about twice for what is there and once
+    for what is not, and the coins that scikit-image ships.
 
     Returns:
         `list[CountedPicture]`.
     """
     from count_clip.datasets_scripts.countscenes import CountScenes
 
-    scenes = CountScenes("test", config="density", num_scenes=6, image_size=320, max_objects=10, seed=3)
+    scenes = CountScenes(
+        "test",
+        config="mixed",
+        num_scenes=3,
+        image_size=320,
+        max_objects=10,
+        min_object_size=0.125,
+        max_object_size=0.3,
+        texts_per_scene=3,
+        seed=3,
+    )
     pictures = [
-        CountedPicture(f"scene-{index + 1}", row["image"], row["text"], row["count"])
+        CountedPicture(f"scene-{index // 3 + 1}{'abc'[index % 3]}", row["image"], row["text"], row["count"])
         for index, row in enumerate(scenes)
     ]
     try:
@@ -281,7 +292,11 @@ def pictures_table(pictures: Sequence[CountedPicture]) -> str:
         `str`.
     """
     head = ("picture", "prompt", "really", "density model", "caption chosen (2-10)")
-    rows = [(x.name, x.text, str(x.true_count), f"{x.count:.1f}", str(x.number)) for x in pictures]
+    rows = [
+        # The captions have no number for what is not there, nor for a single one, nor beyond ten.
+        (x.name, x.text, str(x.true_count), f"{x.count:.1f}", str(x.number) if 2 <= x.true_count <= 10 else "-")
+        for x in pictures
+    ]
     return _markdown([head, *rows])
 
 

@@ -18,11 +18,12 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_clip_count_density import CLIPCountDensityConfig
-from .cpu_products import is_plain, linear, linear_gelu
+from .cpu_products import attends_through_onednn, attention, is_plain, is_traced, linear, linear_gelu
 
 
-# How many maps a CPU draws at once: enough to share the reading of the weights, few enough to stay near its caches.
-MAPS_AT_ONCE = 4
+# What a CPU draws at once, in numbers of the patches' hidden states: enough maps to share the reading of the weights,
+# few enough to stay near its caches. With the authors' sizes, five maps.
+STATES_AT_ONCE = 2**19
 
 
 @dataclass
@@ -228,11 +229,8 @@ class CLIPCountDensityAttention(nn.Module):
             linear(projection, states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection, states in ((self.q_proj, hidden_states), (self.k_proj, context), (self.v_proj, context))
         )  # (B, heads, N or M, head_dim)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        attended, _ = attention(self, query, key, value, None, scaling=self.scaling, dropout=0.0)
-        return self.dropout(linear(self.out_proj, attended.flatten(2)))
+        attended = _attend(self, query, key, value, None, scaling=self.scaling)
+        return self.dropout(linear(self.out_proj, attended))
 
     def attend_to_one(self, context: torch.Tensor) -> torch.Tensor:
         """
@@ -723,8 +721,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
 
     def _embed_each_once(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """As `get_text_embeds`; a prompt that comes with every window of a picture is encoded once."""
-        is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if len(input_ids) < 2 or is_traced or not _is_inference(self):
+        if len(input_ids) < 2 or is_traced() or not _is_inference(self):
             return self.get_text_embeds(input_ids, attention_mask)
         if attention_mask is None:
             input_ids, rows = input_ids.unique(dim=0, return_inverse=True)
@@ -741,13 +738,11 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         num_prompts = prompts.shape[1]
         hidden_states = hidden_states[:, None].expand(-1, num_prompts, -1, -1).flatten(0, 1)  # (B * T, N, P)
         text_embeds = prompts.flatten(0, 1)[:, None]  # (B * T, 1, P)
-        at_once = len(hidden_states)
-        if _is_inference(self) and hidden_states.device.type == "cpu" and not torch.compiler.is_compiling():
-            at_once = min(at_once, MAPS_AT_ONCE)
-        logits = [
-            self.decoder(self.interaction(*part, grid), size)
-            for part in zip(hidden_states.split(at_once), text_embeds.split(at_once), strict=True)
-        ]
+        parts = [(hidden_states, text_embeds)]
+        if _is_inference(self) and hidden_states.device.type == "cpu" and not is_traced():
+            at_once = max(1, STATES_AT_ONCE // hidden_states[0].numel())
+            parts = list(zip(hidden_states.split(at_once), text_embeds.split(at_once), strict=True))
+        logits = [self.decoder(self.interaction(*part, grid), size) for part in parts]
         return torch.cat(logits).unflatten(0, prompts.shape[:2])
 
     def _vision_size(self, height: int, width: int) -> tuple[int, int]:
@@ -798,8 +793,11 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         loss = weights.density_loss_weight * density_loss
         if weights.contrastive_loss_weight:
             loss = loss + weights.contrastive_loss_weight * contrastive_loss
-        if weights.region_loss_weight:
-            outputs.region_loss = self._region_loss(outputs, seen, similarity_map.shape[-2:], input_ids)
+        patch_embeds, text_embeds = outputs.patch_embeds, outputs.text_embeds
+        if weights.region_loss_weight and patch_embeds is not None and text_embeds is not None:
+            grid = (similarity_map.shape[-2], similarity_map.shape[-1])
+            patch_counts = nn.functional.adaptive_avg_pool2d(seen, grid).flatten(1)  # (B * T, N)
+            outputs.region_loss = self._region_loss(patch_embeds, text_embeds, patch_counts, input_ids)
             loss = loss + weights.region_loss_weight * outputs.region_loss
         if weights.count_loss_weight:
             loss = loss + weights.count_loss_weight * count_loss
@@ -808,15 +806,14 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
 
     def _region_loss(
         self,
-        outputs: CLIPCountDensityOutput,
-        seen: torch.Tensor,
-        grid: tuple[int, int],
+        patch_embeds: torch.Tensor,
+        text_embeds: torch.Tensor,
+        patch_counts: torch.Tensor,
         input_ids: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The region-text loss of target densities `(B * T, 1, H, W)`, as the vision tower sees them."""
-        patch_embeds, text_embeds = outputs.patch_embeds, outputs.text_embeds
+        """The region-text loss, given `(B * T, N)` objects in each patch."""
         text_embeds = text_embeds if text_embeds.dim() == 3 else text_embeds[:, None]
-        patch_counts = nn.functional.adaptive_avg_pool2d(seen, grid).flatten(1).unflatten(0, text_embeds.shape[:2])
+        patch_counts = patch_counts.unflatten(0, text_embeds.shape[:2])
         # Without tokens, texts are known to be the same by their embeddings.
         texts = text_embeds.detach().flatten(0, 1) if input_ids is None else input_ids.flatten(0, -2)
         same_text = (texts[:, None] == texts).all(dim=-1)
@@ -855,7 +852,7 @@ def _is_inference(module: nn.Module) -> bool:
     return not (module.training or torch.is_grad_enabled())
 
 
-def _is_plain_layer(layer: nn.Module) -> bool:
+def _is_plain_layer(layer: Any) -> bool:
     """Whether a layer of a tower is `transformers`' own and nobody has wrapped, watched or changed it."""
     if not is_plain(layer, CLIPEncoderLayer):
         return False
@@ -864,30 +861,44 @@ def _is_plain_layer(layer: nn.Module) -> bool:
     return is_plain(attention, CLIPAttention) and has_projections and is_plain(mlp, CLIPMLP)
 
 
+def _attend(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    is_causal: bool = False,
+) -> torch.Tensor:
+    """Attention of `(B, heads, N, head_dim)` queries to `(B, heads, M, head_dim)` keys and values, `(B, N, D)`."""
+    name = module.config._attn_implementation
+    if name == "sdpa" and attention_mask is None and not is_causal and attends_through_onednn(query, key):
+        return attention(query, key, value, scaling).flatten(2)
+    attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
+    options = {"scaling": scaling, "dropout": 0.0} | ({"is_causal": True} if is_causal else {})
+    return attend(module, query, key, value, attention_mask, **options)[0].flatten(2)
+
+
 def _run_layer(
-    layer: nn.Module,
+    layer: Any,
     hidden_states: torch.Tensor,
     prompts: torch.Tensor | None = None,
     attention_mask: torch.Tensor | None = None,
     is_causal: bool = False,
 ) -> torch.Tensor:
     """What a plain layer makes of `(B, N, D)` hidden states that may also see `(1, num_prompts, D)` prompts."""
-    attention, mlp = layer.self_attn, layer.mlp
+    own, mlp = layer.self_attn, layer.mlp
     states = layer.layer_norm1(hidden_states)
-    query, key, value = (linear(part, states) for part in (attention.q_proj, attention.k_proj, attention.v_proj))
+    query, key, value = (linear(projection, states) for projection in (own.q_proj, own.k_proj, own.v_proj))
     if prompts is not None:
         prompts = layer.layer_norm1(prompts)
-        key = torch.cat([key, linear(attention.k_proj, prompts).expand(len(key), -1, -1)], dim=1)
-        value = torch.cat([value, linear(attention.v_proj, prompts).expand(len(value), -1, -1)], dim=1)
+        key = torch.cat([key, linear(own.k_proj, prompts).expand(key.shape[0], -1, -1)], dim=1)
+        value = torch.cat([value, linear(own.v_proj, prompts).expand(key.shape[0], -1, -1)], dim=1)
     query, key, value = (
-        x.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for x in (query, key, value)
+        x.unflatten(-1, (-1, own.head_dim)).transpose(1, 2) for x in (query, key, value)
     )  # (B, heads, N or N + num_prompts, head_dim)
-    attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-        attention.config._attn_implementation, eager_attention_forward
-    )
-    options = {"scaling": attention.scale, "dropout": 0.0, "is_causal": is_causal}
-    attended, _ = attend(attention, query, key, value, attention_mask, **options)
-    hidden_states = hidden_states + linear(attention.out_proj, attended.flatten(2))
+    attended = _attend(own, query, key, value, attention_mask, own.scale, is_causal)
+    hidden_states = hidden_states + linear(own.out_proj, attended)
     states = mlp.activation_fn(linear(mlp.fc1, layer.layer_norm2(hidden_states)))
     return hidden_states + linear(mlp.fc2, states)
 

@@ -6,9 +6,9 @@ from types import ModuleType
 
 import pytest
 import torch
-from transformers import AutoProcessor
 
 from count_clip.datasets_scripts.countscenes import CountScenes
+from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
 
 
 @pytest.fixture(scope="module")
@@ -125,30 +125,37 @@ def test_memory_is_that_of_a_process_of_its_own(density, capsys):
     assert 100 < float(memory) < density.own_peak_memory() - ballast.nbytes / 2**20 / 2
 
 
-def test_wide_scenes_count_every_third(density):
-    rows = density.wide_scenes(num_scenes=4, side=64, max_objects=5)
-    scenes = CountScenes(
-        "test", "density", num_scenes=12, image_size=64, rows="mixed", max_objects=5, count_distribution="uniform"
-    )
-    assert {row["image_id"] for row in rows} == {f"wide-{i}" for i in range(4)}
-    for row in rows:
-        first = 3 * int(row["image_id"].removeprefix("wide-"))
-        parts = [scenes[first + i] for i in range(3)]
-        count = 0
-        for i, part in enumerate(parts):
-            count += dict(zip(part["other_texts"], part["other_counts"], strict=True)).get(row["text"], 0)
-            third = row["image"].crop((64 * i, 0, 64 * i + 64, 64))
-            assert third.tobytes() == part["image"].tobytes()
-        assert row["count"] == count > 0
+def test_large_scenes_have_objects_of_the_usual_size(density):
+    usual = CountScenes("test", "density", num_scenes=40, image_size=64, max_objects=10, distractor_probability=0.0)
+    large = density.large_scenes(num_scenes=20, side=64, scale=2, max_objects=10)
+    assert {row["image"].size for row in large} == {(128, 128)}
+    most = max(row["count"] for row in large)
+    assert 10 < most <= 40
+
+    def mean_side(rows: CountScenes) -> float:
+        sides = [right - left for row in rows for left, _, right, _ in row["boxes"]]
+        return sum(sides) / len(sides)
+
+    assert mean_side(large) == pytest.approx(mean_side(usual), rel=0.4)
 
 
-def test_trained_model_is_measured_each_way(density, density_model, density_processor, tmp_path, capsys):
+def test_trained_model_is_measured_each_way(density, density_model, density_processor, tmp_path, capsys, monkeypatch):
     density_model.save_pretrained(tmp_path)
     density_processor.save_pretrained(tmp_path)
-    assert AutoProcessor.from_pretrained(tmp_path).image_processor.window_size == 48
+    seen: list[tuple[int, ...]] = []
+    forward = CLIPCountDensityModel.forward
+
+    def watch(self: CLIPCountDensityModel, **inputs: torch.Tensor) -> object:
+        seen.append((len(inputs["pixel_values"]), *inputs["pixel_values"].shape[-2:]))
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(CLIPCountDensityModel, "forward", watch)
     of_speed = [*QUICK, "--ways", "sdpa", "--widths", "1", "--dtypes", "float32"]
-    density.main([*of_speed, "--model", str(tmp_path), "--num_scenes", "2", "--max_objects", "3"])
+    density.main([*of_speed, "--model", str(tmp_path), "--num_scenes", "3", "--max_objects", "3"])
     rows = table(capsys.readouterr().out, "way")
+    # A scene of 2 x 2 windows, two thirds of a window apart, or in one pass.
+    assert (1, 96, 96) in seen
+    assert sum(number for number, *size in seen if size == [48, 48]) > 2 * 3 * 9
     assert [row[:2] for row in rows] == [
         ["windows", "float32"],
         ["whole", "float32"],

@@ -1,4 +1,4 @@
-"""Promises of the linear layers on CPUs: oneDNN's are PyTorch's, and are taken where nothing else is wanted."""
+"""Promises of linear layers and attention on CPUs: oneDNN's are PyTorch's, and taken where nothing else is wanted."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from count_clip.modeling import cpu_products
-from count_clip.modeling.cpu_products import linear, linear_gelu
+from count_clip.modeling.cpu_products import attends_through_onednn, attention, linear, linear_gelu
 
 
 IN, OUT, ROWS = 96, 160, 80  # just above the smallest product that goes to oneDNN
@@ -153,3 +153,39 @@ def test_tracing_keeps_the_layer(layer: nn.Linear) -> None:
         traced = torch.jit.trace(lambda states: linear(layer, states), torch.randn(ROWS, IN), check_trace=False)
     assert "mkldnn" not in str(traced.graph)
     assert "aten::linear" in str(traced.graph)
+
+
+def heads(num_tokens: int, dim: int = 16) -> torch.Tensor:
+    """Queries, keys or values `(2, 3, num_tokens, dim)` as they come from a linear layer."""
+    return torch.randn(2, num_tokens, 3 * dim).unflatten(-1, (3, dim)).transpose(1, 2)
+
+
+@pytest.mark.parametrize("num_keys", [40, 47])
+@pytest.mark.parametrize("at_once", [1, 40 * 7, 2**20])
+@pytest.mark.usefixtures("onednn")
+def test_attention_is_that_of_float64(monkeypatch: pytest.MonkeyPatch, num_keys: int, at_once: int) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(cpu_products, "PAIRS_AT_ONCE", at_once)
+    query, key, value = heads(40), heads(num_keys), heads(num_keys)
+    with torch.no_grad():
+        found = attention(query, key, value, 0.3)
+    weights = (query.double() @ key.double().transpose(2, 3) * 0.3).softmax(dim=-1)
+    expected = (weights @ value.double()).transpose(1, 2)
+    assert found.shape == (2, 40, 3, 16)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("onednn")
+def test_only_large_attention_on_few_cores_goes_through_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cpu_products.MOST_THREADS)
+    large, small, narrow = heads(512, 64), heads(511, 64), heads(512, 63)
+    assert not attends_through_onednn(large, large)  # autograd is on
+    with torch.no_grad():
+        assert attends_through_onednn(large, large)
+        assert not attends_through_onednn(small, large)
+        assert not attends_through_onednn(narrow, narrow)
+        assert not attends_through_onednn(large.bfloat16(), large.bfloat16())
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert not attends_through_onednn(large, large)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: cpu_products.MOST_THREADS + 1)
+        assert not attends_through_onednn(large, large)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from count_clip.modeling import cpu_products
 from count_clip.modeling import modeling_clip_count_density as modeling
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
 
@@ -87,22 +88,39 @@ def test_prompts_that_come_twice_keep_their_places(density_model, inputs, masked
 
 
 @pytest.mark.parametrize("interaction", INTERACTIONS)
-@pytest.mark.parametrize("at_once", [1, 2, 5, 100])
+@pytest.mark.parametrize("at_once", [0, 1, 2, 5, 100])
 def test_maps_are_the_same_in_any_portions(density_config, inputs, monkeypatch, interaction, at_once):
     torch.manual_seed(0)
     model = CLIPCountDensityModel(density_config(interaction=interaction)).eval()
     texts = torch.randn(3, 4, 64)
     expected = as_written(model, pixel_values=inputs["pixel_values"], text_embeds=texts)
-    monkeypatch.setattr(modeling, "MAPS_AT_ONCE", at_once)
+    monkeypatch.setattr(modeling, "STATES_AT_ONCE", at_once * 16 * 64)  # patches, and the width of their states
+    drawn = []
+    model.decoder.register_forward_hook(lambda *x: drawn.append(len(x[-1])))
     with torch.no_grad():
         assert_same(model(pixel_values=inputs["pixel_values"], text_embeds=texts), expected)
+    assert sum(drawn) == 12
+    assert max(drawn) == min(12, max(1, at_once))
 
 
-def test_a_picture_in_one_pass_is_as_written_too(density_model, inputs):
+@pytest.mark.parametrize("everything_goes_to_onednn", [False, True])
+def test_a_picture_in_one_pass_is_as_written_too(density_model, inputs, monkeypatch, everything_goes_to_onednn):
+    if everything_goes_to_onednn:
+        if not cpu_products._is_available():
+            pytest.skip("this PyTorch has no oneDNN, or no MKL to be faster than")
+        # What large models do.
+        monkeypatch.setattr(cpu_products, "SMALLEST_PRODUCT", 1)
+        monkeypatch.setattr(cpu_products, "SMALLEST_ATTENTION", 1)
+        monkeypatch.setattr(cpu_products, "NARROWEST_HEAD", 1)
+        attended = []
+        attend = modeling.attention
+        monkeypatch.setattr(modeling, "attention", lambda *x: attended.append(1) or attend(*x))
     wide = {"pixel_values": torch.randn(1, 3, 48, 144), "input_ids": inputs["input_ids"][:1]}
     expected = as_written(density_model, **wide, interpolate_pos_encoding=True)
     with torch.no_grad():
         assert_same(density_model(**wide, interpolate_pos_encoding=True), expected)
+    if everything_goes_to_onednn:
+        assert len(attended) == 3 + 2  # layers of the vision tower and of the interaction; the text is masked
 
 
 def test_one_text_gets_the_gradients_of_attention(density_model):
@@ -218,3 +236,11 @@ def test_inference_leaves_nothing_behind(density_model, inputs):
         density_model(**inputs)
     density_model(**inputs).counts.sum().backward()
     assert density_model.visual_prompts.prompt_embeds.grad.abs().max() > 0
+
+
+def test_compiler_sees_one_graph_with_the_same_result(density_model, inputs):
+    density_model.requires_grad_(False)
+    expected = as_written(density_model, **inputs)
+    with torch.no_grad():
+        compiled = torch.compile(density_model, backend="eager", fullgraph=True)
+        assert_same(compiled(**inputs), expected)
