@@ -194,10 +194,10 @@ def best_seconds(
     return best
 
 
-def why_not_compiled() -> str | None:
+def why_not_compiled(device: str) -> str | None:
     """Why `torch.compile` does not work here; `None` if it does."""
     try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(3))
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(3, device=device))
     except RuntimeError as error:
         return str(error).strip().splitlines()[0]
     return None
@@ -292,7 +292,7 @@ def print_speed(arguments: argparse.Namespace) -> None:
     """Measure every row and print the tables."""
     bench = build(arguments)
     ways, side = list(arguments.ways), bench.model.config.window_size
-    if "compiled" in ways and (reason := why_not_compiled()) is not None:
+    if "compiled" in ways and (reason := why_not_compiled(arguments.device)) is not None:
         print(f"Without compiled, because: {reason}\n")
         ways.remove("compiled")
     print("| picture | prompts | precision | way | pictures/s | time / floor | peak memory, MiB |")
