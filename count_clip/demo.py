@@ -273,7 +273,8 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
     head = ("model", "measure", "knows nothing", "before", "after")
     note = (
         f"Measured on {last['num_rows']} scenes with two to ten objects, nine captions each, and on "
-        f"{after['num_rows']} density scenes, all of kinds of objects that no training scene had. "
+        f"{after['num_rows']} texts asked of scenes with one to three kinds (one or two of three texts name what is "
+        "not there), all of kinds of objects that no training scene had. "
         '"Knows nothing" is a uniform guess among the nine numbers, and always saying the mean count of the training '
         'scenes. "Before" is the small CLIP without the counting loss, and the density model with new weights: both '
         "are trained from nothing here, in minutes; no web-scale CLIP is behind them."
@@ -322,7 +323,7 @@ def write_card(stage: str, folder: Path, results: dict[str, dict[str, Any]], rep
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     test = results[stage]["after"]["test"]
-    kind = {"density": "density", "counting": "benchmark"}[stage]
+    kind = {"density": "mixed", "counting": "benchmark"}[stage]
     measures = {"density": ("mae", "rmse"), "counting": ("accuracy", "mean_deviation")}[stage]
     task = {"density": "object-counting", "counting": "zero-shot-image-classification"}[stage]
     metadata = ModelCardData(
