@@ -144,6 +144,33 @@ def check_folder(folder: Path, name: str) -> None:
     raise CheckpointError(f"{name} is no checkpoint: {wanted}, but it holds {holds}.{hint}")
 
 
+def adapters_base(folder: Path, model: str) -> str | None:
+    """
+    Say which base the adapters in a folder belong to.
+
+    Args:
+        folder (`Path`): The small files of a checkpoint, from [`find_checkpoint`].
+        model (`str`): What its user calls it.
+
+    Returns:
+        `str`: The folder of the base or its name on the Hub; `None` if the folder holds a model of its own.
+
+    Raises:
+        CheckpointError: If the adapters name no base, or more than one.
+    """
+    paths = _adapter_configs(folder)
+    if not paths or (folder / "config.json").is_file():
+        return None
+    bases = {_read_json(path).get("base_model_name_or_path") for path in paths}
+    if len(bases) > 1 or not all(bases):
+        named = ", ".join(sorted(str(base) for base in bases if base)) or "none"
+        raise CheckpointError(
+            f"The adapters in {model} name as their base: {named}. Expected one that can be loaded from there: a "
+            "folder or a name on the Hub as base_model_name_or_path in adapter_config.json."
+        )
+    return str(bases.pop())
+
+
 def describe_checkpoint(folder: Path, model: str) -> CheckpointInfo:
     """
     Read what there is to know of a checkpoint.
@@ -305,6 +332,7 @@ def _strings(value: Any) -> list[str]:
 __all__ = [
     "CheckpointError",
     "CheckpointInfo",
+    "adapters_base",
     "check_folder",
     "describe_checkpoint",
     "find_checkpoint",

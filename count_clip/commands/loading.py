@@ -37,6 +37,8 @@ def load_model(options: argparse.Namespace, model_types: Sequence[str], wanted: 
     """
     Load a model and its processor; a model of another type is refused before its weights are read.
 
+    A folder or repository of adapters gives the base that they name with the adapters on it.
+
     Args:
         options (`argparse.Namespace`): With `model`, `device` and `dtype`, as `add_model_options` adds them.
         model_types (`Sequence[str]`): The types that will do.
@@ -53,25 +55,38 @@ def load_model(options: argparse.Namespace, model_types: Sequence[str], wanted: 
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoProcessor
 
-    from count_clip.checkpoints import CheckpointError, check_folder, is_local
+    from count_clip.checkpoints import CheckpointError, adapters_base, find_checkpoint, is_local
 
-    name = options.model
-    if is_local(name):
-        name = str(Path(name).expanduser())
-        try:
-            check_folder(Path(name), options.model)
-        except CheckpointError as error:
-            raise CommandError(str(error)) from error
+    name = str(Path(options.model).expanduser()) if is_local(options.model) else options.model
+    dtype = getattr(torch, options.dtype)
+    try:
+        folder = find_checkpoint(options.model)
+        base = adapters_base(folder, options.model)
+    except CheckpointError as error:
+        raise CommandError(str(error)) from error
     device = find_device(options.device)
     try:
         with quiet_loading():
-            config = AutoConfig.from_pretrained(name)
+            config = AutoConfig.from_pretrained(base or name)
             _check_model_type(options.model, type(config).model_type, model_types, wanted)
-            model = AutoModel.from_pretrained(name, dtype=getattr(torch, options.dtype))
-            processor = AutoProcessor.from_pretrained(name)
+            if base is None:
+                model, processor = AutoModel.from_pretrained(name, dtype=dtype), AutoProcessor.from_pretrained(name)
+            else:
+                model, processor = _load_adapted(name, folder, base)
     except (OSError, ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
         raise CommandError(f"cannot load the model {options.model}: {error}") from error
-    return model.to(device).eval(), processor
+    return model.to(device, dtype).eval(), processor
+
+
+def _load_adapted(name: str, folder: Path, base: str) -> tuple[Any, Any]:
+    """The base of adapters with the adapters on it, and its processor, as a run that trained them left it."""
+    from transformers import AutoProcessor
+
+    from count_clip.modeling.prompt_tuning import load_adapted_model
+
+    # A training run leaves beside them the processor that knows what room the context takes.
+    own = any((folder / file).is_file() for file in ("processor_config.json", "preprocessor_config.json"))
+    return load_adapted_model(name).get_base_model(), AutoProcessor.from_pretrained(name if own else base)
 
 
 def _check_model_type(model: str, model_type: str, model_types: Sequence[str], wanted: str) -> None:
