@@ -138,7 +138,8 @@ class Bench:
             )
         network: Any = model
         if row.way == "compiled":
-            self.compiled = self.compiled or torch.compile(model, dynamic=False)
+            if self.compiled is None:
+                self.compiled = torch.compile(model, dynamic=False)
             network = self.compiled
 
         def count() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import datasets
 
@@ -11,7 +12,7 @@ import datasets
 _KINDS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
 
 
-def load_local(path: str | os.PathLike[str], split: str) -> datasets.Dataset:
+def load_local(path: str | os.PathLike[str], split: str, image_column: str = "image") -> datasets.Dataset:
     """
     Load a data set from a file or a folder.
 
@@ -22,6 +23,7 @@ def load_local(path: str | os.PathLike[str], split: str) -> datasets.Dataset:
         path (`str` or `os.PathLike`): A folder that `datasets.load_dataset` understands or that `save_to_disk` wrote,
             or a `.parquet`, `.json` or `.jsonl` file.
         split (`str`): Which part; a single file, and a folder with one data set only, have no parts.
+        image_column (`str`, *optional*, defaults to `"image"`): The column with the pictures.
 
     Returns:
         `datasets.Dataset`: Its rows, `image` as a path or as `{"bytes", "path"}`.
@@ -36,22 +38,54 @@ def load_local(path: str | os.PathLike[str], split: str) -> datasets.Dataset:
         rows = _load(place, split)
     except (OSError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(f"The data set {place} cannot be loaded: {error}") from error
-    if "image" not in rows.column_names and "file_name" in rows.column_names:
-        rows = rows.rename_column("file_name", "image")
-    feature = rows.features.get("image")
-    if isinstance(feature, datasets.Image):
-        return rows.cast_column("image", datasets.Image(decode=False))
+    if image_column not in rows.column_names and "file_name" in rows.column_names:
+        rows = rows.rename_column("file_name", image_column)
+    feature = rows.features.get(image_column)
     if isinstance(feature, datasets.Value):
         folder = (place.parent if place.is_file() else place).resolve()
         # The function of a module is known to `datasets` by its name alone: without this, a folder that was moved
         # would get the paths of its old place.
-        return rows.map(_with_path, fn_kwargs={"folder": str(folder)}, load_from_cache_file=False)
-    return rows
+        arguments = {"folder": str(folder), "column": image_column}
+        return rows.map(_with_path, fn_kwargs=arguments, load_from_cache_file=False)
+    return _undecoded(rows, image_column)
 
 
-def _with_path(row: dict[str, str], folder: str) -> dict[str, str]:
+def load_named(
+    name: str, config: str | None, split: str, image_column: str = "image", **arguments: Any
+) -> datasets.Dataset:
+    """
+    Load a set that `datasets` knows by its name: one of this package's counting sets, or one on the Hub.
+
+    Args:
+        name (`str`): "fsc147", "org/name".
+        config (`str`, *optional*): The configuration.
+        split (`str`): Which part.
+        image_column (`str`, *optional*, defaults to `"image"`): The column with the pictures, which stay undecoded.
+        arguments (`Any`, *optional*): More arguments of `datasets.load_dataset`: `data_dir`, `revision`.
+
+    Returns:
+        `datasets.Dataset`: Its rows.
+
+    Raises:
+        ValueError: If it cannot be loaded, or has no such split.
+    """
+    try:
+        rows = datasets.load_dataset(name, config, split=split, **arguments)
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(f"The data set {name} cannot be loaded: {error}") from error
+    return _undecoded(rows, image_column)
+
+
+def _undecoded(rows: datasets.Dataset, image_column: str) -> datasets.Dataset:
+    """The same rows with pictures left as they are stored."""
+    if not isinstance(rows.features.get(image_column), datasets.Image):
+        return rows
+    return rows.cast_column(image_column, datasets.Image(decode=False))
+
+
+def _with_path(row: dict[str, str], folder: str, column: str) -> dict[str, str]:
     """The row's file name as a path."""
-    return {"image": str(Path(folder) / row["image"])}
+    return {column: str(Path(folder) / row[column])}
 
 
 def _load(place: Path, split: str) -> datasets.Dataset:
@@ -71,4 +105,4 @@ def _load(place: Path, split: str) -> datasets.Dataset:
     return datasets.load_dataset(str(place), split=split)
 
 
-__all__ = ["load_local"]
+__all__ = ["load_local", "load_named"]

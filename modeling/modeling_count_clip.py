@@ -1,11 +1,13 @@
 """CLIP with a counting loss, after "Teaching CLIP to Count to Ten" (https://huggingface.co/papers/2302.12066)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import CLIPModel
 from transformers.models.clip.modeling_clip import CLIPOutput
 from transformers.utils.generic import can_return_tuple
@@ -24,7 +26,7 @@ class CLIPForCountingOutput(CLIPOutput):
         contrastive_loss (`torch.Tensor` of shape `()`, *optional*, returned with `return_loss=True`):
             CLIP's symmetric cross-entropy over the batch.
         counting_loss (`torch.Tensor` of shape `()`, *optional*, returned with `return_loss=True`):
-            Mean over the counting rows; 0 where the batch has none.
+            Mean over the counting rows, each times its weight where they have weights; 0 where the batch has none.
         counterfactual_embeds (`torch.Tensor` of shape `(num_counting, num_counterfactuals, projection_dim)`,
             *optional*): Unit-norm embeddings of the wrong captions.
     """
@@ -93,6 +95,7 @@ def counting_loss(
     counterfactual_embeds: torch.Tensor,
     logit_scale: torch.Tensor | float = 1.0,
     gather_embeds: bool = False,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
     Price an image's preference for captions that state a wrong number.
@@ -108,13 +111,16 @@ def counting_loss(
             What the cosine similarities are multiplied with.
         gather_embeds (`bool`, *optional*, defaults to `False`):
             Whether the mean is over the counting rows of all processes, which may have different numbers of them.
+        weights (`torch.Tensor` of shape `(num_counting,)`, *optional*):
+            What the losses of the rows are multiplied with before their mean is taken; their mean over the training
+            set should be 1. By default all are.
 
     Returns:
         `torch.Tensor` of shape `()`: Mean loss in nats, 0 without counting rows; `log(1 + num_counterfactuals)` means
         that the images cannot tell the captions apart.
 
     Raises:
-        ValueError: If the three tensors do not belong together.
+        ValueError: If the tensors do not belong together.
 
     Source:
         Paiss et al., 2023, Sec. 3.2, eq. 1 (https://huggingface.co/papers/2302.12066), with one counterfactual;
@@ -128,10 +134,18 @@ def counting_loss(
             f"{tuple(counterfactual_embeds.shape)} (wrong captions). `counting_mask` must be true for exactly the "
             "rows that `counterfactual_input_ids` holds."
         )
+    if weights is not None and weights.shape != (num_counting,):
+        raise ValueError(
+            f"Expected one weight for each of the {num_counting} counting rows, but got the shape "
+            f"{tuple(weights.shape)}. Leave `counting_weights` out to give all rows the same."
+        )
     captions = torch.cat([text_embeds[:, None], counterfactual_embeds], dim=1)  # (B, 1 + C, P)
     logits = _similarities(captions, image_embeds[:, :, None])[:, :, 0] * logit_scale
+    losses = -logits.log_softmax(dim=-1)[:, 0]  # (B,)
+    if weights is not None:
+        losses = losses * weights.to(losses)
     # Summed, not averaged: the mean of nothing would be NaN, the sum of nothing is a zero that has a gradient.
-    total = -logits.log_softmax(dim=-1)[:, 0].sum()
+    total = losses.sum()
     if gather_embeds and _is_distributed():
         # Data parallelism averages over processes; this makes that average the mean over all counting rows.
         count = torch.tensor(num_counting, dtype=torch.float32, device=logits.device)
@@ -212,8 +226,10 @@ class CLIPForCounting(CLIPModel):
         counterfactual_input_ids: torch.Tensor | None = None,
         counterfactual_attention_mask: torch.Tensor | None = None,
         counting_mask: torch.Tensor | None = None,
+        counting_weights: torch.Tensor | None = None,
         return_loss: bool | None = None,
         gather_embeds: bool = False,
+        gradient_cache_chunk_size: int | None = None,
         interpolate_pos_encoding: bool = False,
         **kwargs: Any,
     ) -> CLIPForCountingOutput:
@@ -238,10 +254,17 @@ class CLIPForCounting(CLIPModel):
                 1 for tokens, 0 for padding.
             counting_mask (`torch.BoolTensor` of shape `(batch_size,)`, *optional*):
                 Which rows count. Without it, all rows do if there are counterfactuals.
+            counting_weights (`torch.Tensor` of shape `(num_counting,)`, *optional*):
+                Weights of the counting rows in the counting loss; by default all are 1.
             return_loss (`bool`, *optional*):
                 Whether to compute the losses; row `i` of the captions must then belong to picture `i`.
             gather_embeds (`bool`, *optional*, defaults to `False`):
                 Whether the losses are those of the batch of all processes together.
+            gradient_cache_chunk_size (`int`, *optional*):
+                Encode so many pictures, then so many captions, at a time and keep only their embeddings; the backward
+                pass encodes each chunk again, with the same dropout. The losses are those of the whole batch and so
+                are the gradients; memory is that of one chunk, time that of one more forward pass. The towers' own
+                outputs are then left out.
             interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
                 Whether to accept pictures of another size than the vision tower was built for.
 
@@ -249,9 +272,14 @@ class CLIPForCounting(CLIPModel):
             [`CLIPForCountingOutput`].
 
         Raises:
-            ValueError: If pictures or captions are missing, or if the counting rows and the counterfactuals do not
-                belong together.
+            ValueError: If pictures or captions are missing, if the counting rows and the counterfactuals do not
+                belong together, or if the size of the chunks is below 1.
         """
+        if gradient_cache_chunk_size is not None and gradient_cache_chunk_size < 1:
+            raise ValueError(
+                f"`gradient_cache_chunk_size` must be at least 1, but got {gradient_cache_chunk_size}. Leave it out "
+                "to encode the whole batch at once."
+            )
         if input_ids is None or pixel_values is None:
             missing = " and ".join(
                 name for name, value in (("input_ids", input_ids), ("pixel_values", pixel_values)) if value is None
@@ -267,20 +295,26 @@ class CLIPForCounting(CLIPModel):
                 "`position_ids` cannot be given together with `counterfactual_input_ids`: the captions are encoded "
                 "together and share the default positions. Leave `position_ids` out."
             )
-        vision_outputs = self.get_image_features(
-            pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
+        image_embeds, vision_outputs = self._embed(
+            lambda pixels: self.get_image_features(
+                pixels, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
+            ),
+            (pixel_values,),
+            gradient_cache_chunk_size,
         )
-        image_embeds = _normalise(vision_outputs.pooler_output)
 
         num_texts = len(input_ids)
         if counterfactual_input_ids is not None:
             input_ids, attention_mask = self._append_counterfactuals(
                 input_ids, attention_mask, counterfactual_input_ids, counterfactual_attention_mask
             )
-        text_outputs = self.get_text_features(
-            input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
-        )
-        text_embeds = _normalise(text_outputs.pooler_output)  # (T + K * C, P)
+        text_embeds, text_outputs = self._embed(
+            lambda ids, mask, positions: self.get_text_features(
+                ids, attention_mask=mask, position_ids=positions, **kwargs
+            ),
+            (input_ids, attention_mask, position_ids),
+            gradient_cache_chunk_size,
+        )  # (T + K * C, P)
         counterfactual_embeds = None
         if counterfactual_input_ids is not None:
             counterfactual_embeds = text_embeds[num_texts:].unflatten(0, counterfactual_input_ids.shape[:2])
@@ -298,8 +332,33 @@ class CLIPForCounting(CLIPModel):
             vision_model_output=vision_outputs,
         )
         if return_loss:
-            self._add_losses(outputs, counting_mask, logit_scale, gather_embeds)
+            self._add_losses(outputs, counting_mask, counting_weights, logit_scale, gather_embeds)
         return outputs
+
+    @staticmethod
+    def _embed(
+        encode: Callable[..., Any], inputs: tuple[torch.Tensor | None, ...], chunk_size: int | None
+    ) -> tuple[torch.Tensor, Any]:
+        """Unit-norm embeddings of a batch, in one pass or in chunks, and in the first case the tower's output."""
+        if chunk_size is None:
+            outputs = encode(*inputs)
+            return _normalise(outputs.pooler_output), outputs
+
+        def embed(*chunk: torch.Tensor | None) -> torch.Tensor:
+            return _normalise(encode(*chunk).pooler_output)
+
+        # Gao et al., 2021 (https://huggingface.co/papers/2101.06983): embeddings without a graph, the loss over all of
+        # them, its gradient at the embeddings, then each chunk once more with a graph to carry it on. A checkpoint
+        # around each chunk has autograd do just that, one chunk after the other, with the random state and the
+        # precision of the first time; and since it is one backward pass, data parallelism sums gradients once.
+        whole = [tensor for tensor in inputs if tensor is not None]
+        parts = [
+            checkpoint(
+                embed, *(None if x is None else x[start : start + chunk_size] for x in inputs), use_reentrant=False
+            )
+            for start in range(0, len(whole[0]), chunk_size)
+        ]
+        return torch.cat(parts), None
 
     def _append_counterfactuals(
         self,
@@ -332,6 +391,7 @@ class CLIPForCounting(CLIPModel):
         self,
         outputs: CLIPForCountingOutput,
         counting_mask: torch.Tensor | None,
+        counting_weights: torch.Tensor | None,
         logit_scale: torch.Tensor,
         gather_embeds: bool,
     ) -> None:
@@ -358,7 +418,12 @@ class CLIPForCounting(CLIPModel):
         counting_mask = counting_mask.bool()
         scale = logit_scale.float() if self.config.counting_logit_scale == "learned" else 1.0
         outputs.counting_loss = counting_loss(
-            image_embeds[counting_mask], text_embeds[counting_mask], wrong_embeds, scale, gather_embeds
+            image_embeds[counting_mask],
+            text_embeds[counting_mask],
+            wrong_embeds,
+            scale,
+            gather_embeds,
+            counting_weights,
         )
         outputs.loss = outputs.contrastive_loss + self.config.counting_loss_weight * outputs.counting_loss
 

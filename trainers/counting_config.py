@@ -23,6 +23,13 @@ class CountingConfig(TrainingArguments):
             Wrong captions for each counting row, from 1 (the paper's) to 8 (all other numbers).
         counting_fraction (`float`, *optional*):
             The share of counting rows that the sampler aims at; by default as the data comes.
+        balance_numbers (`bool`, *optional*, defaults to `False`):
+            Whether the counting loss of a row is weighted by one over how often its number occurs among the counting
+            rows of the training set, so that all numbers weigh alike; see [`number_weights`].
+        gradient_cache_chunk_size (`int`, *optional*):
+            Encode so many pictures, or captions, at a time, and again in the backward pass: the gradients of
+            `per_device_train_batch_size` in the memory of this many, for one more forward pass. By default the batch
+            is encoded at once.
         train_towers (`str`, *optional*, defaults to `"all"`):
             What trains: `"all"`, or only the `"text"` or the `"vision"` tower with its projection. The logit scale
             trains in any case.
@@ -40,6 +47,8 @@ class CountingConfig(TrainingArguments):
     counting_loss: bool = field(default=True, metadata={"help": "Whether captions with a number get the loss."})
     num_counterfactuals: int = field(default=1, metadata={"help": "Wrong captions for each counting row, 1 to 8."})
     counting_fraction: float | None = field(default=None, metadata={"help": "Share of counting rows in a batch."})
+    balance_numbers: bool = field(default=False, metadata={"help": "Whether rare numbers weigh more in the loss."})
+    gradient_cache_chunk_size: int | None = field(default=None, metadata={"help": "Rows to encode at a time."})
     train_towers: str = field(default="all", metadata={"help": "What trains: all, text or vision."})
     max_logit_scale: float = field(default=100.0, metadata={"help": "Upper bound of the learned logit scale."})
 
@@ -54,6 +63,16 @@ class CountingConfig(TrainingArguments):
             )
         if self.counting_fraction is not None and not 0 <= self.counting_fraction <= 1:
             raise ValueError(f"`counting_fraction` must lie between 0 and 1, but got {self.counting_fraction}.")
+        if self.gradient_cache_chunk_size is not None and self.gradient_cache_chunk_size < 1:
+            raise ValueError(
+                f"`gradient_cache_chunk_size` must be at least 1, but got {self.gradient_cache_chunk_size}. Leave it "
+                "out to encode a batch at once."
+            )
+        if self.balance_numbers and not self.counting_loss:
+            raise ValueError(
+                "`balance_numbers` weighs the rows of the counting loss, which `counting_loss: false` switches off. "
+                "Leave one of them out."
+            )
         if self.max_logit_scale < 1:
             raise ValueError(f"`max_logit_scale` must be at least 1, but got {self.max_logit_scale}.")
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
+
+from count_clip.datasets_scripts.captions import NUMBER_TO_WORD, find_count
 
 from .base_trainer import BaseTrainer, named_rows, require_model_type
 from .counting_config import CountingConfig
@@ -58,9 +62,12 @@ class CountingTrainer(BaseTrainer):
         if processing_class is None:
             raise ValueError("`processing_class` is missing: CountingTrainer needs the model's processor.")
         if data_collator is None:
-            seed = args.seed if args.data_seed is None else args.data_seed
             data_collator = CountingDataCollator(
-                processing_class, args.num_counterfactuals, counting_loss=args.counting_loss, seed=seed
+                processing_class,
+                args.num_counterfactuals,
+                counting_loss=args.counting_loss,
+                seed=args.seed if args.data_seed is None else args.data_seed,
+                number_weights=_balance(train_dataset) if args.balance_numbers and train_dataset is not None else None,
             )
         if not hasattr(model, "peft_config"):
             freeze_towers(model, args.train_towers)
@@ -80,21 +87,19 @@ class CountingTrainer(BaseTrainer):
         self.add_callback(LogitScaleCallback(args.max_logit_scale))
 
     def _epoch_sampler(self, train_dataset: Any) -> EpochSampler:
-        fraction, flags = self.args.counting_fraction, None
-        if fraction is not None:
-            columns = [row_column(train_dataset, name) for name in ("number", "is_counting")]
-            flags = [
-                is_counting_row({"number": number, "is_counting": explicit})
-                for number, explicit in zip(*columns, strict=True)
-            ]
+        fraction = self.args.counting_fraction
+        flags = None if fraction is None else counting_flags(train_dataset)
         return EpochSampler(len(train_dataset), self._data_seed, flags, fraction)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The model's loss, over the batch of all processes."""
-        gather = self.args.world_size > 1 and model.training
-        outputs = model(**inputs, gather_embeds=gather)
+        options: dict[str, Any] = {"gather_embeds": self.args.world_size > 1 and model.training}
+        # Models loaded as remote code of an earlier version do not know this one.
+        if model.training and self.args.gradient_cache_chunk_size is not None:
+            options["gradient_cache_chunk_size"] = self.args.gradient_cache_chunk_size
+        outputs = model(**inputs, **options)
         if model.training:
             self._record("contrastive_loss", outputs.contrastive_loss)
             # Batches without counting rows say nothing about the counting loss.
@@ -160,6 +165,57 @@ def freeze_towers(model: nn.Module, train_towers: str) -> None:
         parameter.requires_grad = not name.startswith(frozen[train_towers])
 
 
+def counting_flags(rows: Any) -> list[bool]:
+    """
+    Which rows of a data set are for the counting loss, without decoding their pictures where that can be avoided.
+
+    Args:
+        rows: A map-style data set with `number` or `is_counting`.
+
+    Returns:
+        `list[bool]`: A flag a row.
+    """
+    columns = [row_column(rows, name) for name in ("number", "is_counting")]
+    return [
+        is_counting_row({"number": number, "is_counting": explicit}) for number, explicit in zip(*columns, strict=True)
+    ]
+
+
+def number_weights(numbers: Iterable[int]) -> dict[int, float]:
+    """
+    Weights with which all numbers contribute alike to the counting loss, however rare some are in the training set.
+
+    Args:
+        numbers (`Iterable[int]`): The numbers that the captions of the counting rows state.
+
+    Returns:
+        `dict[int, float]`: For each of two to ten one over how often it occurs, scaled so that the mean over the rows
+        is 1 and the loss keeps its size; 1 for numbers that do not occur.
+
+    Raises:
+        ValueError: If there are no numbers.
+
+    Source:
+        Mestha et al., 2024, who reproduce the paper and counter the imbalance of its numbers by weights
+        (https://huggingface.co/papers/2406.03586).
+    """
+    frequency = Counter(numbers)
+    if not frequency:
+        raise ValueError(
+            "`balance_numbers` needs counting rows, but none of the training rows is one. Add some, or leave it out."
+        )
+    mean = frequency.total() / len(frequency)
+    return {number: mean / frequency[number] if frequency[number] else 1.0 for number in NUMBER_TO_WORD}
+
+
+def _balance(rows: Any) -> dict[int, float]:
+    """The weights for a training set; a row's number is the one that its caption states."""
+    columns = (row_column(rows, "text"), counting_flags(rows))
+    counted = [find_count(text) for text, counts in zip(*columns, strict=True) if counts]
+    # Rows whose caption states no number are refused by the collator, which can name them.
+    return number_weights(match.number for match in counted if match is not None)
+
+
 def _prepare_for_processes(args: CountingConfig, train_dataset: Any) -> None:
     """Give every process as many rows: the losses of the batch of all processes need that."""
     if not args.dataloader_drop_last:
@@ -173,4 +229,4 @@ def _prepare_for_processes(args: CountingConfig, train_dataset: Any) -> None:
         )
 
 
-__all__ = ["CountingTrainer", "LogitScaleCallback", "freeze_towers"]
+__all__ = ["CountingTrainer", "LogitScaleCallback", "counting_flags", "freeze_towers", "number_weights"]

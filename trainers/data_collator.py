@@ -28,13 +28,23 @@ class CountingDataCollator:
         num_counterfactuals (`int`, *optional*, defaults to 1): Wrong captions for each counting row.
         counting_loss (`bool`, *optional*, defaults to `True`): Whether rows may count at all.
         seed (`int`, *optional*, defaults to 0): The seed of the run.
+        number_weights (`Mapping[int, float]`, *optional*): Weight in the counting loss of the rows with each number;
+            by default all are 1. See [`number_weights`].
     """
 
-    def __init__(self, processor: Any, num_counterfactuals: int = 1, counting_loss: bool = True, seed: int = 0):
+    def __init__(
+        self,
+        processor: Any,
+        num_counterfactuals: int = 1,
+        counting_loss: bool = True,
+        seed: int = 0,
+        number_weights: Mapping[int, float] | None = None,
+    ):
         self.processor = processor
         self.num_counterfactuals = num_counterfactuals
         self.counting_loss = counting_loss
         self.seed = seed
+        self.number_weights = number_weights
         self._epoch = Epoch()
 
     def set_epoch(self, epoch: int) -> None:
@@ -51,7 +61,7 @@ class CountingDataCollator:
         Returns:
             `dict` with what [`CLIPForCounting`] takes: `pixel_values`, `input_ids`, `attention_mask`,
             `counterfactual_input_ids` `(counting rows, wrong captions, length)` with its mask, `counting_mask`
-            `(batch_size,)` and `return_loss`.
+            `(batch_size,)`, with `number_weights` also `counting_weights` `(counting rows,)`, and `return_loss`.
 
         Raises:
             ValueError: If a counting row's caption states no number, or another than the row's.
@@ -62,6 +72,13 @@ class CountingDataCollator:
             images=[row["image"] for row in rows], text=[row["text"] for row in rows], counterfactual_text=wrong
         )
         counting_mask = torch.tensor(mask, dtype=torch.bool)
+        if self.number_weights is not None:
+            weights = [
+                self.number_weights[_stated_number(row["text"]) or 0]
+                for row, counts in zip(rows, mask, strict=True)
+                if counts
+            ]
+            batch["counting_weights"] = torch.tensor(weights, dtype=torch.float32)
         if wrong:
             self._leave_out_cut_captions(batch, counting_mask)
         return {**batch, "counting_mask": counting_mask, "return_loss": True}
@@ -78,8 +95,9 @@ class CountingDataCollator:
                 "Some captions are so long that the number is cut off; these rows do not enter the counting loss."
             )
             counting_mask[counting_mask.nonzero()[:, 0][same]] = False
-            for name in ("counterfactual_input_ids", "counterfactual_attention_mask"):
-                batch[name] = batch[name][~same]
+            for name in ("counterfactual_input_ids", "counterfactual_attention_mask", "counting_weights"):
+                if name in batch:
+                    batch[name] = batch[name][~same]
 
     def _wrong_captions(self, row: Mapping[str, Any]) -> list[str]:
         check_counting_row(row)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,10 @@ from .output import quiet_loading
 
 if TYPE_CHECKING:
     import torch
+
+
+# "imagenet-1k", "org/name"; not "pictures/", "./data" or "rows.jsonl".
+_HUB_NAME = re.compile(r"(?:[\w-]+(?:\.[\w-]+)*/)?[\w-]+")
 
 
 def find_device(name: str) -> torch.device:
@@ -116,18 +122,97 @@ def check_prompts(processor: Any, prompts: list[str]) -> None:
 
 def load_rows(options: argparse.Namespace, split: str, needed: Sequence[str]) -> Any:
     """The data of an evaluation."""
-    if options.data == "countscenes":
-        rows = count_scenes(options, options.config, split, options.limit)
-        check_columns("--config " + options.config, rows.column_names, needed)
-        return rows
-    from count_clip.evaluation.local_data import load_local
+    return load_data(options, split, needed).rows
 
-    try:
-        rows = load_local(options.data, split)
-    except ValueError as error:
-        raise CommandError(str(error)) from error
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of an evaluation."""
+
+    name: str
+    """As it was given."""
+    config: str | None
+    """The configuration, where there are several."""
+    split: str | None
+    """Which part of the data they are."""
+    rows: Any
+    """The rows, pictures not decoded."""
+    total: int
+    """How many there are without `--limit`."""
+
+    def describe(self, options: argparse.Namespace) -> dict[str, Any]:
+        """For the record of the run."""
+        from count_clip.evaluation.run_record import describe_data
+
+        about = describe_data(self.name, self.rows, self.config, self.split, getattr(options, "data_revision", None))
+        return {**about, "total": self.total}
+
+    @property
+    def where(self) -> str:
+        """What to call it in a heading."""
+        return f"{self.name} ({self.split})" if self.split else self.name
+
+
+def load_data(
+    options: argparse.Namespace, split: str, needed: Sequence[str] = (), image_column: str = "image"
+) -> Data:
+    """
+    Load the rows of an evaluation.
+
+    Args:
+        options (`argparse.Namespace`): As `add_data_options` adds them.
+        split (`str`): Which part.
+        needed (`Sequence[str]`, *optional*): Columns that must be there.
+        image_column (`str`, *optional*, defaults to `"image"`): The column with the pictures, which stay undecoded.
+
+    Returns:
+        `Data`: The rows, as many as `--limit` lets through.
+
+    Raises:
+        CommandError: If there is no such data, it cannot be loaded, or lacks a column.
+    """
+    if options.data == "countscenes":
+        config = scenes_config(options)
+        rows = count_scenes(options, config, split, options.limit)
+        check_columns("--config " + config, rows.column_names, needed)
+        total = len(rows) if options.limit is None else len(count_scenes(options, config, split, None))
+        return Data(options.data, config, split, rows, total)
+    rows = _load_set(options, split, image_column)
     check_columns(options.data, rows.column_names, needed)
-    return rows if options.limit is None else rows.select(range(min(options.limit, len(rows))))
+    limited = rows if options.limit is None else rows.select(range(min(options.limit, len(rows))))
+    return Data(options.data, getattr(options, "config", None), split, limited, len(rows))
+
+
+def scenes_config(options: argparse.Namespace) -> str:
+    """The configuration of countscenes."""
+    return str(options.config or options.scenes_config)
+
+
+def _load_set(options: argparse.Namespace, split: str, image_column: str) -> Any:
+    """A data set of this machine, a counting set by its name, or one from the Hub."""
+    from datasets.exceptions import DatasetsError
+
+    from count_clip.datasets_scripts.registration import DATASETS
+    from count_clip.evaluation.local_data import load_local, load_named
+
+    place = Path(options.data).expanduser()
+    arguments: dict[str, Any] = {"revision": getattr(options, "data_revision", None)}
+    name, data_dir = options.data, getattr(options, "data_dir", None)
+    if place.is_file() and place.name == "CountBench.json":
+        name, data_dir = "countbench", str(place.parent)
+    try:
+        if name not in DATASETS and (place.exists() or not _HUB_NAME.fullmatch(name)):
+            return load_local(name, split, image_column=image_column)
+        if name == "countbench":
+            # Rows whose picture is not there are to be listed among those that could not be measured.
+            arguments |= {"missing": "keep", "pictures": getattr(options, "pictures", None)}
+        if name in DATASETS:
+            arguments |= {"data_dir": data_dir}
+            del arguments["revision"]
+        return load_named(name, options.config, split, image_column, **arguments)
+    except (ValueError, OSError, DatasetsError, ImportError) as error:
+        hint = "" if name in DATASETS or place.exists() else f"There is no data set {name} on this machine. "
+        raise CommandError(f"{hint}{error}" if not str(error).startswith(hint.strip(". ")) else str(error)) from error
 
 
 def count_scenes(options: argparse.Namespace, config: str, split: str, num_scenes: int | None) -> Any:
@@ -148,18 +233,18 @@ def check_columns(name: str, columns: Sequence[str], needed: Sequence[str]) -> N
         raise CommandError(f"{name} lacks the column {' and '.join(missing)}; it has {', '.join(columns)}.")
 
 
-def find_train_counts(options: argparse.Namespace) -> list[float] | None:
+def find_train_counts(options: argparse.Namespace, column: str = "count") -> list[float] | None:
     """The training counts for the baseline, or none if the data has no training part."""
     if options.data == "countscenes":
-        scenes = count_scenes(options, options.config, options.train_split, None)
-        return [float(count) for count in scenes.column("count")]
-    from count_clip.evaluation.local_data import load_local
-
+        scenes = count_scenes(options, scenes_config(options), options.train_split, None)
+        return [float(count) for count in scenes.column(column)]
     if Path(options.data).expanduser().is_file():
         return None
     try:
-        rows = load_local(options.data, options.train_split)
-    except ValueError as error:
+        rows = _load_set(options, options.train_split, "image")
+    except CommandError as error:
         print(f"count-clip: no baseline: {error}", file=sys.stderr)
         return None
-    return [float(count) for count in rows["count"] if count is not None] or None
+    if column not in rows.column_names:
+        return None
+    return [float(count) for count in rows[column] if count is not None] or None

@@ -51,6 +51,7 @@ def seconds(text: str) -> float:
 def add_model_options(parser: argparse.ArgumentParser, what: str, batch_of: str, batch_size: int) -> None:
     """What all commands with a model take."""
     parser.add_argument("--model", required=True, metavar="MODEL", help=f"{what}: a folder or a name on the Hub")
+    parser.add_argument("--revision", metavar="REVISION", help="of a model on the Hub: branch, tag or commit")
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (default: a GPU if there is one)"
     )
@@ -70,12 +71,37 @@ def add_data_options(parser: argparse.ArgumentParser, columns: str, config: str)
         "--data",
         default="countscenes",
         metavar="DATA",
-        help=f"countscenes (the default: rendered, no download), or a local data set with the columns {columns}: a "
-        "folder that `datasets` loads or that `save_to_disk` wrote, or a .parquet, .jsonl or .json file",
+        help=f"countscenes (the default: rendered, no download), or a data set with the columns {columns}: a folder "
+        "that `datasets` loads or that `save_to_disk` wrote, a .parquet, .jsonl or .json file, the name of a counting "
+        "set with its --data-dir (fsc147, carpk, shanghaitech, countbench), or a name on the Hub",
     )
     parser.add_argument("--split", default="test", help="part of the data (default: test)")
-    parser.add_argument("--config", default=config, help=f"of countscenes (default: {config})")
+    # Without a default of its own: a set on the Hub has other configurations than the scenes.
+    parser.add_argument("--config", help=f"configuration of the data (default: of countscenes, {config})")
+    parser.add_argument("--data-dir", metavar="DIR", help="where a counting set lies, as its authors distribute it")
+    parser.add_argument("--data-revision", metavar="REVISION", help="of data on the Hub: branch, tag or commit")
     parser.add_argument("--limit", type=positive, metavar="N", help="rows at most; of countscenes, pictures to render")
     parser.add_argument("--image-size", type=positive, metavar="PX", help="of countscenes (default: the config's)")
-    parser.add_argument("--seed", type=int, default=0, help="of countscenes (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of countscenes, and of what is drawn (default: 0)")
     parser.add_argument("--json", metavar="FILE", dest="json_file", help="write every figure and row there as JSON")
+    parser.set_defaults(scenes_config=config)
+
+
+def add_result_options(parser: argparse.ArgumentParser) -> None:
+    """What an evaluation takes that keeps what it measures, and tells a model's card."""
+    parser.add_argument(
+        "--resume",
+        metavar="FILE",
+        help="keep there what is measured, and do not measure it again: a run that was stopped goes on. Of one model "
+        "and --dtype; any data",
+    )
+    parser.add_argument(
+        "--model-card",
+        metavar="FOLDER",
+        help="write the figures into the `model-index` of the README.md there; the rest of it stays as it is",
+    )
+
+
+def add_train_split_option(parser: argparse.ArgumentParser) -> None:
+    """Where a baseline has its mean from."""
+    parser.add_argument("--train-split", default="train", help="whose mean is the baseline (default: train)")
