@@ -68,7 +68,7 @@ setup:
 	echo "Installing $(torch) (the first time this takes minutes)"; \
 	$(VENV_PYTHON) -m pip install $$quiet "$(torch)"; \
 	echo "Installing count-clip and what it needs"; \
-	$(VENV_PYTHON) -m pip install $$quiet -c constraints.txt -e ".[demo,dev]"; \
+	$(VENV_PYTHON) -m pip install $$quiet -c constraints.txt -e ".[demo,dev,scenes]"; \
 	found="torch==$$($(VENV_PYTHON) -c '$(found)')"; \
 	if [ "$$found" != "$(torch)" ]; then \
 		echo "Expected $(torch) after the installation, but found $$found: a dependency replaced it. Look for the one that" \

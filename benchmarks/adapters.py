@@ -82,7 +82,8 @@ class Result:
 
 def draw(split: str, number: int, image_size: int, seed: int, options: dict[str, Any]) -> list[dict[str, Any]]:
     """Draw scenes once, so that drawing them is no part of a measurement."""
-    scenes = CountScenes(split, config="density", num_scenes=number, image_size=image_size, seed=seed, **options)
+    options = {"objects": "shapes", "image_size": image_size, **options}
+    scenes = CountScenes(split, config="density", num_scenes=number, seed=seed, **options)
     return [scenes[index] for index in range(number)]
 
 

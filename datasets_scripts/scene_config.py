@@ -9,10 +9,14 @@ from typing import Any
 from .scene_backgrounds import BACKGROUND_STYLES
 
 
-# Part of every scene's seed and of the builder's cache: raise it when (split, seed, index) comes to give other pixels.
-VERSION = "1.0.0"
+# Part of the builder's cache: raise it when (split, seed, index) comes to give other pixels. What the objects come
+# from has a version of its own, which is part of every scene's seed.
+VERSION = "2.0.0"
 
-LAYOUTS = ("scattered", "clustered", "rows")
+OBJECTS = ("drawings", "shapes", "cutouts")
+LAYOUTS = ("scattered", "clustered", "rows", "piles", "perspective")
+# Those of the first version, which scenes of shapes keep to unless told otherwise.
+PLAIN_LAYOUTS = LAYOUTS[:3]
 ROW_FORMATS = ("captions", "density", "mixed")
 COUNT_DISTRIBUTIONS = ("uniform", "log_uniform", "balanced")
 
@@ -30,6 +34,15 @@ class SceneConfig:
             `"density"`: image, image_id, text (what to count), count, points, boxes.
             `"mixed"`: those of `"density"`, and other_texts and other_counts (all kinds in the picture, the asked-for
             one included).
+        objects (`str`, *optional*, defaults to `"drawings"`):
+            `"drawings"`: several hundred kinds of things, drawn by OpenMoji; they need `count-clip[scenes]`.
+            `"shapes"`: several hundred kinds of coloured and patterned shapes, which need nothing.
+            `"cutouts"`: what is in the folder that `cutouts` names.
+        cutouts (`str`, *optional*):
+            A folder with pictures of things that are transparent around them, a folder for each class, or with
+            COCO's annotations and photographs; see `scene_cutouts.py`. Naming it is to ask for `objects="cutouts"`.
+        backgrounds (`str`, *optional*):
+            A folder of photographs, pieces of which lie behind the objects; by default the background is drawn.
         image_size (`int`, *optional*, defaults to 224):
             Side of the pictures in pixels, 32-2048.
         min_objects (`int`, *optional*, defaults to 1):
@@ -75,12 +88,18 @@ class SceneConfig:
             Share of the captions that state the number. On the web it is small.
         background_styles (`Sequence[str]`, *optional*, defaults to all):
             Which of `BACKGROUND_STYLES` to choose from.
-        layouts (`Sequence[str]`, *optional*, defaults to all):
-            Which of `LAYOUTS` to choose from.
+        layouts (`Sequence[str]`, *optional*, defaults to `PLAIN_LAYOUTS`):
+            Which of `LAYOUTS` to choose from: objects anywhere; close to each other; in rows; in piles, where up to
+            half as much again as `max_hidden` may be hidden; on a plane that goes away from the beholder, where those
+            nearer the top are smaller.
         grain_probability (`float`, *optional*, defaults to 0.5):
             Share of the pictures with a camera's noise.
         shadow_probability (`float`, *optional*, defaults to 0.5):
             Share of the pictures whose objects throw a shadow.
+        blur_probability (`float`, *optional*, defaults to 0.0):
+            Share of the pictures that are a little out of focus.
+        jpeg_probability (`float`, *optional*, defaults to 0.0):
+            Share of the pictures that have been through a JPEG file of a quality of 40-95.
 
     Raises:
         TypeError: If a number is not a number, or a count not a whole one.
@@ -89,6 +108,9 @@ class SceneConfig:
 
     name: str
     rows: str
+    objects: str = "drawings"
+    cutouts: str | None = None
+    backgrounds: str | None = None
     image_size: int = 224
     min_objects: int = 1
     max_objects: int = 10
@@ -109,9 +131,11 @@ class SceneConfig:
     texts_per_scene: int = 1
     number_rate: float = 1.0
     background_styles: Sequence[str] = BACKGROUND_STYLES
-    layouts: Sequence[str] = LAYOUTS
+    layouts: Sequence[str] = PLAIN_LAYOUTS
     grain_probability: float = 0.5
     shadow_probability: float = 0.5
+    blur_probability: float = 0.0
+    jpeg_probability: float = 0.0
 
     def __post_init__(self) -> None:
         # From YAML they come as lists, which cannot be hashed.
@@ -125,6 +149,17 @@ class SceneConfig:
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"Expected name to be a name that is not empty, but got {self.name!r}. Choose one.")
         self._check_choice("rows", ROW_FORMATS)
+        self._check_choice("objects", OBJECTS)
+        for field in ("cutouts", "backgrounds"):
+            if not isinstance(getattr(self, field), (str, type(None))):
+                raise TypeError(
+                    f"Expected {field} to be the path of a folder as a string, but got {getattr(self, field)!r}."
+                )
+        if (self.objects == "cutouts") != bool(self.cutouts):
+            raise ValueError(
+                f"Expected a folder in cutouts for objects='cutouts' and for nothing else, but got "
+                f"objects={self.objects!r} and cutouts={self.cutouts!r}. Name the folder, or leave both out."
+            )
         self._check_choice("count_distribution", COUNT_DISTRIBUTIONS)
         for field, choices in (("background_styles", BACKGROUND_STYLES), ("layouts", LAYOUTS)):
             chosen = getattr(self, field)
@@ -215,16 +250,28 @@ class SceneConfig:
             )
 
 
+# What scenes of things have that scenes of shapes have not.
+_THINGS: dict[str, Any] = {
+    "layouts": LAYOUTS,
+    # Things stand upright, or nearly so.
+    "max_rotation": 45.0,
+    "blur_probability": 0.2,
+    "jpeg_probability": 0.3,
+}
 SCENE_CONFIGS: dict[str, SceneConfig] = {
-    "captions": SceneConfig(name="captions", rows="captions", min_objects=2, max_objects=10, number_rate=0.5),
+    "captions": SceneConfig(
+        name="captions", rows="captions", min_objects=2, max_objects=10, number_rate=0.5, **_THINGS
+    ),
     "density": SceneConfig(
         name="density",
         rows="density",
-        max_objects=60,
+        image_size=384,
+        max_objects=300,
         count_distribution="log_uniform",
-        min_object_size=0.06,
+        min_object_size=0.04,
         max_object_size=0.25,
         max_distractors=8,
+        **_THINGS,
     ),
     "mixed": SceneConfig(
         name="mixed",
@@ -237,15 +284,56 @@ SCENE_CONFIGS: dict[str, SceneConfig] = {
         max_object_size=0.25,
         distractor_probability=0.0,
         absent_probability=0.15,
+        **_THINGS,
     ),
     "benchmark": SceneConfig(
-        name="benchmark", rows="captions", min_objects=2, max_objects=10, count_distribution="balanced"
+        name="benchmark", rows="captions", min_objects=2, max_objects=10, count_distribution="balanced", **_THINGS
     ),
 }
 """The named configurations: `"captions"` and `"benchmark"` for `CLIPForCounting`, the others for density models.
 
 `"benchmark"` has CountBench's protocol: scene `i` has `2 + i % 9` objects, so any multiple of nine scenes has equally
-many of each number, and every caption states it."""
+many of each number, and every caption states it. `"density"` has up to 300 objects in its pictures of 384 pixels a
+side; in smaller ones [`scene_config`] has fewer of the same size, unless it is told otherwise, and objects of the same
+size in smaller pictures of `"mixed"`."""
+
+SHAPE_CONFIGS: dict[str, SceneConfig] = {
+    "captions": SceneConfig(
+        name="captions", rows="captions", objects="shapes", min_objects=2, max_objects=10, number_rate=0.5
+    ),
+    "density": SceneConfig(
+        name="density",
+        rows="density",
+        objects="shapes",
+        max_objects=60,
+        count_distribution="log_uniform",
+        min_object_size=0.06,
+        max_object_size=0.25,
+        max_distractors=8,
+    ),
+    "mixed": SceneConfig(
+        name="mixed",
+        rows="mixed",
+        objects="shapes",
+        max_objects=16,
+        count_distribution="log_uniform",
+        min_kinds=2,
+        max_kinds=3,
+        min_object_size=0.08,
+        max_object_size=0.25,
+        distractor_probability=0.0,
+        absent_probability=0.15,
+    ),
+    "benchmark": SceneConfig(
+        name="benchmark",
+        rows="captions",
+        objects="shapes",
+        min_objects=2,
+        max_objects=10,
+        count_distribution="balanced",
+    ),
+}
+"""The same of shapes, as the first version of `countscenes` had them: their pixels are the same."""
 
 # How many scenes of each split the builder makes unless told otherwise. 540 = 60 for each of 2-10, as in CountBench.
 DEFAULT_NUM_SCENES: dict[str, dict[str, int]] = {
@@ -254,6 +342,20 @@ DEFAULT_NUM_SCENES: dict[str, dict[str, int]] = {
     "mixed": {"train": 2000, "validation": 200, "test": 540},
     "benchmark": {"validation": 180, "test": 540},
 }
+
+
+def _in_smaller_pictures(config: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """What else changes with the size of the pictures: in small ones there is no room for many things one can see."""
+    usual, side = SCENE_CONFIGS[config], overrides.get("image_size")
+    if config not in ("density", "mixed") or not isinstance(side, int) or not 0 < side < usual.image_size:
+        return {}
+    shrunk = side / usual.image_size
+    changed: dict[str, Any] = {
+        "min_object_size": min(usual.min_object_size / shrunk, 0.16, overrides.get("max_object_size", 0.16))
+    }
+    if config == "density":
+        changed["max_objects"] = max(10, overrides.get("min_objects", 1), round(usual.max_objects * shrunk**2))
+    return changed
 
 
 def scene_config(config: "str | SceneConfig" = "density", **overrides: Any) -> SceneConfig:
@@ -279,7 +381,13 @@ def scene_config(config: "str | SceneConfig" = "density", **overrides: Any) -> S
                 f"Expected config to be one of {', '.join(SCENE_CONFIGS)} or a SceneConfig, but got {config!r}. "
                 "Name one of these."
             )
-        config = SCENE_CONFIGS[config]
+        if overrides.get("cutouts"):
+            overrides.setdefault("objects", "cutouts")
+        if overrides.get("objects") == "shapes":
+            config = SHAPE_CONFIGS[config]
+        else:
+            overrides = _in_smaller_pictures(config, overrides) | overrides
+            config = SCENE_CONFIGS[config]
     fields = {field.name for field in dataclasses.fields(SceneConfig)}
     if unknown := sorted(set(overrides) - fields):
         raise TypeError(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .scene_config import SceneConfig
-from .scene_objects import NUM_TONES, ObjectKind, ObjectPatch, make_patch
+from .scene_objects import NUM_TONES, ObjectPatch
 from .scene_plan import ScenePlan, choose
+from .scene_sources import Kind, object_source
 
 
 @dataclass
@@ -17,13 +18,13 @@ class Placement:
     An object at its place.
 
     Args:
-        kind (`ObjectKind`): What it is.
+        kind (`Kind`): What it is.
         patch (`ObjectPatch`): How it looks.
         left (`int`): Where the patch begins, in pixels of the picture.
         top (`int`): Likewise, from the top.
     """
 
-    kind: ObjectKind
+    kind: Kind
     patch: ObjectPatch
     left: int
     top: int
@@ -71,7 +72,9 @@ class Layout:
     def __init__(self, rng: np.random.RandomState, config: SceneConfig, num_objects: int, size: float) -> None:
         self.rng = rng
         self.side = config.image_size
+        self.source = object_source(config)
         self.max_hidden = config.max_hidden
+        self._smallest = max(4.0, min(size, round(0.9 * config.min_object_size * self.side * 64) / 64))
         self.placements: list[Placement] = []
         self.owner = np.full((self.side, self.side), -1, dtype=np.int16)
         self._circles = np.empty((num_objects, 3))  # x, y, radius
@@ -82,8 +85,13 @@ class Layout:
         depth = max(0.0, rng.random_sample() - 0.3)
         self._closeness = 1.0 - (depth if config.max_hidden > 0 else 0.0)
         layout = choose(rng, config.layouts)
-        self._region = self._cluster(num_objects, size) if layout == "clustered" else (0.0, 0.0, self.side)
+        self._region = self._cluster(num_objects, size) if layout == "clustered" else (0.0, 0.0, float(self.side))
         self._cells = self._grid(num_objects) if layout == "rows" else []
+        self._heaps = self._centers_of_heaps(num_objects, size) if layout == "piles" else []
+        self._depths = self._plane(num_objects) if layout == "perspective" else []
+        if layout == "piles":
+            self.max_hidden = min(0.45, 1.5 * config.max_hidden)
+            self._closeness = 1.0 if config.max_hidden == 0 else 0.3 + 0.25 * rng.random_sample()
 
     def _cluster(self, num_objects: int, size: float) -> tuple[float, float, float]:
         """A square (left, top, side) that has just enough room."""
@@ -105,18 +113,36 @@ class Layout:
             for cell, (x, y) in zip(cells.tolist(), offsets.tolist(), strict=True)
         ]
 
-    def place(self, kind: ObjectKind, size: float, degrees: float, tone: int) -> None:
+    def _centers_of_heaps(self, num_objects: int, size: float) -> list[tuple[float, float, float]]:
+        """Middles and radii (x, y, r) of one to three piles, in which all objects lie one on top of the other."""
+        number = min(1 + int(3 * self.rng.random_sample()), max(1, num_objects // 4))
+        radius = min(
+            0.48 * self.side, (0.3 + 0.25 * self.rng.random_sample()) * size * math.sqrt(num_objects / number)
+        )
+        radius = round(radius * 64) / 64
+        places = self.rng.random_sample((number, 2)) * (self.side - 2 * radius) + radius
+        return [(x, y, radius + 0.3 * size) for x, y in places.tolist()]
+
+    def _plane(self, num_objects: int) -> list[float]:
+        """How near each object is, 0-1, the farthest first."""
+        return sorted(self.rng.random_sample(num_objects).tolist())
+
+    def place(self, kind: Kind, size: float, degrees: float, tone: int, look: int) -> None:
         """
         Give one object a place, and make it smaller if it finds none.
 
         Args:
-            kind (`ObjectKind`): What it is.
+            kind (`Kind`): What it is.
             size (`float`): Diameter in pixels.
             degrees (`float`): Clockwise turn.
             tone (`int`): Which of the brightnesses.
+            look (`int`): Which of its looks, where it has several.
         """
+        if self._depths:
+            nearness = self._depths[len(self.placements)]
+            size = max(self._smallest, round(size * (0.6 + 0.9 * nearness) * 64) / 64)
         for attempt in range(self._SHRINKS):
-            patch = make_patch(kind, size, degrees, tone)
+            patch = self.source.patch(kind, size, degrees, tone, look)
             for left, top in self._propose(patch.mask.shape[0], size / 2, near=attempt < 2):
                 if self._fits(patch, left, top):
                     self._put(kind, patch, left, top, size / 2)
@@ -131,6 +157,12 @@ class Layout:
         if near:
             left, top, region = self._region
             corners = np.clip(np.array([left, top]) + corners * (region - patch_side), 0, reach)
+            if self._heaps:
+                self._move_to_heaps(corners, patch_side)
+            if self._depths:
+                # A plane that begins a sixth below the top; who is nearer stands lower.
+                ground = (0.17 + 0.83 * self._depths[len(self.placements)]) * self.side
+                corners[:, 1] = np.clip(ground - patch_side + (corners[:, 1] / self.side - 0.5) * radius, 0, reach)
             if self._cells:
                 corners[0] = np.clip(np.array(self._cells[len(self.placements)]) - patch_side / 2, 0, reach)
         else:
@@ -144,6 +176,16 @@ class Layout:
         apart = (squared >= (self._closeness * (circles[:, 2] + radius)) ** 2).all(axis=1)
         for left, top in corners[apart].tolist():
             yield left, top
+
+    def _move_to_heaps(self, corners: np.ndarray, patch_side: int) -> None:
+        """Change corners spread evenly over the picture so that the objects lie in the piles, most in the middle."""
+        reach = self.side - patch_side
+        x, y, radius = self._heaps[len(self.placements) % len(self._heaps)]
+        shares = corners / max(reach, 1) - 0.5
+        # The sum of two of the evenly spread ones is in the middle more often than at the edge.
+        shares += np.roll(shares, 1, axis=0)
+        shares[(shares**2).sum(axis=1) > 1] *= 0.625  # piles are round
+        corners[:] = np.clip(np.array([x, y]) - patch_side / 2 + shares * radius, 0, reach)
 
     def _fits(self, patch: ObjectPatch, left: int, top: int) -> bool:
         """Whether an object here leaves enough of every earlier one, and the points of all, to be seen."""
@@ -160,7 +202,7 @@ class Layout:
         hidden = self._hidden[:num_placed] + covered
         return bool((hidden <= self.max_hidden * np.array(self._areas)).all())
 
-    def _put(self, kind: ObjectKind, patch: ObjectPatch, left: int, top: int, radius: float) -> None:
+    def _put(self, kind: Kind, patch: ObjectPatch, left: int, top: int, radius: float) -> None:
         side = patch.mask.shape[0]
         place = len(self.placements)
         seen = self.owner[top : top + side, left : left + side]
@@ -189,6 +231,7 @@ def lay_out(rng: np.random.RandomState, config: SceneConfig, plan: ScenePlan) ->
     Raises:
         RuntimeError: If they do not fit, however small.
     """
+    source = object_source(config)
     num_objects = sum(plan.counts)
     largest = min(config.max_object_size, math.sqrt(config.max_fill / num_objects))
     smallest = min(config.min_object_size, largest)
@@ -199,6 +242,7 @@ def lay_out(rng: np.random.RandomState, config: SceneConfig, plan: ScenePlan) ->
     max_rotation = config.max_rotation / (9 if rng.randint(2) else 1)
     rotations = max_rotation * (2 * rng.random_sample(num_objects) - 1)
     tones = rng.randint(NUM_TONES, size=num_objects)
+    looks = rng.randint(2**16, size=num_objects) if source.has_looks else np.zeros(num_objects, int)
     members = [kind for kind, count in zip(plan.kinds, plan.counts, strict=True) for _ in range(count)]
     # Large ones first: they find room, and small ones on top of them hide less.
     order = np.argsort(-variations, kind="stable")
@@ -208,8 +252,10 @@ def lay_out(rng: np.random.RandomState, config: SceneConfig, plan: ScenePlan) ->
         layout = Layout(rng, config, num_objects, mean_size)
         try:
             for place in order:
-                size = max(4.0, round(mean_size * variations[place] * 64) / 64)
-                layout.place(members[shuffled[place]], size, float(rotations[place]), int(tones[place]))
+                kind = members[shuffled[place]]
+                size = max(4.0, round(mean_size * variations[place] * source.stretch(kind) * 64) / 64)
+                turn, tone, look = float(rotations[place]), int(tones[place]), int(looks[place])
+                layout.place(kind, size, turn, tone, look)
         except _NoRoomError:
             mean_size *= 0.85
             continue

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 
@@ -108,11 +108,13 @@ class Shape:
     anchor: Point = (0.0, 0.0)
 
 
+# The part of a sprite's side that its circle takes. The rest is a transparent margin, so that a turned sprite keeps
+# its edges.
+SPRITE_REACH = 0.96
+
+
 class _Pen:
     """Draws in the unit circle's frame on a square mask."""
-
-    # The rest is a transparent margin, so that a turned sprite keeps its edges.
-    REACH = 0.96
 
     def __init__(self, side: int) -> None:
         self.mask = Image.new("L", (side, side))
@@ -129,8 +131,8 @@ class _Pen:
     def _pixel(self, point: Point) -> tuple[int, int]:
         # Whole numbers: the last bit of a sine differs between machines, and these pictures must not.
         return (
-            round(self._half + self._half * self.REACH * point[0]),
-            round(self._half + self._half * self.REACH * point[1]),
+            round(self._half + self._half * SPRITE_REACH * point[0]),
+            round(self._half + self._half * SPRITE_REACH * point[1]),
         )
 
 
@@ -252,42 +254,6 @@ def kinds_of_split(split: str) -> tuple[ObjectKind, ...]:
     return tuple(kind for kind in OBJECT_KINDS if kind.split == split)
 
 
-@cache
-def _kind_of_name() -> dict[str, ObjectKind]:
-    return {kind.plural: kind for kind in OBJECT_KINDS}
-
-
-def absent_kinds(present: Iterable[str]) -> list[str]:
-    """
-    Name the kinds of a split that are not in a picture, and that nobody could take for one that is.
-
-    Args:
-        present (`Iterable[str]`): The names, in the plural, of all kinds in the picture; one or more, of one split.
-
-    Returns:
-        `list[str]`: Names in the plural, in the order of [`kinds_of_split`].
-
-    Raises:
-        ValueError: If a name is that of no kind, or the names are of several splits or none.
-    """
-    names = list(present)
-    if unknown := [name for name in names if name not in _kind_of_name()]:
-        raise ValueError(
-            f"Expected names of kinds in the plural, such as {OBJECT_KINDS[0].plural!r}, but got {unknown[0]!r}. "
-            "Only kinds that countscenes draws have others that are known to be absent."
-        )
-    there = [_kind_of_name()[name] for name in names]
-    splits = sorted({kind.split for kind in there})
-    if len(splits) != 1:
-        raise ValueError(
-            f"Expected kinds of one split, but got {', '.join(map(repr, names)) or 'none'} of "
-            f"{', '.join(splits) or 'no split'}. Name what is in one picture."
-        )
-    return [
-        kind.plural for kind in kinds_of_split(splits[0]) if not any(kind.is_confusable_with(other) for other in there)
-    ]
-
-
 def mix(color: RGB, other: RGB, share: float) -> RGB:
     """
     Blend two colours.
@@ -306,7 +272,7 @@ def mix(color: RGB, other: RGB, share: float) -> RGB:
 
 # Sides in pixels at which sprites are drawn. An object is made from the next larger one, so no sprite is shrunk by
 # much more than a half: as far as bilinear sampling goes without losing detail.
-_SPRITE_SIDES = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+SPRITE_SIDES = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 # Every pixel of a sprite is the mean of a square of this side.
 _SUPERSAMPLING = 4
 
@@ -356,7 +322,7 @@ def _inset(mask: Image.Image, depth: float) -> Image.Image:
     return ImageChops.multiply(shrunk, mask)
 
 
-@lru_cache(maxsize=2 * len(_SPRITE_SIDES))
+@lru_cache(maxsize=2 * len(SPRITE_SIDES))
 def _pattern_mask(pattern: str, side: int) -> Image.Image:
     mask = Image.new("L", (side, side))
     draw = ImageDraw.Draw(mask)
@@ -406,7 +372,7 @@ class SpriteCache:
         Returns:
             `PIL.Image.Image`: A sprite of at least that side where there is one so large; see [`draw_sprite`].
         """
-        side = next((side for side in _SPRITE_SIDES if side >= size), _SPRITE_SIDES[-1])
+        side = next((side for side in SPRITE_SIDES if side >= size), SPRITE_SIDES[-1])
         key = (kind, side)
         sprite = self._sprites.get(key)
         if sprite is None:
@@ -466,21 +432,46 @@ def make_patch(kind: ObjectKind, size: float, degrees: float, tone: int) -> Obje
     Returns:
         `ObjectPatch`: The object on a square just large enough.
     """
-    sprite = _SPRITES.get(kind, size)
+    return turn_sprite(_SPRITES.get(kind, size), SHAPES[kind.shape].anchor, size, degrees, tone)
+
+
+def turn_sprite(
+    sprite: Image.Image, anchor: Point, size: float, degrees: float, tone: int, mirrored: bool = False
+) -> ObjectPatch:
+    """
+    Turn and scale any sprite.
+
+    Args:
+        sprite (`PIL.Image.Image`): A square `"RGBX"` picture whose fourth band is the opacity.
+        anchor (`tuple[float, float]`): The point that marks the object, in the unit circle around it.
+        size (`float`): Diameter in pixels of the circle that the object fits in.
+        degrees (`float`): Clockwise turn.
+        tone (`int`): Which of the `NUM_TONES` brightnesses, dark to light.
+        mirrored (`bool`, *optional*, defaults to `False`): Whether left and right change places first.
+
+    Returns:
+        `ObjectPatch`: The object on a square just large enough.
+    """
     side = math.ceil(size)
     cosine, sine = _dyadic(math.cos(math.radians(degrees))), _dyadic(math.sin(math.radians(degrees)))
     scale = sprite.width / size
     a, b = _dyadic(scale * cosine), _dyadic(scale * sine)
     middle, sprite_middle = side / 2, sprite.width / 2
-    matrix = (a, b, sprite_middle - (a + b) * middle, -b, a, sprite_middle - (a - b) * middle)
+    across = (a, b, sprite_middle - (a + b) * middle)
+    if mirrored:
+        across = (-a, -b, sprite_middle + (a + b) * middle)
+    matrix = (*across, -b, a, sprite_middle - (a - b) * middle)
     pixels = sprite.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
     if _TONES[tone] != 1.0:
         pixels = pixels.point(_TONE_TABLES[tone])
     opacity = pixels.getchannel(3)
-    reach = size / 2 * _Pen.REACH
-    x, y = SHAPES[kind.shape].anchor
-    anchor = (middle + reach * (cosine * x - sine * y), middle + reach * (sine * x + cosine * y))
-    return ObjectPatch(pixels, opacity, np.asarray(opacity) >= 128, anchor)
+    reach = size / 2 * SPRITE_REACH
+    x, y = anchor
+    x = -x if mirrored else x
+    marked = (middle + reach * (cosine * x - sine * y), middle + reach * (sine * x + cosine * y))
+    shown = np.asarray(opacity)
+    # Of a drawing of thin lines, made very small, nothing may be half opaque.
+    return ObjectPatch(pixels, opacity, shown >= min(128, max(1, int(shown.max()))), marked)
 
 
 def _dyadic(value: float) -> float:

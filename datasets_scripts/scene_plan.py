@@ -8,57 +8,9 @@ from typing import Any
 import numpy as np
 
 from .captions import NUMBER_TO_WORD
-from .scene_backgrounds import backgrounds_behind
-from .scene_config import VERSION, SceneConfig
-from .scene_objects import ObjectKind, kinds_of_split
-
-
-NUMBER_CAPTIONS = (
-    "{number} {name}",
-    "a photo of {number} {name}",
-    "a picture of {number} {name}",
-    "an image of {number} {name}",
-    "a drawing of {number} {name}",
-    "a card with {number} {name}",
-    "there are {number} {name}",
-    "{number} {name} on a table",
-    "{number} {name} and nothing else",
-    "a set of {number} {name}",
-    "{number} {name} on a {background} background",
-    "a photo of {number} {name} on {background} paper",
-)
-# For scenes with objects of other kinds; the one without others would be untrue there.
-NUMBER_CAPTIONS_WITH_OTHERS = (
-    *(template for template in NUMBER_CAPTIONS if "nothing else" not in template),
-    "{number} {name} and some {others}",
-    "{number} {name} among {others}",
-    "some {others} and {number} {name}",
-)
-PLURAL_CAPTIONS = (
-    "{name}",
-    "some {name}",
-    "a photo of {name}",
-    "a picture of some {name}",
-    "an image of {name}",
-    "several {name} on a table",
-    "a drawing of {name}",
-    "a card with {name}",
-    "there are {name}",
-    "{name} on a {background} background",
-    "a photo of {name} on {background} paper",
-)
-PLURAL_CAPTIONS_WITH_OTHERS = (
-    *PLURAL_CAPTIONS,
-    "{name} and some {others}",
-    "{name} among {others}",
-    "some {others} and {name}",
-)
-SINGULAR_CAPTIONS = (
-    "{one}",
-    "a photo of {one}",
-    "a picture of {one}",
-    "{one} on a {background} background",
-)
+from .scene_captions import caption_templates
+from .scene_config import SceneConfig
+from .scene_sources import Kind, ObjectSource, object_source
 
 
 @dataclass(frozen=True)
@@ -67,21 +19,21 @@ class ScenePlan:
     What a scene shows and what its row says, before anything has a place.
 
     Args:
-        kinds (`tuple[ObjectKind, ...]`): The kinds in the picture, those that are counted first.
+        kinds (`tuple[Kind, ...]`): The kinds in the picture, those that are counted first.
         counts (`tuple[int, ...]`): How many there are of each.
         background (`str`): A key of `BACKGROUND_COLORS`.
         labels (`dict[str, Any]`): The columns that do not depend on where anything lies.
-        asked (`ObjectKind`): The kind that the row's text names; it may be absent from the picture.
+        asked (`Kind`): The kind that the row's text names; it may be absent from the picture.
     """
 
-    kinds: tuple[ObjectKind, ...]
+    kinds: tuple[Kind, ...]
     counts: tuple[int, ...]
     background: str
     labels: dict[str, Any]
-    asked: ObjectKind
+    asked: Kind
 
 
-def scene_generator(stage: str, split: str, seed: int, index: int) -> np.random.RandomState:
+def scene_generator(stage: str, split: str, seed: int, index: int, version: str = "1.0.0") -> np.random.RandomState:
     """
     Make the source of all choices of one stage of one scene.
 
@@ -90,13 +42,14 @@ def scene_generator(stage: str, split: str, seed: int, index: int) -> np.random.
         split (`str`): The scene's split.
         seed (`int`): The set's seed.
         index (`int`): The scene's place in the set.
+        version (`str`, *optional*, defaults to `"1.0.0"`, that of shapes): The version of what the objects come from.
 
     Returns:
         `numpy.random.RandomState`: The same stream in every process and on every machine.
     """
     # RandomState, because NumPy promises its streams for ever, which it does not for Generator's. SHA-256, because
     # Python's own hash differs between processes.
-    digest = hashlib.sha256(f"countscenes {VERSION} {stage} {split} {seed} {index}".encode()).digest()
+    digest = hashlib.sha256(f"countscenes {version} {stage} {split} {seed} {index}".encode()).digest()
     return np.random.RandomState(np.frombuffer(digest, dtype="<u4"))
 
 
@@ -125,10 +78,10 @@ def _choose_number(rng: np.random.RandomState, low: int, high: int, distribution
 
 
 def _choose_kind(
-    rng: np.random.RandomState, split: str, present: Sequence[ObjectKind], similar_probability: float
-) -> ObjectKind:
+    rng: np.random.RandomState, source: ObjectSource, split: str, present: Sequence[Kind], similar_probability: float
+) -> Kind:
     """Choose a kind that no one could take for one of those present."""
-    kinds = kinds_of_split(split)
+    kinds = source.kinds(split)
     similar = bool(present) and rng.random_sample() < similar_probability
     model = choose(rng, present) if similar else None
     by_color = rng.random_sample() < 0.5
@@ -136,7 +89,7 @@ def _choose_kind(
         choice = choose(rng, kinds)
         if any(choice.is_confusable_with(kind) for kind in present):
             continue
-        if model is None or (choice.color == model.color if by_color else choice.shape == model.shape):
+        if model is None or source.is_similar(choice, model, by_color):
             return choice
     remaining = [kind for kind in kinds if not any(kind.is_confusable_with(other) for other in present)]
     return choose(rng, remaining)
@@ -156,20 +109,21 @@ def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> SceneP
         `ScenePlan`: The plan.
     """
     scene, question = divmod(index, config.texts_per_scene)
-    rng = scene_generator("plan", split, seed, scene)
-    kinds: list[ObjectKind] = []
+    source = object_source(config)
+    rng = scene_generator("plan", split, seed, scene, source.version)
+    kinds: list[Kind] = []
     counts: list[int] = []
     num_counted = config.min_kinds + int(rng.random_sample() * (config.max_kinds - config.min_kinds + 1))
     for _ in range(num_counted):
-        kinds.append(_choose_kind(rng, split, kinds, config.similar_distractor_probability))
+        kinds.append(_choose_kind(rng, source, split, kinds, config.similar_distractor_probability))
         counts.append(
             _choose_number(rng, config.min_objects, config.max_objects, config.count_distribution, index=scene)
         )
     if rng.random_sample() < config.distractor_probability:
         for _ in range(1 + int(rng.random_sample() * config.max_distractor_kinds)):
-            kinds.append(_choose_kind(rng, split, kinds, config.similar_distractor_probability))
+            kinds.append(_choose_kind(rng, source, split, kinds, config.similar_distractor_probability))
             counts.append(_choose_number(rng, 1, config.max_distractors, "log_uniform"))
-    background = choose(rng, backgrounds_behind(kind.color for kind in kinds))
+    background = choose(rng, source.backgrounds(kinds))
 
     if config.rows == "captions":
         labels = _caption_labels(rng, config, kinds, counts, background)
@@ -177,9 +131,9 @@ def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> SceneP
     if config.texts_per_scene == 1:
         asked = choose(rng, kinds[:num_counted])
         if rng.random_sample() < config.absent_probability:
-            asked = _choose_kind(rng, split, kinds, config.similar_distractor_probability)
+            asked = _choose_kind(rng, source, split, kinds, config.similar_distractor_probability)
     else:
-        asked = _choose_asked(rng, config, split, kinds, num_counted)[question]
+        asked = _choose_asked(rng, source, config, split, kinds, num_counted)[question]
     labels = {"text": asked.plural, "count": counts[kinds.index(asked)] if asked in kinds else 0}
     if config.rows == "mixed":
         labels |= {"other_texts": [kind.plural for kind in kinds], "other_counts": counts}
@@ -187,14 +141,19 @@ def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> SceneP
 
 
 def _choose_asked(
-    rng: np.random.RandomState, config: SceneConfig, split: str, kinds: Sequence[ObjectKind], num_counted: int
-) -> list[ObjectKind]:
+    rng: np.random.RandomState,
+    source: ObjectSource,
+    config: SceneConfig,
+    split: str,
+    kinds: Sequence[Kind],
+    num_counted: int,
+) -> list[Kind]:
     """Choose what the texts of one scene name: kinds that are there in any order, then kinds that are not."""
     num_present = min(num_counted, config.texts_per_scene - 1)
     asked = [kinds[place] for place in np.argsort(rng.random_sample(num_counted), kind="stable")[:num_present]]
     seen = list(kinds)
     while len(asked) < config.texts_per_scene:
-        seen.append(_choose_kind(rng, split, seen, config.similar_distractor_probability))
+        seen.append(_choose_kind(rng, source, split, seen, config.similar_distractor_probability))
         asked.append(seen[-1])
     return asked
 
@@ -202,19 +161,14 @@ def _choose_asked(
 def _caption_labels(
     rng: np.random.RandomState,
     config: SceneConfig,
-    kinds: Sequence[ObjectKind],
+    kinds: Sequence[Kind],
     counts: Sequence[int],
     background: str,
 ) -> dict[str, Any]:
     kind, count = kinds[0], counts[0]
     # Of one object, or of more than ten, captions do not state the number: the words are those of two to ten.
     states_number = rng.random_sample() < config.number_rate and count in NUMBER_TO_WORD
-    if states_number:
-        templates = NUMBER_CAPTIONS if len(kinds) == 1 else NUMBER_CAPTIONS_WITH_OTHERS
-    elif count > 1:
-        templates = PLURAL_CAPTIONS if len(kinds) == 1 else PLURAL_CAPTIONS_WITH_OTHERS
-    else:
-        templates = SINGULAR_CAPTIONS
+    templates = caption_templates(config, states_number, count, has_others=len(kinds) > 1)
     caption = choose(rng, templates).format(
         number=NUMBER_TO_WORD.get(count, ""),
         name=kind.plural,

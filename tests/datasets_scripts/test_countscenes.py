@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -31,6 +32,8 @@ from count_clip.datasets_scripts.scene_plan import plan_scene, scene_generator
 
 
 SIZE = 96
+shape_config = partial(scene_config, objects="shapes")
+shapes = partial(CountScenes, objects="shapes")
 KIND_OF_NAME = {kind.plural: kind for kind in OBJECT_KINDS}
 
 
@@ -51,7 +54,7 @@ FINGERPRINTS_IN_A_NEW_PROCESS = """
 import hashlib, json, sys
 from count_clip.datasets_scripts.countscenes import CountScenes
 for config in ("mixed", "density", "captions", "benchmark"):
-    scenes = CountScenes("test", config=config, image_size=96, num_scenes=12, seed=7)
+    scenes = CountScenes("test", config=config, objects="shapes", image_size=96, num_scenes=12, seed=7)
     for index in (11, 3, 0):
         row = dict(scenes[index])
         labels = json.dumps({key: value for key, value in row.items() if key != "image"}, sort_keys=True)
@@ -70,7 +73,7 @@ def test_scenes_are_the_same_in_every_process_and_order() -> None:
     ).stdout.split()
     here = []
     for config in ("mixed", "density", "captions", "benchmark"):
-        scenes = CountScenes("test", config=config, image_size=SIZE, num_scenes=12, seed=7)
+        scenes = shapes("test", config=config, image_size=SIZE, num_scenes=12, seed=7)
         rows = list(scenes)
         here += [fingerprint(rows[index]) for index in (11, 3, 0)]
     assert printed == here
@@ -82,21 +85,21 @@ def test_scenes_are_what_they_were() -> None:
     digest = hashlib.sha256()
     empty = {"exemplar_boxes", "description", "note"}  # of the schema, and never filled by a scene
     for config in SCENE_CONFIGS:
-        for row in CountScenes("train", config=config, image_size=SIZE, num_scenes=6):
+        for row in shapes("train", config=config, image_size=SIZE, num_scenes=6):
             digest.update(fingerprint({key: row[key] for key in row if key not in empty}).encode())
     assert digest.hexdigest() == "d6bcf31363ca5b901c340c1a5fc31c260e56b407742f57d8ada0d861ca8c51eb"
 
 
 def test_scenes_depend_on_split_seed_and_index() -> None:
     addresses = [("train", 0, 0), ("train", 0, 1), ("train", 1, 0), ("validation", 0, 0), ("test", 0, 0)]
-    rows = [render_scene(scene_config("density", image_size=SIZE), *address) for address in addresses]
+    rows = [render_scene(shape_config("density", image_size=SIZE), *address) for address in addresses]
     assert len({row["image"].tobytes() for row in rows}) == len(addresses)
     assert len({row["image_id"] for row in rows}) == len(addresses)
 
 
 def test_number_of_scenes_does_not_change_them() -> None:
-    few = CountScenes("train", config="captions", image_size=SIZE, num_scenes=3)
-    many = CountScenes("train", config="captions", image_size=SIZE, num_scenes=1_000_000_000)
+    few = shapes("train", config="captions", image_size=SIZE, num_scenes=3)
+    many = shapes("train", config="captions", image_size=SIZE, num_scenes=1_000_000_000)
     assert fingerprint(few[2]) == fingerprint(many[2])
 
 
@@ -106,7 +109,7 @@ def test_number_of_scenes_does_not_change_them() -> None:
 @pytest.mark.parametrize("config", ["density", "mixed"])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_points_and_boxes_are_those_of_the_objects_asked_for(config: str, split: str) -> None:
-    scenes = CountScenes(split, config=config, image_size=SIZE, num_scenes=60, seed=1)
+    scenes = shapes(split, config=config, image_size=SIZE, num_scenes=60, seed=1)
     kinds = {kind.plural for kind in kinds_of_split(split)}
     for row in scenes:
         assert row["text"] in kinds
@@ -119,7 +122,7 @@ def test_points_and_boxes_are_those_of_the_objects_asked_for(config: str, split:
 
 @pytest.mark.parametrize("name", ["density", "mixed", "captions"])
 def test_every_object_can_be_seen_at_its_point_and_mostly(name: str) -> None:
-    config = scene_config(name, image_size=SIZE)
+    config = shape_config(name, image_size=SIZE)
     overlapping = 0
     for index in range(60):
         plan, layout = laid_out(config, "train", 2, index)
@@ -141,7 +144,7 @@ def test_every_object_can_be_seen_at_its_point_and_mostly(name: str) -> None:
 
 
 def test_points_lie_on_pixels_of_the_objects_colour() -> None:
-    config = scene_config("density", image_size=SIZE, grain_probability=0, shadow_probability=0, max_objects=8)
+    config = shape_config("density", image_size=SIZE, grain_probability=0, shadow_probability=0, max_objects=8)
     checked = 0
     for index in range(80):
         row = render_scene(config, "train", 0, index)
@@ -159,7 +162,7 @@ def test_points_lie_on_pixels_of_the_objects_colour() -> None:
 
 
 def test_mixed_rows_name_everything_in_the_picture() -> None:
-    config = scene_config("mixed", image_size=SIZE)
+    config = shape_config("mixed", image_size=SIZE)
     absent = 0
     for index in range(150):
         row = render_scene(config, "train", 0, index)
@@ -179,7 +182,7 @@ def test_mixed_rows_name_everything_in_the_picture() -> None:
 
 def test_several_texts_are_asked_of_each_scene() -> None:
     options = {"config": "mixed", "image_size": SIZE, "min_kinds": 1, "max_kinds": 3, "seed": 3}
-    scenes = CountScenes("train", num_scenes=20, texts_per_scene=3, **options)
+    scenes = shapes("train", num_scenes=20, texts_per_scene=3, **options)
     assert len(scenes) == 60
     for scene in range(20):
         rows = [scenes[3 * scene + question] for question in range(3)]
@@ -197,19 +200,19 @@ def test_several_texts_are_asked_of_each_scene() -> None:
         assert fingerprint(scenes[index]) == fingerprint(render_scene(scenes.config, "train", 3, index))
     assert scenes.column("text", [4, 5]) == [scenes[4]["text"], scenes[5]["text"]]
     # What is asked does not change what is drawn.
-    plain = CountScenes("train", num_scenes=20, **options)
+    plain = shapes("train", num_scenes=20, **options)
     assert all(plain[scene]["image"] == scenes[3 * scene]["image"] for scene in range(20))
 
 
 def test_pictures_of_one_scene_are_not_shared_by_its_rows() -> None:
-    scenes = CountScenes("train", config="mixed", image_size=SIZE, num_scenes=2, texts_per_scene=2)
+    scenes = shapes("train", config="mixed", image_size=SIZE, num_scenes=2, texts_per_scene=2)
     untouched = fingerprint(scenes[1])
     scenes[0]["image"].paste((0, 0, 0), (0, 0, SIZE, SIZE))
     assert fingerprint(scenes[1]) == untouched
 
 
 def test_no_two_kinds_in_a_scene_can_be_confused() -> None:
-    config = scene_config("density", image_size=SIZE, distractor_probability=1.0, max_distractor_kinds=6)
+    config = shape_config("density", image_size=SIZE, distractor_probability=1.0, max_distractor_kinds=6)
     for index in range(100):
         kinds = plan_scene(config, "validation", 0, index).kinds
         assert len(kinds) > 1
@@ -217,7 +220,7 @@ def test_no_two_kinds_in_a_scene_can_be_confused() -> None:
 
 
 def test_captions_state_the_number_of_objects_or_none() -> None:
-    scenes = CountScenes("train", config="captions", image_size=SIZE, num_scenes=400, number_rate=0.25)
+    scenes = shapes("train", config="captions", image_size=SIZE, num_scenes=400, number_rate=0.25)
     texts, numbers, names = (scenes.column(column) for column in ("text", "number", "name"))
     counts = [plan_scene(scenes.config, "train", 0, index).counts[0] for index in range(400)]
     for text, number, name, count in zip(texts, numbers, names, counts, strict=True):
@@ -231,7 +234,7 @@ def test_captions_state_the_number_of_objects_or_none() -> None:
 
 def test_captions_of_one_object_or_of_many_state_no_number() -> None:
     for count in (1, 12):
-        scenes = CountScenes(
+        scenes = shapes(
             "train", config="captions", num_scenes=40, min_objects=count, max_objects=count, number_rate=1.0
         )
         assert set(scenes.column("number")) == {0}
@@ -242,7 +245,7 @@ def test_captions_of_one_object_or_of_many_state_no_number() -> None:
 
 
 def test_captions_are_worded_in_many_ways() -> None:
-    scenes = CountScenes("train", config="benchmark", num_scenes=600)
+    scenes = shapes("train", config="benchmark", num_scenes=600)
     ways = set()
     for text, name in zip(scenes.column("text"), scenes.column("name"), strict=True):
         match = find_count(text)
@@ -254,7 +257,7 @@ def test_captions_are_worded_in_many_ways() -> None:
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_benchmark_has_as_many_pictures_of_each_number(split: str) -> None:
-    scenes = CountScenes(split, config="benchmark", image_size=SIZE)
+    scenes = shapes(split, config="benchmark", image_size=SIZE)
     numbers = scenes.column("number")
     assert len(numbers) == {"validation": 180, "test": 540}[split]
     assert numbers == [2 + index % 9 for index in range(len(numbers))]
@@ -265,7 +268,7 @@ def test_benchmark_has_as_many_pictures_of_each_number(split: str) -> None:
 
 
 def test_density_counts_are_log_uniform_over_their_range() -> None:
-    counts = CountScenes("train", config="density", num_scenes=2000).column("count")
+    counts = shapes("train", config="density", num_scenes=2000).column("count")
     assert (min(counts), max(counts)) == (1, 60)
     # A sixth of ln(61) each: 1, 2-3, 4-7, 8-15, 16-31, 32-60 are ln 2 wide but for the last.
     for low, high in ((1, 1), (2, 3), (4, 7), (8, 15), (16, 31)):
@@ -276,7 +279,7 @@ def test_density_counts_are_log_uniform_over_their_range() -> None:
 def test_sizes_follow_the_picture() -> None:
     def mean_share(image_size: int) -> float:
         shares = []
-        for row in CountScenes("train", config="density", image_size=image_size, num_scenes=30, max_objects=4):
+        for row in shapes("train", config="density", image_size=image_size, num_scenes=30, max_objects=4):
             shares += [(x1 - x0) / image_size for x0, _, x1, _ in row["boxes"]]
         return float(np.mean(shares))
 
@@ -286,7 +289,7 @@ def test_sizes_follow_the_picture() -> None:
 def test_crowded_scenes_find_room() -> None:
     for index in range(3):
         row = render_scene(
-            scene_config("density", image_size=128, min_objects=150, max_objects=150, min_object_size=0.04),
+            shape_config("density", image_size=128, min_objects=150, max_objects=150, min_object_size=0.04),
             "train",
             0,
             index,
@@ -295,7 +298,7 @@ def test_crowded_scenes_find_room() -> None:
 
 
 def test_options_switch_what_they_name() -> None:
-    plain = scene_config(
+    plain = shape_config(
         "density",
         image_size=SIZE,
         background_styles=["solid"],
@@ -309,7 +312,7 @@ def test_options_switch_what_they_name() -> None:
         assert {placement.kind.plural for placement in layout.placements} == {row["text"]}
         bare = np.asarray(row["image"])[far_from_objects(layout)]
         assert len(np.unique(bare, axis=0)) == 1
-    never_hidden = scene_config("density", image_size=SIZE, max_hidden=0.0)
+    never_hidden = shape_config("density", image_size=SIZE, max_hidden=0.0)
     for index in range(20):
         _, layout = laid_out(never_hidden, "train", 0, index)
         for place, placement in enumerate(layout.placements):
@@ -329,7 +332,7 @@ def far_from_objects(layout) -> np.ndarray:
 
 
 def test_sequence_ends_counts_from_the_end_and_takes_numpy_indices() -> None:
-    scenes = CountScenes("train", config="density", image_size=SIZE, num_scenes=4)
+    scenes = shapes("train", config="density", image_size=SIZE, num_scenes=4)
     assert len(scenes) == len(list(scenes)) == 4
     assert fingerprint(scenes[-1]) == fingerprint(scenes[np.int64(3)])
     for index in (4, -5):
@@ -342,7 +345,7 @@ def test_sequence_ends_counts_from_the_end_and_takes_numpy_indices() -> None:
 
 
 def test_sequence_can_be_pickled_and_read_by_workers() -> None:
-    scenes = CountScenes("validation", config="captions", image_size=SIZE, num_scenes=8, seed=3, number_rate=0.9)
+    scenes = shapes("validation", config="captions", image_size=SIZE, num_scenes=8, seed=3, number_rate=0.9)
     copy = pickle.loads(pickle.dumps(scenes))
     assert [fingerprint(row) for row in copy] == [fingerprint(row) for row in scenes]
     loader = DataLoader(
@@ -352,7 +355,7 @@ def test_sequence_can_be_pickled_and_read_by_workers() -> None:
 
 
 def test_columns_are_known_without_drawing() -> None:
-    scenes = CountScenes("train", config="mixed", image_size=SIZE, num_scenes=12)
+    scenes = shapes("train", config="mixed", image_size=SIZE, num_scenes=12)
     rows = list(scenes)
     for name in ("image_id", "text", "count", "other_texts", "other_counts"):
         assert scenes.column(name) == [row[name] for row in rows]
@@ -363,8 +366,10 @@ def test_columns_are_known_without_drawing() -> None:
 
 
 def test_representation_says_what_it_is() -> None:
-    scenes = CountScenes("test", config="benchmark", image_size=64)
-    assert repr(scenes) == ("CountScenes(split='test', config='benchmark', num_scenes=540, image_size=64, seed=0)")
+    scenes = shapes("test", config="benchmark", image_size=64)
+    assert repr(scenes) == (
+        "CountScenes(split='test', config='benchmark', objects='shapes', num_scenes=540, image_size=64, seed=0)"
+    )
 
 
 # Errors
@@ -397,27 +402,27 @@ def test_representation_says_what_it_is() -> None:
 )
 def test_bad_options_are_named(overrides: dict, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
-        CountScenes("train", config="density", **overrides)
+        shapes("train", config="density", **overrides)
 
 
 def test_bad_names_and_numbers_are_named() -> None:
     with pytest.raises(ValueError, match=r"one of captions, density, mixed, benchmark .* but got 'densty'"):
-        CountScenes("train", config="densty")
+        shapes("train", config="densty")
     with pytest.raises(ValueError, match="one of train, validation, test, but got 'dev'"):
-        CountScenes("dev")
+        shapes("dev")
     with pytest.raises(ValueError, match="Expected num_scenes to be 0 or more, but got -1"):
-        CountScenes("train", num_scenes=-1)
+        shapes("train", num_scenes=-1)
     with pytest.raises(ValueError, match=r"Expected seed to be a whole number of 0 or more, but got 0\.5"):
-        CountScenes("train", seed=0.5)
+        shapes("train", seed=0.5)
     with pytest.raises(ValueError, match="Expected index to be a whole number of 0 or more, but got -1"):
-        render_scene("density", "train", 0, -1)
+        render_scene(shape_config("density"), "train", 0, -1)
 
 
 # For datasets
 
 
 def build(tmp_path: Path, name: str, **options) -> datasets.DatasetDict:
-    builder = CountScenesBuilder(config_name=name, cache_dir=str(tmp_path), **options)
+    builder = CountScenesBuilder(config_name=name, objects="shapes", cache_dir=str(tmp_path), **options)
     builder.download_and_prepare()
     return builder.as_dataset()
 
@@ -427,7 +432,7 @@ def test_builder_gives_the_same_scenes(tmp_path: Path, name: str) -> None:
     built = build(tmp_path, name, num_scenes={"train": 5, "test": 3}, image_size=SIZE, seed=4)
     assert set(built) == {"train", "test"}
     for split, length in (("train", 5), ("test", 3)):
-        scenes = CountScenes(split, config=name, num_scenes=length, image_size=SIZE, seed=4)
+        scenes = shapes(split, config=name, num_scenes=length, image_size=SIZE, seed=4)
         assert built[split].features == scene_features(scenes.config) == scenes.features
         assert len(built[split]) == length
         for made, drawn in zip(built[split], scenes, strict=True):
@@ -457,7 +462,7 @@ def test_builder_changes_any_option_and_names_wrong_ones(tmp_path: Path) -> None
 
 
 def test_contact_sheet_shows_every_picture() -> None:
-    rows = list(CountScenes("train", config="mixed", image_size=64, num_scenes=5))
+    rows = list(shapes("train", config="mixed", image_size=64, num_scenes=5))
     sheet = contact_sheet(rows, columns=3)
     assert sheet.mode == "RGB"
     assert sheet.crop((0, 0, 64, 64)).tobytes() == rows[0]["image"].tobytes()
@@ -471,7 +476,7 @@ def test_contact_sheet_shows_every_picture() -> None:
 
 
 def test_columns_of_some_scenes_are_those_of_the_whole_set():
-    scenes = CountScenes("train", config="density", num_scenes=20, image_size=64)
+    scenes = shapes("train", config="density", num_scenes=20, image_size=64)
     texts = scenes.column("text")
     assert scenes.column("text", [3, 19, -1]) == [texts[3], texts[19], texts[19]]
     assert scenes.column("image_id", [3]) == [scenes[3]["image_id"]]

@@ -17,11 +17,11 @@ from count_clip.datasets_scripts.scene_objects import (
     SPLITS,
     ObjectKind,
     SpriteCache,
-    absent_kinds,
     draw_sprite,
     kinds_of_split,
     make_patch,
 )
+from count_clip.datasets_scripts.scene_sources import absent_kinds
 
 
 def test_splits_share_no_kind_and_hold_all() -> None:
