@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .caption_card import write_card
-from .caption_parts import PartFolder, caption_set_features, write_json, write_rows
+from .caption_parts import PartFolder, caption_set_features
 from .caption_shards import CaptionShard
 from .caption_stages import CaptionSetConfig, StageCounts
+from .whole_files import write_json, write_rows
 
 
 _STAGES = "stages.json"
@@ -215,6 +216,7 @@ def _write_files(target: BalancedSet, rows: Iterator[dict[str, Any]], total: int
     """Write the shards of the set; those that a build which was killed has finished are left as they are."""
     folder = target.output / f".data-{target.fingerprint}"
     folder.mkdir(exist_ok=True)
+    schema = caption_set_features().arrow_schema
     num_files = max(1, -(-total // config.rows_per_file))
     for index in range(num_files):
         file = folder / f"train-{index:05d}-of-{num_files:05d}.parquet"
@@ -223,7 +225,7 @@ def _write_files(target: BalancedSet, rows: Iterator[dict[str, Any]], total: int
             for _ in of_file:
                 pass
         else:
-            write_rows(file, of_file, even_if_none=True)
+            write_rows(file, of_file, schema, even_if_none=True)
     for stale in folder.glob(".*"):
         stale.unlink()
     final = target.output / "data"

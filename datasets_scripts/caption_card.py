@@ -1,6 +1,5 @@
 """The card of a counting set: what it was made of, how, and how many captions there were after each stage."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,21 @@ from typing import Any
 import datasets
 
 from .captions import NUMBER_TO_WORD
+from .hub_card import HubConfig, columns_table, front_matter, one_split
+from .whole_files import write_whole
+
+
+_COLUMNS = {
+    "image_id": "its name",
+    "text": "the caption",
+    "name": "what is counted, in the caption's words",
+    "detected": "the detector's class",
+    "scores": "of its objects, from the detector",
+    "boxes": "`[x0, y0, x1, y1]` of each, in the upright picture's own pixels",
+    "url": "where the picture was on the web, where that is known",
+    "source": "the file that the caption is from",
+    "row": "its place in it",
+}
 
 
 def write_card(output: Path, stages: Mapping[str, Any], features: datasets.Features) -> None:
@@ -20,21 +34,12 @@ def write_card(output: Path, stages: Mapping[str, Any], features: datasets.Featu
         features (`datasets.Features`): Its columns.
     """
     total = sum(stages["kept"].values())
-    splits = datasets.SplitDict(dataset_name=None)
-    splits.add(datasets.SplitInfo("train", num_examples=total, num_bytes=_num_bytes(output)))
-    # Json is yaml, too.
-    header = {
-        "pretty_name": json.dumps("Counting set"),
-        "language": '["en"]',
-        "tags": '["counting", "image-text"]',
-        "size_categories": json.dumps([_size_category(total)]),
-        "configs": json.dumps(
-            [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}]
-        ),
-        "dataset_info": json.dumps({"features": features._to_yaml_list(), "splits": splits._to_yaml_list()}),
-    }
-    lines = ["---", *(f"{name}: {value}" for name, value in header.items()), "---", "", *_body(stages, total)]
-    (output / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    num_bytes = sum(file.stat().st_size for file in (output / "data").glob("*.parquet"))
+    content = f"Content {stages['fingerprint']}."
+    config = HubConfig("default", one_split(features, total, num_bytes), {"train": "data/*.parquet"}, content)
+    header = front_matter("Counting set", [config], None, ("object-counting", "image-text", "count-clip"), "en")
+    lines = [header, "", *_body(stages, total, features)]
+    write_whole(output / "README.md", ("\n".join(lines) + "\n").encode())
 
 
 def stage_table(stages: Mapping[str, Any]) -> list[tuple[str, int, dict[int, int]]]:
@@ -65,7 +70,7 @@ def stage_table(stages: Mapping[str, Any]) -> list[tuple[str, int, dict[int, int
     return table
 
 
-def _body(stages: Mapping[str, Any], total: int) -> list[str]:
+def _body(stages: Mapping[str, Any], total: int, features: datasets.Features) -> list[str]:
     config, counts = stages["config"], stages["counts"]
     totals = counts["totals"]
     detector = config["detector"]
@@ -114,9 +119,7 @@ def _body(stages: Mapping[str, Any], total: int) -> list[str]:
         "",
         "## Columns",
         "",
-        "`image`, `image_id`, `text` (the caption), `number`, `name` (what is counted, in the caption's words) and "
-        "`note`; `detected` (the detector's class), `scores` and `boxes` (`[x0, y0, x1, y1]` in the upright picture's "
-        "pixels) of its objects; `url`; `source` and `row`, where the caption is from.",
+        columns_table(list(features), _COLUMNS),
         "",
         "## Known faults",
         "",
@@ -125,14 +128,3 @@ def _body(stages: Mapping[str, Any], total: int) -> list[str]:
         "things. Pictures and captions are their owners'; see the source for their licences.",
     ]
     return lines
-
-
-def _num_bytes(output: Path) -> int:
-    return sum(file.stat().st_size for file in (output / "data").glob("*.parquet"))
-
-
-def _size_category(total: int) -> str:
-    for limit, name in ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M")):
-        if total < limit:
-            return name
-    return "n>1M"

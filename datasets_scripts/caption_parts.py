@@ -4,11 +4,8 @@ The parts of a counting set that is being built: a file for each shard that is d
 A part is there as a whole or not at all, so a build that was killed goes on with the shards that are not done.
 """
 
-import contextlib
-import errno
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +18,10 @@ import pyarrow.parquet as pq
 from .caption_shards import BUFFER_BYTES, CaptionShard
 from .caption_stages import CaptionSetConfig, StageCounts
 from .schema import caption_features
+from .whole_files import GROUP_ROWS, write_json, write_rows
 
 
 _PLAN = "plan.json"
-# Rows that are written together: as a row group, of which a reader has one in memory.
-_GROUP_ROWS = 100
-_GROUP_BYTES = 32 * 2**20
 
 
 def caption_set_features() -> datasets.Features:
@@ -137,7 +132,7 @@ class PartFolder:
             OSError: If the disk is full; what was done before stays.
         """
         self._rows(index).unlink(missing_ok=True)  # of a build that was killed after it and before its report
-        write_rows(self._rows(index), rows)
+        write_rows(self._rows(index), rows, caption_set_features().arrow_schema)
         # Written last: with it the shard is done.
         write_json(self._report(index), {"counts": counts.as_dict(), "failures": list(failures)})
         return PartReport(index, counts, tuple(failures))
@@ -157,7 +152,7 @@ class PartFolder:
             path = self._rows(index)
             if path.exists():
                 with pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
-                    yield from file.iter_batches(_GROUP_ROWS, columns=columns)
+                    yield from file.iter_batches(GROUP_ROWS, columns=columns)
 
     def _rows(self, index: int) -> Path:
         return self.folder / f"{index:06d}.parquet"
@@ -174,84 +169,6 @@ def plan_of(shards: Sequence[CaptionShard], config: CaptionSetConfig) -> dict[st
 def fingerprint_of(plan: Mapping[str, Any]) -> str:
     """A short name for something that json holds."""
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode("utf-8")).hexdigest()[:16]
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], even_if_none: bool = False) -> int:
-    """
-    Write rows to a parquet file that is there as a whole or not at all.
-
-    Args:
-        path (`Path`): The file.
-        rows (`Iterable[Mapping[str, Any]]`): The rows.
-        even_if_none (`bool`, *optional*, defaults to `False`): Whether there is a file where there are no rows.
-
-    Returns:
-        `int`: How many there were.
-
-    Raises:
-        OSError: If the disk is full.
-    """
-    schema = caption_set_features().arrow_schema
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    writer, count = None, 0
-    try:
-        if even_if_none:
-            writer = pq.ParquetWriter(partial, schema)
-        for group in _in_groups(rows):
-            writer = writer or pq.ParquetWriter(partial, schema)
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
-            count += len(group)
-        if writer is not None:
-            writer.close()
-            os.replace(partial, path)
-    except OSError as error:
-        raise _explained(error, path) from error
-    finally:
-        if writer is not None and writer.is_open:
-            _close(writer)
-        partial.unlink(missing_ok=True)
-    return count
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write json to a file that is there as a whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise _explained(error, path) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _in_groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    group: list[Mapping[str, Any]] = []
-    size = 0
-    for row in rows:
-        group.append(row)
-        size += len(row["image"]["bytes"]) if row["image"] else 0
-        if len(group) == _GROUP_ROWS or size >= _GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def _close(writer: pq.ParquetWriter) -> None:
-    """Close a file that is thrown away; on a full disk that fails as well."""
-    with contextlib.suppress(OSError):
-        writer.close()
-
-
-def _explained(error: OSError, path: Path) -> OSError:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return error
-    return OSError(
-        error.errno,
-        f"No space is left for {path}. Make some and run the same again: the shards that are done are kept",
-        str(path),
-    )
 
 
 def _difference(begun: Mapping[str, Any], plan: Mapping[str, Any]) -> str:

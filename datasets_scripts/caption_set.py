@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from .caption_balance import BalancedSet, write_balanced
-from .caption_downloads import DownloadConfig, fetch_pictures
+from .caption_downloads import fetch_pictures
 from .caption_parts import PartFolder, PartReport, fingerprint_of, plan_of
 from .caption_shards import CaptionShard, Columns, ShardError
 from .caption_sources import find_shards
 from .caption_stages import Candidate, CaptionSetConfig, StageCounts, choose_by_picture, choose_by_text
+from .fetching import FetchConfig
 from .object_detection import Detector, TransformersDetector
 
 
@@ -40,14 +41,14 @@ class ShardWork:
     Args:
         parts (`Path`): The folder of the parts.
         config (`CaptionSetConfig`): How rows are chosen.
-        downloads (`DownloadConfig`): How pictures are fetched.
+        downloads ([`FetchConfig`]): How pictures are fetched.
         device (`str`, *optional*): Where the detector runs.
         detector (`Detector`, *optional*): A detector in the place of the one that the configuration names.
     """
 
     parts: Path
     config: CaptionSetConfig
-    downloads: DownloadConfig = field(default_factory=DownloadConfig)
+    downloads: FetchConfig = field(default_factory=FetchConfig)
     device: str | None = None
     detector: Detector | None = None
 
@@ -141,7 +142,7 @@ def build_caption_set(
     dataset_config: str | None = None,
     detector: Detector | None = None,
     device: str | None = None,
-    downloads: DownloadConfig | None = None,
+    downloads: FetchConfig | None = None,
     engine: str = "local",
     num_proc: int = 1,
     max_rows: int = 50_000,
@@ -163,7 +164,7 @@ def build_caption_set(
         dataset_config (`str`, *optional*): Its configuration.
         detector (`Detector`, *optional*): A detector in the place of `config.detector`, for one process.
         device (`str`, *optional*): Where the detector runs; by default on a GPU if there is one.
-        downloads (`DownloadConfig`, *optional*): How pictures are fetched of which there is only an address.
+        downloads ([`FetchConfig`], *optional*): How pictures are fetched of which there is only an address.
         engine (`str`, *optional*, defaults to `"local"`): `"local"`, or `"ray"` for the machines of a Ray cluster,
             which have to see the same folders.
         num_proc (`int`, *optional*, defaults to 1): Processes of the local engine; detectors of Ray's.
@@ -202,7 +203,7 @@ def build_caption_set(
             "finished set. Give another output folder."
         )
     parts.plan(shards, config)
-    work = ShardWork(parts.folder, config, downloads or DownloadConfig(), device, detector)
+    work = ShardWork(parts.folder, config, downloads or FetchConfig(), device, detector)
     unreadable = _do_shards(shards, parts, work, engine, num_proc, progress)
     if unreadable and not skip_unreadable:
         listed = "\n".join(f"- {reason}" for reason in unreadable.values())

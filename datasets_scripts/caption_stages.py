@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .caption_shards import CaptionRecord, CaptionShard
 from .captions import NUMBER_TO_WORD, find_count, read_count
 from .object_detection import CountedClass, Detection, Detector, count_most_frequent, is_class_of
+from .picture_sources import DECODER_ERRORS, PICTURE_ENDINGS
 
 
 # What a detector may raise on a picture that it cannot take.
@@ -243,11 +244,11 @@ def open_picture(content: bytes) -> Image.Image:
         PictureError: If it cannot be decoded, or is so large that it may be an attack.
     """
     try:
-        with Image.open(io.BytesIO(content)) as opened:
+        with Image.open(io.BytesIO(content), formats=tuple(PICTURE_ENDINGS)) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")
     except UnidentifiedImageError as error:
         raise PictureError("not a picture that can be decoded (of no known kind)") from error
-    except (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, Image.DecompressionBombError) as error:
+    except DECODER_ERRORS as error:
         raise PictureError(f"not a picture that can be decoded ({type(error).__name__}: {error})") from error
 
 

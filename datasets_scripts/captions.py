@@ -54,7 +54,9 @@ class CountMatch:
     end: int
 
 
-def find_count(caption: str, digits: bool = False, collectives: bool = False) -> CountMatch | None:
+def find_count(
+    caption: str, digits: bool = False, collectives: bool = False, stated: int | None = None
+) -> CountMatch | None:
     """
     Find the number that a caption states in a word.
 
@@ -68,6 +70,8 @@ def find_count(caption: str, digits: bool = False, collectives: bool = False) ->
         digits (`bool`, *optional*, defaults to `False`): Whether "2" to "10" count as well, where they stand alone.
         collectives (`bool`, *optional*, defaults to `False`): Whether "a pair of" and "a couple of" count as two, and
             "a dozen" as twelve.
+        stated (`int`, *optional*): The number that counts, where the data says it: the first place that states this
+            number is then taken instead of the first number ("two views of three dogs").
 
     Returns:
         `CountMatch` or `None`: The first number, or `None` where there is none.
@@ -79,11 +83,11 @@ def find_count(caption: str, digits: bool = False, collectives: bool = False) ->
         raise TypeError(
             f"Expected a caption as a string, but got {caption!r} ({type(caption).__name__}). Give its text."
         )
-    match = _PATTERNS[digits, collectives].search(caption)
-    if match is None:
-        return None
-    word = match.group()
-    return CountMatch(number=_number_of(word.lower()), word=word, start=match.start(), end=match.end())
+    for match in _PATTERNS[digits, collectives].finditer(caption):
+        number = _number_of(match.group().lower())
+        if stated in (None, number):
+            return CountMatch(number=number, word=match.group(), start=match.start(), end=match.end())
+    return None
 
 
 def counts_objects(caption: str) -> bool:
@@ -124,7 +128,9 @@ def read_count(caption: str) -> CountedNoun | None:
     return None if match is None else counted_noun(caption, match.start, match.end)
 
 
-def replace_count(caption: str, number: int, digits: bool = False, collectives: bool = False) -> str:
+def replace_count(
+    caption: str, number: int, digits: bool = False, collectives: bool = False, stated: int | None = None
+) -> str:
     """
     Say another number in the place of the one that a caption states.
 
@@ -133,6 +139,7 @@ def replace_count(caption: str, number: int, digits: bool = False, collectives: 
         number (`int`): The number to state, two to ten.
         digits (`bool`, *optional*, defaults to `False`): See [`find_count`].
         collectives (`bool`, *optional*, defaults to `False`): See [`find_count`].
+        stated (`int`, *optional*): See [`find_count`].
 
     Returns:
         `str`: The caption with the other word, written like the one it replaces: "Ten" becomes "Two", "TEN" becomes
@@ -142,7 +149,7 @@ def replace_count(caption: str, number: int, digits: bool = False, collectives: 
     Raises:
         ValueError: If the caption states no number, or `number` is not in two to ten.
     """
-    match = _require_count(caption, digits, collectives)
+    match = _require_count(caption, digits, collectives, stated)
     if number not in NUMBER_TO_WORD:
         raise ValueError(
             f"Expected a number from 2 to 10, but got {number!r}. Captions state no others in these words."
@@ -153,7 +160,9 @@ def replace_count(caption: str, number: int, digits: bool = False, collectives: 
     return caption[: match.start] + word + caption[match.end :]
 
 
-def counting_captions(caption: str, digits: bool = False, collectives: bool = False) -> list[str]:
+def counting_captions(
+    caption: str, digits: bool = False, collectives: bool = False, stated: int | None = None
+) -> list[str]:
     """
     State each of the nine numbers in a caption.
 
@@ -161,19 +170,25 @@ def counting_captions(caption: str, digits: bool = False, collectives: bool = Fa
         caption (`str`): A caption that states a number; see [`find_count`].
         digits (`bool`, *optional*, defaults to `False`): See [`find_count`].
         collectives (`bool`, *optional*, defaults to `False`): See [`find_count`].
+        stated (`int`, *optional*): See [`find_count`].
 
     Returns:
-        `list[str]`: Nine captions, from two to ten; the one at `find_count(caption).number - 2` is the caption itself
-        (a dozen is not among them).
+        `list[str]`: Nine captions, from two to ten; the one with the stated number is the caption itself (a dozen is
+        not among them).
 
     Raises:
         ValueError: If the caption states no number.
     """
-    return [replace_count(caption, number, digits, collectives) for number in NUMBER_TO_WORD]
+    return [replace_count(caption, number, digits, collectives, stated) for number in NUMBER_TO_WORD]
 
 
 def counterfactuals(
-    caption: str, k: int = 1, seed: int = 0, digits: bool = False, collectives: bool = False
+    caption: str,
+    k: int = 1,
+    seed: int = 0,
+    digits: bool = False,
+    collectives: bool = False,
+    stated: int | None = None,
 ) -> list[str]:
     """
     Make captions that state wrong numbers.
@@ -185,6 +200,7 @@ def counterfactuals(
             change it from epoch to epoch.
         digits (`bool`, *optional*, defaults to `False`): See [`find_count`].
         collectives (`bool`, *optional*, defaults to `False`): See [`find_count`].
+        stated (`int`, *optional*): See [`find_count`].
 
     Returns:
         `list[str]`: `k` different captions in random order. None states the true number.
@@ -192,7 +208,7 @@ def counterfactuals(
     Raises:
         ValueError: If the caption states no number, or `k` is not in one to eight, or the seed is negative.
     """
-    match = _require_count(caption, digits, collectives)
+    match = _require_count(caption, digits, collectives, stated)
     wrong = [number for number in NUMBER_TO_WORD if number != match.number]
     if not 1 <= k <= len(wrong):
         raise ValueError(
@@ -204,7 +220,7 @@ def counterfactuals(
     # The caption is part of the seed, so that the captions of a batch do not all get the same wrong numbers.
     digest = hashlib.sha256(f"{seed} {caption}".encode("utf-8", "surrogatepass")).digest()
     order = np.random.RandomState(np.frombuffer(digest, dtype="<u4")).permutation(len(wrong))
-    return [replace_count(caption, wrong[place], digits, collectives) for place in order[:k]]
+    return [replace_count(caption, wrong[place], digits, collectives, stated) for place in order[:k]]
 
 
 def _number_of(word: str) -> int:
@@ -215,8 +231,13 @@ def _number_of(word: str) -> int:
     return 12 if "dozen" in word else 2
 
 
-def _require_count(caption: str, digits: bool = False, collectives: bool = False) -> CountMatch:
-    match = find_count(caption, digits, collectives)
+def _require_count(caption: str, digits: bool, collectives: bool, stated: int | None) -> CountMatch:
+    match = find_count(caption, digits, collectives, stated)
+    if match is None and stated is not None and (other := find_count(caption, digits, collectives)) is not None:
+        raise ValueError(
+            f"Expected a caption that states {stated}, but {caption!r} says {other.word!r}. Correct the number or the "
+            "caption, or leave the number out to take the first that is there."
+        )
     if match is None:
         raise ValueError(
             f"Expected a caption that states a number from two to ten in a word, but got {caption!r}. "

@@ -18,29 +18,28 @@ Many of the addresses are dead. The rows without a picture are left out by defau
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import datasets
+from huggingface_hub.utils import tqdm
 
 from .annotation_checks import existing_file, parse_json, path_inside, value_of
 from .archives import ARCHIVE_SUFFIXES
 from .captions import NUMBER_TO_WORD, find_count
 from .counting_set import CountingSetBuilder, CountingSetConfig, Findings, folder_fingerprint
-from .fetching import Fetcher, FetchError, fetch_bytes, fetched_folder, write_whole
+from .fetching import FetchConfig, Fetcher, FetchError, Fetching, fetch_bytes, fetched_folder
 from .picture_sources import (
     Reference,
-    content_problem,
     list_pictures,
     load_picture,
     picture_problem,
     read_parquet_rows,
 )
 from .schema import caption_features
+from .whole_files import write_whole
 
 
 JSON_NAME = "CountBench.json"
@@ -49,10 +48,6 @@ JSON_ADDRESS = (
 )
 PUBLISHED_SIZE = 540
 PICTURE_NAMES = ("auto", "place", "web")
-
-_FETCH_THREADS = 8
-# What a file is called whose name on the web says nothing.
-_ENDINGS = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"GI": ".gif", b"RI": ".webp", b"BM": ".bmp"}
 
 _CITATION = """\
 @inproceedings{paiss2023teaching,
@@ -74,27 +69,35 @@ class CountBenchConfig(CountingSetConfig):
             What to do with rows whose picture is not there: `"leave_out"` lists them in the description, `"keep"`
             keeps them with an empty `image` and a `note`, `"error"` raises.
         pictures (`str`, *optional*):
-            The folder or archive with the pictures, inside `data_dir`; by default `images` or `images.zip`, say.
+            The folder or archive with the pictures, inside `data_dir` or by its absolute path; by default `images` or
+            `images.zip`, say.
         picture_names (`str`, *optional*, defaults to `"auto"`):
             What the files are called by: `"place"`, the place of their row from zero; `"web"`, their name there;
             `"auto"`, whichever fits more files.
         fetch (`bool`, *optional*, defaults to `False`):
             Whether to fetch pictures that are not there from their addresses, to `images` in `data_dir`.
+        fetch_options (`dict[str, Any]`, *optional*):
+            How to fetch, as [`FetchConfig`] takes it: `{"num_connections": 8}`.
         fetcher (`Callable[[str], bytes]`, *optional*):
-            How to fetch an address; by default [`fetch_bytes`].
+            What asks for an address in the place of http.
     """
 
     missing: str = "leave_out"
     pictures: str | None = None
     picture_names: str = "auto"
     fetch: bool = False
+    fetch_options: dict[str, Any] | None = None
     fetcher: Fetcher | None = None
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
-        """Name the cache also after what was fetched, where that is all there is."""
-        options = {name: value for name, value in config_kwargs.items() if name != "fetcher"}
+        """Name the cache also after what was fetched, where that is all there is, and after pictures elsewhere."""
+        options = {name: value for name, value in config_kwargs.items() if name not in ("fetcher", "fetch_options")}
         if self.data_dir is None and self.fetch:
             options["fetched"] = folder_fingerprint(fetched_folder("countbench"))
+        if self.pictures is not None and (place := Path(self.pictures).expanduser()).is_absolute():
+            status = place.stat() if place.is_file() else None
+            archive = f"{status.st_size} {status.st_mtime_ns}" if status is not None else None
+            options["pictures_fingerprint"] = archive or folder_fingerprint(place)
         return super().create_config_id(options, custom_features=custom_features)
 
 
@@ -130,7 +133,8 @@ class CountBenchBuilder(CountingSetBuilder):
         folder = fetched_folder("countbench")
         if not (folder / JSON_NAME).is_file():
             try:
-                content = (self.config.fetcher or fetch_bytes)(JSON_ADDRESS)
+                fetcher = self.config.fetcher
+                content = fetcher(JSON_ADDRESS) if fetcher else fetch_bytes(JSON_ADDRESS, self._fetch_config())
             except FetchError as error:
                 raise ConnectionError(
                     f"Expected {JSON_NAME} at {JSON_ADDRESS}, but it cannot be fetched: {error}. Try again later, or "
@@ -166,7 +170,11 @@ class CountBenchBuilder(CountingSetBuilder):
 
     def _place_of_pictures(self, folder: Path) -> Path | None:
         if self.config.pictures is not None:
-            place = path_inside(folder, self.config.pictures, "the pictures of CountBench")
+            pictures = Path(self.config.pictures).expanduser()
+            if pictures.is_absolute():  # said by whoever calls, not by an annotation
+                place = pictures
+            else:
+                place = path_inside(folder, self.config.pictures, "the pictures of CountBench")
             if not place.exists():
                 raise FileNotFoundError(f"Expected pictures at {place}, but there is nothing. {self.WHERE_TO_GET}")
             return place
@@ -201,25 +209,33 @@ class CountBenchBuilder(CountingSetBuilder):
         for name in sorted(set(found) - {_name_of(one) for one in references if one is not None}):
             findings.add("Pictures that belong to no row", name, left_out=True)
         if self.config.fetch:
-            self._fetch(folder / "images", entries, references, findings)
+            self._fetch(folder / "images", entries, references)
         return entries, references
 
-    def _fetch(
-        self, place: Path, entries: list[dict[str, Any]], references: list[Reference | None], findings: Findings
-    ) -> None:
+    def _fetch(self, place: Path, entries: list[dict[str, Any]], references: list[Reference | None]) -> None:
         """Fetch what is not there; what cannot be had stays `None`."""
         place.mkdir(parents=True, exist_ok=True)
-        lacking = [index for index, reference in enumerate(references) if reference is None]
-        fetch = partial(_fetched, self.config.fetcher or fetch_bytes)
-        with ThreadPoolExecutor(_FETCH_THREADS) as pool:
-            answers = pool.map(fetch, [entries[index]["image_url"] for index in lacking])
-            for index, answer in zip(lacking, answers, strict=True):
-                if isinstance(answer, str):
-                    entries[index]["problem"] = answer
+        lacking = [
+            (index, entries[index]["image_url"]) for index, reference in enumerate(references) if reference is None
+        ]
+        with (
+            Fetching(self._fetch_config(), self.config.fetcher) as fetching,
+            tqdm(total=len(lacking), unit="picture", desc="fetching", disable=None) as bar,
+        ):
+            for index, result in fetching.as_they_come(lacking):
+                bar.update()
+                if result.content is None or result.picture is None:
+                    entries[index]["problem"] = result.problem
                     continue
-                ending = _ENDINGS.get(answer[:2], ".img")
-                write_whole(place / f"{_image_id(index)}{ending}", answer)
-                references[index] = str(place / f"{_image_id(index)}{ending}")
+                file = place / f"{_image_id(index)}{result.picture.ending}"
+                write_whole(file, result.content)
+                references[index] = str(file)
+
+    def _fetch_config(self) -> FetchConfig:
+        try:
+            return FetchConfig(**(self.config.fetch_options or {}))
+        except TypeError as error:
+            raise ValueError(f"Expected the options of FetchConfig in fetch_options, but {error}.") from error
 
     def _rows(
         self,
@@ -296,15 +312,6 @@ def _match(found: dict[str, Reference], addresses: Sequence[str], names: str) ->
         return matched[names]
     fits: Callable[[str], int] = lambda kind: sum(one is not None for one in matched[kind])  # noqa: E731
     return matched["web" if fits("web") > fits("place") else "place"]
-
-
-def _fetched(fetcher: Fetcher, url: str) -> bytes | str:
-    """A picture, or why there is none."""
-    try:
-        content = fetcher(url)
-    except FetchError as error:
-        return str(error)
-    return content_problem(content) or content
 
 
 def _name_of(reference: Reference) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import datasets
 
 from .annotation_checks import existing_folder
+from .schema import as_stored
 
 
 logger = logging.getLogger(__name__)
@@ -270,7 +271,7 @@ class CountingSetBuilder(datasets.GeneratorBasedBuilder):
     ) -> Iterator[tuple[datasets.builder.Key, dict[str, Any]]]:
         for shard, rows in enumerate(shards):
             for place, row in enumerate(rows):
-                yield datasets.builder.Key(shard, place), self.finish_row(row)
+                yield datasets.builder.Key(shard, place), as_stored(self.finish_row(row), self.info.features)
 
     def _describe(self, splits: dict[str, list[dict[str, Any]]], findings: Findings) -> None:
         self.findings = findings

@@ -154,13 +154,12 @@ class TransformersDetector:
         query (`str`, *optional*, defaults to `"{}"`): What a zero-shot model is asked, with `{}` for the noun: "a
             photo of {}"; "{}." for Grounding DINO.
         revision (`str`, *optional*): Of the checkpoint on the Hub.
+        max_query_words (`int`, *optional*, defaults to 3): How many words of a noun a zero-shot model is asked for,
+            the last ones: those before them seldom say more, and the models' texts are short.
 
     Raises:
         ValueError: If the model is of another kind.
     """
-
-    # A noun with more words before it than two seldom says more, and the models' texts are short.
-    _max_query_words = 3
 
     def __init__(
         self,
@@ -170,6 +169,7 @@ class TransformersDetector:
         batch_size: int = 1,
         query: str = "{}",
         revision: str | None = None,
+        max_query_words: int = 3,
     ) -> None:
         # Here, because nothing else of this room needs it.
         from transformers import AutoConfig, pipeline
@@ -191,6 +191,7 @@ class TransformersDetector:
         self.threshold = threshold if threshold is not None else (0.1 if self.is_zero_shot else 0.5)
         self.batch_size = batch_size
         self.query = query
+        self.max_query_words = max_query_words
 
     def __call__(self, pictures: Sequence[Image.Image], nouns: Sequence[str]) -> list[list[Detection]]:
         """
@@ -205,7 +206,7 @@ class TransformersDetector:
         """
         options = {"threshold": self.threshold, "batch_size": self.batch_size}
         if self.is_zero_shot:
-            queries = [self.query.format(" ".join(noun.split()[-self._max_query_words :])) for noun in nouns]
+            queries = [self.query.format(" ".join(noun.split()[-self.max_query_words :])) for noun in nouns]
             inputs: list[Any] = [
                 {"image": picture, "candidate_labels": [query]}
                 for picture, query in zip(pictures, queries, strict=True)

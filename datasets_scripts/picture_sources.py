@@ -16,6 +16,22 @@ from .archives import archive_files, is_archive, read_archived
 
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
+# Only these readers of Pillow are let near what comes from the web; some of the others start programs.
+PICTURE_ENDINGS = {
+    "AVIF": ".avif",
+    "BMP": ".bmp",
+    "GIF": ".gif",
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "TIFF": ".tif",
+    "WEBP": ".webp",
+}
+# Pillow's readers raise all of these for files that are cut short or made to do harm.
+DECODER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, ArithmeticError, LookupError, EOFError, MemoryError),
+    Image.DecompressionBombError,
+)
+
 # Where a picture is: the path of a file; or the path of an archive or a parquet file, and the name or row in it.
 Reference = str | tuple[str, str] | tuple[str, int]
 
@@ -111,8 +127,7 @@ def content_problem(content: bytes | str) -> str | None:
             opened.verify()
     except UnidentifiedImageError:
         return "no picture"
-    # Pillow's readers raise all of these for pictures that are cut short or made to do harm.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except DECODER_ERRORS as error:
         return f"cannot be read: {error}"
     return None
 

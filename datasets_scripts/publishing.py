@@ -12,6 +12,7 @@ of this package, `datasets` and `pyarrow` only: a second build gives the same by
 
 import hashlib
 import importlib.metadata
+import io
 import itertools
 import json
 import logging
@@ -33,12 +34,14 @@ from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.utils import tqdm
 
 from .dataset_card import CardConfig, card_text, is_own_card, plain_options
-from .fetching import write_whole
+from .whole_files import write_whole
 
 
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
+# Pictures with examples, for the card.
+_SHEETS = "sheets"
 # The Hub's viewer reads a row group at a time and wants it below 100 MB or so.
 _ROW_GROUP_ROWS = 100
 _ROW_GROUP_BYTES = 64 * 10**6
@@ -116,12 +119,13 @@ def build_dataset(
     for builder, of_config in zip(builders, parts, strict=True):
         _write_parts(builder, of_config, num_proc)
         cards.append(_put_together(builder, of_config, partial / "final", max_shard_bytes))
+        cards[-1].sheet = _write_sheet(builder, partial / "final")
     text = card_text(
         _title(name),
         cards,
         _made(name, [builder.config.name for builder in builders], options),
         _source(builders[0]),
-        list(getattr(builders[0], "KNOWN_FAULTS", ())),
+        list(dict.fromkeys(fault for builder in builders for fault in getattr(builder, "KNOWN_FAULTS", ()))),
     )
     _put_in_place(folder, partial / "final", text)
     shutil.rmtree(partial)
@@ -129,7 +133,11 @@ def build_dataset(
 
 
 def push_dataset(
-    folder: str | os.PathLike[str], repo_id: str, private: bool | None = None, token: str | None = None
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
 ) -> str:
     """
     Push a built folder to the Hub.
@@ -143,6 +151,8 @@ def push_dataset(
             Whether a new repository is private; by default it is where the set's licence is no open one.
         token (`str`, *optional*):
             A token of the Hub; by default the one that is logged in.
+        revision (`str`, *optional*):
+            A branch that is there; by default `main`.
 
     Returns:
         `str`: The address of the commit.
@@ -155,19 +165,33 @@ def push_dataset(
     if not card.is_file() or not is_own_card(card.read_text(encoding="utf-8")) or (place / PARTIAL).exists():
         raise FileNotFoundError(f"Expected a finished build in {place}, but it is none. Build it first, to its end.")
     if private is None:
-        private = DatasetCard.load(card).data.license in ("other", "unknown")
+        private = is_private_by_default(place)
     api = HfApi(token=token)
     api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
     commit = api.upload_folder(
         repo_id=repo_id,
         repo_type="dataset",
         folder_path=place,
-        allow_patterns=["README.md", "**/*.parquet"],
-        # Shards of a former build that are not in this one.
-        delete_patterns=["**/*.parquet"],
+        allow_patterns=["README.md", "**/*.parquet", f"{_SHEETS}/*.png"],
+        # Files of a former build that are not in this one.
+        delete_patterns=["**/*.parquet", f"{_SHEETS}/*.png"],
+        revision=revision,
         commit_message="Upload with count-clip",
     )
     return str(commit.commit_url)
+
+
+def is_private_by_default(folder: str | os.PathLike[str]) -> bool:
+    """
+    Say whether a set goes into a private repository if nobody says where.
+
+    Args:
+        folder (`str` or `os.PathLike`): What [`build_dataset`] wrote.
+
+    Returns:
+        `bool`: Whether its licence is no open one.
+    """
+    return DatasetCard.load(Path(folder).expanduser() / "README.md").data.license in ("other", "unknown")
 
 
 def built_sizes(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -273,9 +297,9 @@ def _put_together(
     return CardConfig(
         config,
         info,
-        builder.config.description or info.description.partition("\n")[0],
         files,
-        digest.hexdigest(),
+        # With the content in it, a new build with other rows is read anew.
+        f"{builder.config.description or info.description.partition(chr(10))[0]} Content {digest.hexdigest()[:16]}.",
         pictures,
         objects,
         findings.lines(every_left_out=False) if findings is not None else [],
@@ -386,13 +410,25 @@ def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
             yield table.slice(first)
 
 
+def _write_sheet(builder: datasets.DatasetBuilder, final: Path) -> str | None:
+    """Write a picture with examples for the card, where the builder draws one."""
+    if not hasattr(builder, "draw_examples"):
+        return None
+    path = f"{_SHEETS}/{builder.config.name}.png"
+    (final / _SHEETS).mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    builder.draw_examples().save(content, format="PNG", optimize=True)
+    write_whole(final / path, content.getvalue())
+    return path
+
+
 def _put_in_place(folder: Path, final: Path, card: str) -> None:
     """Replace a former build; the card, which says what there is, goes first and comes last."""
     (folder / "README.md").unlink(missing_ok=True)
-    for old in folder.rglob("*.parquet"):
+    for old in [*folder.rglob("*.parquet"), *folder.glob(f"{_SHEETS}/*.png")]:
         if PARTIAL not in old.relative_to(folder).parts:
             old.unlink()
-    for file in sorted(final.rglob("*.parquet")):
+    for file in sorted([*final.rglob("*.parquet"), *final.glob(f"{_SHEETS}/*.png")]):
         target = folder / file.relative_to(final)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(file, target)
@@ -421,8 +457,10 @@ def _versions() -> dict[str, str]:
 def _source(builder: datasets.DatasetBuilder) -> str:
     if getattr(builder, "IS_ONE_OF_ITS_CONFIGS", False):
         return f"From a folder of pictures and annotations, read as `{builder.config.name}`."
+    if made := getattr(builder, "made_from", None):
+        return str(made)
     where = getattr(builder, "WHERE_TO_GET", None)
-    return f"From the set as its authors distribute it: {where}" if where else "It is rendered, from nothing."
+    return f"From the set as its authors distribute it: {where}" if where else "Its source is not stated."
 
 
 def _title(name: str) -> str:

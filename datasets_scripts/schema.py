@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
+import pyarrow as pa
 
 
 def density_features() -> datasets.Features:
@@ -118,3 +119,23 @@ def fill_row(row: Mapping[str, Any], features: datasets.Features) -> dict[str, A
         name: row[name] if name in row else [] if isinstance(feature, datasets.List) else None
         for name, feature in features.items()
     }
+
+
+def as_stored(row: Mapping[str, Any], features: datasets.Features) -> dict[str, Any]:
+    """
+    Give the numbers of a row as they come back when they were written: a column of 32 bits rounds them.
+
+    Args:
+        row (`Mapping[str, Any]`): A row.
+        features (`datasets.Features`): Its columns.
+
+    Returns:
+        `dict[str, Any]`: The row, so that who streams it sees what others load.
+    """
+    types = features.arrow_schema
+    rounded = {
+        name: pa.array([row[name]], types.field(name).type)[0].as_py()
+        for name, feature in features.items()
+        if isinstance(feature, datasets.List) and row.get(name)
+    }
+    return {**row, **rounded}

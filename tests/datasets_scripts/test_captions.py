@@ -91,6 +91,21 @@ def test_find_count_takes_no_part_of_another_word_and_no_hyphenated_one(caption:
     assert find_count(caption) is None
 
 
+def test_number_that_counts_can_be_said() -> None:
+    caption = "two views of Three dogs and three cats"
+    assert find_count(caption, stated=3) == CountMatch(number=3, word="Three", start=13, end=18)
+    assert find_count(caption, stated=4) is None
+    assert find_count("twenty-three or thirty-two", stated=3) is None
+    assert replace_count(caption, 5, stated=3) == "two views of Five dogs and three cats"
+    assert counting_captions(caption, stated=3)[1] == caption
+    assert counting_captions(caption, stated=3)[0] == "two views of Two dogs and three cats"
+    wrong = counterfactuals(caption, k=8, stated=3)
+    assert len(set(wrong)) == 8
+    assert all(text.startswith("two views of ") and "Three" not in text for text in wrong)
+    with pytest.raises(ValueError, match="states 4, but .*'two'"):
+        counterfactuals(caption, stated=4)
+
+
 def test_find_count_takes_the_first_of_two_numbers() -> None:
     assert find_count("three cats and two dogs") == CountMatch(number=3, word="three", start=0, end=5)
     assert find_count("twenty-one cats and two dogs") == CountMatch(number=2, word="two", start=20, end=23)

@@ -157,8 +157,10 @@ def test_missing_pictures_are_fetched(countbench: Path, load: Load) -> None:
     assert rows["image_id"][:] == ["000", "001", "002", "003"]
     assert rows[2]["image"].getpixel((0, 0)) == (77, 1, 2)
     assert (countbench / "images" / "002.png").read_bytes() == png(77)
-    assert "1 (004 (no picture))" in rows.info.description
-    assert not list((countbench / "images").glob("*.partial"))
+    assert "1 (004 (the server sent a web page))" in rows.info.description
+    assert sorted(path.name for path in (countbench / "images").iterdir()) == [
+        *("000.jpg", "001.jpg", "002.png", "003.jpg")
+    ]
     # What was fetched is there without the network.
     again = load("countbench", data_dir=str(countbench), split="test")
     assert again["image_id"][:] == ["000", "001", "002", "003"]
@@ -181,6 +183,39 @@ def test_everything_can_be_fetched(countbench: Path, load: Load, tmp_path: Path,
     rows = load("countbench", fetch=True, fetcher=web, split="test")
     assert rows["image_id"][:] == ["001", "002"]
     assert web.asked.count(JSON_ADDRESS) == 1
+
+
+def test_pictures_are_fetched_over_http_with_care(
+    countbench: Path, load: Load, change_json: Callable, web: Any
+) -> None:
+    """A server that is tired at first, one that has only a page, one that cuts the answer, and one that is private."""
+    for file in (countbench / "images").iterdir():
+        file.unlink()
+    urls = [
+        web.put("/a.jpg", png(5), status=[503, 200]),
+        web.put("/b.jpg", b"<html>gone</html>", Content_Type="text/html"),
+        web.put("/c.jpg", png(6)[:40], Content_Length="900"),
+        "http://no-such-server.invalid/d.jpg",
+        web.put("/e.jpg", png(7)),
+    ]
+    change_json(
+        countbench / "CountBench.json", lambda c: [e.update(image_url=u) for e, u in zip(c, urls, strict=True)]
+    )
+    options = {"allow_private": True, "backoff": 0.01, "host_delay": 0, "retries": 1}
+    rows = load("countbench", data_dir=str(countbench), fetch=True, fetch_options=options, split="test")
+    assert rows["image_id"][:] == ["000", "004"]
+    assert rows[1]["image"].getpixel((0, 0)) == (7, 1, 2)
+    assert web.asked == {"/a.jpg": 2, "/b.jpg": 1, "/c.jpg": 2, "/e.jpg": 1}
+    (left_out,) = [line for line in rows.info.description.splitlines() if line.startswith("Left out")]
+    assert "001 (the server sent text/html)" in left_out
+    assert "002 (cut short: " in left_out
+    assert "003 (there is no server no-such-server.invalid: " in left_out
+    # By default no list may make this machine ask its own network.
+    rows = load("countbench", data_dir=str(countbench), fetch=True, missing="keep", split="test")
+    assert "127.0.0.1 is an address of this machine or its own network" in rows[1]["note"]
+    assert web.asked["/e.jpg"] == 1, "what is there is not fetched again"
+    with pytest.raises(ValueError, match="options of FetchConfig in fetch_options, but .*'patience'"):
+        load("countbench", data_dir=str(countbench), fetch=True, fetch_options={"patience": 1}, streaming=True)
 
 
 # What cannot be right

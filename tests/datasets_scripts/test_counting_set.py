@@ -37,7 +37,8 @@ def table(tmp_path: Path, save_picture: Callable) -> Path:
     lines = ["file_name,x,y"]
     for place in range(5):
         save_picture(folder / "images" / f"{place}.png", value=place * 30)
-        lines += [f"{place}.png,{x},{x + 2}" for x in range(place)] or [f"{place}.png,,"]
+        # Numbers that 32 bits do not hold exactly.
+        lines += [f"{place}.png,{x}.1,{x + 2}.3" for x in range(place)] or [f"{place}.png,,"]
     (folder / "points.csv").write_text("\n".join(lines))
     return folder
 
@@ -57,13 +58,7 @@ def test_streaming_gives_the_rows_of_loading(
     for split in loaded:
         rows = plain_rows(loaded[split])
         assert rows
-        # Floats are those of the columns only after they were written.
-        typed = datasets.Dataset.from_list(
-            list(streamed[split].cast_column("image", datasets.Image(decode=False))),
-            features=loaded[split].features,
-        )
-        assert plain_rows(typed) == rows
-        assert plain_rows(streamed[split])[0]["image"] == rows[0]["image"]
+        assert plain_rows(streamed[split]) == rows
         assert streamed[split].info.description == loaded[split].info.description
 
 

@@ -13,13 +13,14 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
 from count_clip.datasets_scripts import counting_set, publishing
 from count_clip.datasets_scripts.publishing import build_dataset, push_dataset
 
 
 Load = Callable[..., Any]
-SCENES = {"num_scenes": {"train": 7, "test": 3}, "image_size": 64}
+SCENES = {"num_scenes": {"train": 7, "test": 3}, "image_size": 64, "objects": "shapes"}
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -127,8 +128,23 @@ def test_set_of_ones_own_is_built_and_rendered_ones_too(tmp_path: Path, save_pic
     assert "From a folder of pictures and annotations, read as `csv`." in text
     assert "Options: `names={'gull': 'gulls'}`." in text
     rendered = (build_dataset("countscenes", tmp_path / "scenes", **SCENES) / "README.md").read_text()
-    assert "It is rendered, from nothing." in rendered
+    assert "Rendered, from nothing" in rendered
     assert "license: apache-2.0" in rendered
+
+
+def test_card_shows_examples_of_each_configuration(tmp_path: Path) -> None:
+    built = build_dataset("countscenes", tmp_path / "built", ["captions", "mixed"], **SCENES)
+    text = (built / "README.md").read_text()
+    for config in ("captions", "mixed"):
+        assert f"![{config}](sheets/{config}.png)" in text
+        with Image.open(built / "sheets" / f"{config}.png") as sheet:
+            assert sheet.width >= 6 * 64
+    assert set(datasets.load_dataset(str(built), "captions")) == {"train", "test"}
+    again = build_dataset("countscenes", tmp_path / "again", ["captions", "mixed"], **SCENES)
+    assert hashes(built) == hashes(again)
+    # What a former build showed goes with it.
+    build_dataset("countscenes", built, ["captions"], **SCENES)
+    assert [file.name for file in (built / "sheets").iterdir()] == ["captions.png"]
 
 
 # The same bytes
@@ -231,7 +247,7 @@ countscenes.CountScenesBuilder._SHARD_LENGTH = 4
 if sys.argv[2] == "slow":
     write = publishing._write_part
     publishing._write_part = lambda *arguments: (time.sleep(0.2), write(*arguments))
-publishing.build_dataset("countscenes", sys.argv[1], num_scenes={"train": 60}, image_size=64)
+publishing.build_dataset("countscenes", sys.argv[1], num_scenes={"train": 60}, image_size=64, objects="shapes")
 """
 
 

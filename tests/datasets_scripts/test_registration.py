@@ -33,15 +33,16 @@ before = dict(_PACKAGED_DATASETS_MODULES), datasets.load.PackagedDatasetModuleFa
 register_datasets()
 assert before == (_PACKAGED_DATASETS_MODULES, datasets.load.PackagedDatasetModuleFactory), "registered twice"
 
-density = datasets.load_dataset("countscenes", "density", num_scenes={"train": 4, "test": 2}, image_size=64)
+options = {"num_scenes": {"train": 4, "test": 2}, "image_size": 64, "objects": "shapes"}
+density = datasets.load_dataset("countscenes", "density", **options)
 assert {split: len(rows) for split, rows in density.items()} == {"train": 4, "test": 2}
 assert density["train"][0]["image"].size == (64, 64)
 assert len(density["test"][0]["points"]) == density["test"][0]["count"]
 
-again = datasets.load_dataset("countscenes", "density", num_scenes={"train": 4, "test": 2}, image_size=64, seed=1)
+again = datasets.load_dataset("countscenes", "density", seed=1, **options)
 assert again["train"][0]["points"] != density["train"][0]["points"]
 
-default = datasets.load_dataset("countscenes", split="test", streaming=True)
+default = datasets.load_dataset("countscenes", split="test", streaming=True, objects="shapes")
 assert next(iter(default))["image_id"] == "density-test-0-000000"
 assert datasets.get_dataset_config_names("countscenes") == ["captions", "density", "mixed", "benchmark"]
 try:
