@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,14 @@ from PIL import Image
 
 from count_clip.datasets_scripts.captions import NUMBER_TO_WORD, counting_captions, find_count
 
-from .encoding import Encoder, SkippedRow, evaluating, image_id_of, num_rows, read_picture, read_rows
+from .encoding import Encoder, SkippedRow, evaluating, image_id_of, num_rows, read_ahead, read_picture, read_rows
 from .functional import (
     NUMBERS,
     bootstrap_interval,
     confusion_matrix,
     counting_accuracy,
     mean_deviation,
+    numbers_said,
     off_by_one_accuracy,
 )
 from .pictures import PictureError
@@ -125,17 +126,13 @@ def nine_captions(text: str, number: int | None = None) -> tuple[int, list[str]]
     """
     if number and number not in NUMBER_TO_WORD:
         raise _CaptionError(f"the true number {number} is not one of two to ten")
-    first = match = find_count(text)
-    start = 0
-    # The pieces begin where a number word ended, so that none can begin inside a word.
-    while number and match is not None and match.number != number:
-        start += match.end
-        match = find_count(text[start:])
+    match = find_count(text, stated=number or None)
+    if match is not None:
+        return match.number, counting_captions(text, stated=match.number)
+    first = find_count(text)
     if first is None:
         raise _CaptionError(f"the caption states no number from two to ten: {text!r}")
-    if match is None:
-        raise _CaptionError(f"the data says {number}, but the caption states {first.word!r}: {text!r}")
-    return match.number, [text[:start] + caption for caption in counting_captions(text[start:])]
+    raise _CaptionError(f"the data says {number}, but the caption states {first.word!r}: {text!r}")
 
 
 def evaluate_countbench(
@@ -151,7 +148,8 @@ def evaluate_countbench(
     Ask a CLIP for the number in each caption, as CountBench does.
 
     The number word of a row's caption is replaced by each of two to ten; the caption most similar to the picture wins.
-    Every picture and every distinct caption is encoded once.
+    Every picture and every distinct caption is encoded once, what captions have in common at their beginning too (see
+    [`text_features`]); the next pictures are read in another thread meanwhile.
 
     Args:
         model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
@@ -176,35 +174,36 @@ def evaluate_countbench(
     skipped: list[SkippedRow] = []
     indices: list[int] = []
     numbers: list[int] = []
-    captions: list[list[str]] = []
+    captions: list[list[int]] = []
     with evaluating(model, device, dtype) as (where, precision):
         encoder = Encoder(model, processor, where, precision, batch_size)
 
-        def question(row: Mapping[str, Any]) -> tuple[int, list[str]]:
+        def question(row: Mapping[str, Any]) -> tuple[int, list[list[int]]]:
             text = row.get("text")
             if not isinstance(text, str) or not text.strip():
                 raise _CaptionError("the row has no caption")
             number, nine = nine_captions(text, row.get("number"))
-            if len({tuple(tokens) for tokens in encoder.tokenize(nine)}) < len(nine):
+            tokens = encoder.tokenize(nine)
+            if len(set(map(tuple, tokens))) < len(nine):
                 raise _CaptionError(
                     f"the number stands beyond the {encoder.max_length} tokens that the model reads: {text!r}"
                 )
-            return number, nine
+            return number, tokens
 
         embeds = []
-        for batch in _batches(rows, question, skipped, batch_size, progress):
-            embeds.append(encoder.images([picture for _, picture, _ in batch]))
-            for index, _, (number, nine) in batch:
+        for pixel_values, answers in _batches(encoder, rows, question, skipped, progress):
+            embeds.append(encoder.images(pixel_values))
+            for index, (number, nine) in answers:
                 indices.append(index)
                 numbers.append(number)
-                captions.append(nine)
+                captions += nine
         if not indices:
             raise ValueError(_nothing_measured(skipped))
         image_embeds = torch.cat(embeds)  # (N, P)
-        text_embeds = encoder.texts([caption for nine in captions for caption in nine], progress)
-        scores = torch.einsum("np,ncp->nc", image_embeds, text_embeds.unflatten(0, (len(captions), -1))).numpy()
+        text_embeds = encoder.tokens(captions, progress)
+        scores = torch.einsum("np,ncp->nc", image_embeds, text_embeds.unflatten(0, (len(numbers), -1))).numpy()
     _check_scores(scores)
-    said = np.asarray(NUMBERS)[scores.argmax(axis=1)]
+    said = numbers_said(scores)
     return CountBenchResult(
         accuracy=counting_accuracy(said, numbers),
         mean_deviation=mean_deviation(said, numbers),
@@ -272,9 +271,9 @@ def evaluate_zero_shot(
             return str(row["name"])
 
         embeds = []
-        for batch in _batches(rows, answer, skipped, batch_size, progress):
-            embeds.append(encoder.images([picture for _, picture, _ in batch]))
-            references.extend(name for _, _, name in batch)
+        for pixel_values, answers in _batches(encoder, rows, answer, skipped, progress):
+            embeds.append(encoder.images(pixel_values))
+            references.extend(name for _, name in answers)
         if not references:
             raise ValueError(_nothing_measured(skipped))
         text_embeds = encoder.texts([template.replace("{}", name) for name in candidates])
@@ -302,9 +301,21 @@ def zero_shot_accuracy(
 
 
 def _batches(
+    encoder: Encoder, rows: Iterable[Mapping[str, Any]], answer: Any, skipped: list[SkippedRow], progress: bool
+) -> Iterator[tuple[torch.Tensor, list[tuple[int, Any]]]]:
+    """Pictures as tensors, with (index, what `answer` makes of the row); what cannot be measured goes to `skipped`."""
+
+    def read() -> Iterator[tuple[torch.Tensor, list[tuple[int, Any]]]]:
+        for batch in _usable(rows, answer, skipped, encoder.batch_size, progress):
+            yield encoder.pixels([picture for _, picture, _ in batch]), [(index, result) for index, _, result in batch]
+
+    return read_ahead(read())
+
+
+def _usable(
     rows: Iterable[Mapping[str, Any]], answer: Any, skipped: list[SkippedRow], batch_size: int, progress: bool
-) -> Iterable[list[tuple[int, Image.Image, Any]]]:
-    """Batches of (index, RGB picture, what `answer` makes of the row); what cannot be measured goes to `skipped`."""
+) -> Iterator[list[tuple[int, Image.Image, Any]]]:
+    """Batches of (index, RGB picture, what `answer` makes of the row)."""
     batch: list[tuple[int, Image.Image, Any]] = []
     for index, row, reason in tqdm(
         read_rows(rows), total=num_rows(rows), desc="pictures", disable=not progress, leave=False

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub.utils import tqdm
 from PIL import Image
 
 from count_clip.modeling.pictures import open_picture, to_rgb
+
+from .clip_towers import image_features, text_features
+
+
+_Item = TypeVar("_Item")
+_END: Any = object()
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,24 @@ def read_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[
             yield index, row, None
 
 
+def read_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
+    """
+    Have another thread prepare the next item while the last one is worked on.
+
+    Args:
+        items: Anything that can be iterated over; one thread does it, an item at a time.
+
+    Yields:
+        The items in their order. What goes wrong with one is raised in its place.
+    """
+    iterator = iter(items)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, iterator, _END)
+        while (item := coming.result()) is not _END:
+            coming = pool.submit(next, iterator, _END)
+            yield item
+
+
 def num_rows(rows: Iterable[Any]) -> int | None:
     """How many rows there are, or `None` if that shows only at the end."""
     return len(rows) if isinstance(rows, Sized) else None
@@ -97,10 +122,9 @@ def read_picture(row: Mapping[str, Any]) -> Image.Image:
     return to_rgb(open_picture(row.get("image"), image_id_of(row)))
 
 
-def _unit_norm(features: Any) -> torch.Tensor:
-    """Embeddings from what `get_*_features` returns: the output object of transformers 5, or a tensor."""
-    embeds = features if isinstance(features, torch.Tensor) else features.pooler_output
-    embeds = embeds.float()
+def _unit_norm(features: torch.Tensor) -> torch.Tensor:
+    """Unit-norm embeddings in float32 on the CPU."""
+    embeds = features.float()
     return (embeds / embeds.norm(dim=-1, keepdim=True)).cpu()
 
 
@@ -141,33 +165,49 @@ class Encoder:
         """The tokens of each text as the text tower reads them, cut to its length."""
         return list(self.processor.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"])
 
-    def images(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Unit-norm embeddings `(num_images, projection_dim)` in float32 on the CPU, of one batch of RGB pictures."""
-        pixel_values = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
-        return _unit_norm(self.model.get_image_features(pixel_values=pixel_values.to(self.device, self.dtype)))
+    def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """RGB pictures as the vision tower takes them, `(num_images, num_channels, height, width)`, on the CPU."""
+        pixel_values: torch.Tensor = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+        return pixel_values
+
+    def images(self, images: Sequence[Image.Image] | torch.Tensor) -> torch.Tensor:
+        """
+        Embed one batch of pictures.
+
+        Args:
+            images: RGB pictures, or what `pixels` made of them.
+
+        Returns:
+            `torch.Tensor` of shape `(num_images, projection_dim)`: Unit-norm, in float32 on the CPU.
+        """
+        pixel_values = images if isinstance(images, torch.Tensor) else self.pixels(images)
+        return _unit_norm(image_features(self.model, pixel_values.to(self.device, self.dtype)))
 
     def texts(self, texts: Sequence[str], progress: bool = False) -> torch.Tensor:
-        """Unit-norm embeddings `(num_texts, projection_dim)` in float32 on the CPU; equal texts are encoded once."""
-        distinct = list(dict.fromkeys(texts))
-        # Texts of one length beside each other need no padding.
-        order = sorted(distinct, key=len)
+        """
+        Embed texts; equal ones are encoded once.
+
+        Args:
+            texts (`Sequence[str]`): Any number of texts.
+            progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar on stderr.
+
+        Returns:
+            `torch.Tensor` of shape `(num_texts, projection_dim)`: Unit-norm, in float32 on the CPU.
+        """
+        return self.tokens(self.tokenize(texts), progress)
+
+    def tokens(self, token_ids: Sequence[Sequence[int]], progress: bool = False) -> torch.Tensor:
+        """As [`Encoder.texts`], of texts that `tokenize` has made tokens of."""
+        keys = [tuple(ids) for ids in token_ids]
+        # Texts of one length beside each other need no padding, and those that begin alike share what they begin with.
+        order = sorted(set(keys), key=lambda ids: (len(ids), ids))
         parts = []
         starts = range(0, len(order), self.batch_size)
         for start in tqdm(starts, desc="captions", unit="batch", disable=not progress, leave=False):
-            tokens = self.processor.tokenizer(
-                order[start : start + self.batch_size],
-                padding=True,
-                truncation=True,
-                max_length=self.max_length,
-                return_tensors="pt",
-            )
-            features = self.model.get_text_features(
-                input_ids=tokens["input_ids"].to(self.device), attention_mask=tokens["attention_mask"].to(self.device)
-            )
-            parts.append(_unit_norm(features))
-        embeds = torch.cat(parts)
-        place = {text: index for index, text in enumerate(order)}
-        return embeds[[place[text] for text in texts]]
+            batch = order[start : start + self.batch_size]
+            parts.append(_unit_norm(text_features(self.model, self.processor.tokenizer, batch)))
+        place = {ids: index for index, ids in enumerate(order)}
+        return torch.cat(parts)[[place[ids] for ids in keys]]
 
 
-__all__ = ["Encoder", "SkippedRow", "evaluating", "image_id_of", "num_rows", "read_picture", "read_rows"]
+__all__ = ["Encoder", "SkippedRow", "evaluating", "image_id_of", "num_rows", "read_ahead", "read_picture", "read_rows"]

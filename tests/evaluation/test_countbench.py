@@ -257,3 +257,22 @@ def test_zero_shot_names_by_hand(counting_model, counting_processor, rows):
 def test_zero_shot_rejects_nonsense(counting_model, counting_processor, rows, names, template, words):
     with pytest.raises(ValueError, match=words):
         evaluate_zero_shot(counting_model, counting_processor, rows, names, template=template, progress=False)
+
+
+def test_published_captions_state_the_labelled_number_among_nine(shared):
+    """Four of the 540 state another number first; the row's number says which word counts."""
+    rows = json.loads((shared / "data" / "countbench" / "CountBench.json").read_text())
+    first_is_another = []
+    for index, row in enumerate(rows):
+        number, captions = nine_captions(row["text"], row["number"])
+        assert number == row["number"], index
+        assert captions[number - 2] == row["text"], index
+        assert len(set(captions)) == 9, index
+        pieces = [caption.split() for caption in captions]
+        changed = [place for place, words in enumerate(zip(*pieces, strict=True)) if len(set(words)) > 1]
+        assert len(changed) == 1, "only the word that counts changes"
+        if nine_captions(row["text"])[0] != number:
+            first_is_another.append(index)
+    assert first_is_another == [21, 73, 470, 504]
+    assert nine_captions(rows[21]["text"], 6)[1][0].endswith("extension leaves and two matching")
+    assert nine_captions(rows[470]["text"], 3)[1][8].startswith("Four business people, one young woman and ten older")

@@ -2,23 +2,29 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from count_clip.evaluation.functional import (
+    bootstrap_difference,
     bootstrap_interval,
+    calibration,
     confusion_matrix,
     counting_accuracy,
+    counting_errors,
     mean_absolute_error,
     mean_baseline,
     mean_deviation,
     mosaic_scores,
     normalized_absolute_error,
     normalized_mean_of_negatives,
+    numbers_said,
     off_by_one_accuracy,
     positive_class_count_nearness,
     root_mean_squared_error,
     squared_relative_error,
+    with_intervals,
 )
 
 
@@ -218,3 +224,83 @@ def test_bootstrap_interval_has_the_width_of_the_normal_approximation():
 def test_bootstrap_interval_rejects_nonsense(samples, options, words):
     with pytest.raises(ValueError, match=words):
         bootstrap_interval(counting_accuracy, *samples, **options)
+
+
+def test_intervals_agree_with_scipy():
+    generator = np.random.default_rng(0)
+    true = generator.integers(1, 50, size=80).astype(float)
+    predicted = true + generator.normal(size=80) * 4
+    for metric in (mean_absolute_error, root_mean_squared_error, normalized_absolute_error):
+        expected = scipy.stats.bootstrap(
+            (predicted, true), metric, paired=True, vectorized=False, method="percentile", n_resamples=4000, rng=1
+        ).confidence_interval
+        low, high = bootstrap_interval(metric, predicted, true, num_resamples=4000, seed=2)
+        width = expected.high - expected.low
+        assert low == pytest.approx(expected.low, abs=width * 0.08)
+        assert high == pytest.approx(expected.high, abs=width * 0.08)
+
+
+def test_interval_of_a_figure_of_several_values_a_picture():
+    scores = np.random.default_rng(0).normal(size=(60, 9))
+    true = np.random.default_rng(1).integers(2, 11, size=60)
+    low, high = bootstrap_interval(lambda x, y: counting_accuracy(numbers_said(x), y), scores, true, seed=3)
+    said = numbers_said(scores)
+    assert (low, high) == bootstrap_interval(counting_accuracy, said, true, seed=3)
+
+
+def test_difference_has_the_width_of_the_normal_approximation():
+    generator = np.random.default_rng(4)
+    true = generator.normal(size=400) * 100
+    first, second = true + generator.normal(size=400) + 3, true + generator.normal(size=400) + 4
+    found = bootstrap_difference(mean_absolute_error, first, second, true, num_resamples=4000)
+    apart = np.abs(first - true) - np.abs(second - true)
+    assert found.difference == pytest.approx(apart.mean())
+    assert found.difference == found.first - found.second
+    assert found.high - found.low == pytest.approx(2 * 1.96 * apart.std() / 20, rel=0.08)
+    # Not even the pictures' own spread of a hundred shows in it.
+    assert found.low == pytest.approx(found.difference - 1.96 * apart.std() / 20, rel=0.02)
+    again = bootstrap_difference(mean_absolute_error, second, first, true, num_resamples=4000)
+    assert (again.low, again.high) == pytest.approx((-found.high, -found.low))
+    with pytest.raises(ValueError, match="lengths"):
+        bootstrap_difference(mean_absolute_error, first[:-1], second, true)
+
+
+def test_undefined_figures_have_no_interval():
+    def measure(values):
+        values = np.asarray(values)
+        return {"mean": values.mean(), "never": None, "nor_this": math.nan, "sometimes": values[0] or None}
+
+    figures = with_intervals(measure, [1.0, 0.0, 0.0, 2.0], confidence=0.5)
+    assert figures["mean"] == 0.75
+    assert (figures["never"], figures["nor_this"]) == (None, None)
+    assert {"mean_interval", "sometimes_interval"} == {name for name in figures if name.endswith("_interval")}
+    # Draws in which the first is 0 count for nothing.
+    assert figures["sometimes_interval"][0] >= 1
+    assert with_intervals(measure, [1.0]) == {"mean": 1.0, "never": None, "nor_this": None, "sometimes": 1.0}
+
+
+def test_relative_errors_leave_out_pictures_without_objects():
+    errors = counting_errors([6, 16, 1], [4, 16, 0])
+    assert errors == (1.0, math.sqrt(5 / 3), (0.5 + 0) / 2, math.sqrt((4 / 4 + 0) / 2))
+    assert counting_errors([1], [0])[2:] == (None, None)
+
+
+@given(st.integers(1, 20), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_calibration_is_between_its_bounds(num_bins, seed):
+    generator = np.random.default_rng(seed)
+    scores, true = generator.normal(size=(30, 9)) * 3, generator.integers(2, 11, size=30)
+    found = calibration(scores, true, num_bins)
+    assert found.accuracy == counting_accuracy(numbers_said(scores), true)
+    # One bin gives the least that there can be, and no bin is off by more than one.
+    assert abs(found.accuracy - found.confidence) - 1e-12 <= found.error <= 1
+    assert found.bin_counts.sum() == 30
+    occupied = found.bin_counts > 0
+    edges = np.arange(num_bins + 1) / num_bins
+    assert (found.bin_confidences[occupied] > edges[:-1][occupied] - 1e-12).all()
+    assert (found.bin_confidences[occupied] <= edges[1:][occupied] + 1e-12).all()
+    if num_bins == 1:
+        assert found.error == pytest.approx(abs(found.accuracy - found.confidence))
+    moved = calibration(scores + 7, true, num_bins)
+    assert moved.error == pytest.approx(found.error)
+    assert calibration(scores * 4, true, num_bins, scale=0.25).error == pytest.approx(found.error)

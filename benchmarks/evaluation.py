@@ -1,0 +1,248 @@
+"""
+How fast CountBench's protocol is in one pass over pictures and captions, beside plain loops with the same predictions.
+
+    python benchmarks/evaluation.py
+    python benchmarks/evaluation.py --presets tiny --pictures 54
+    python benchmarks/evaluation.py --captions CountBench.json --threads 2
+    python benchmarks/evaluation.py --model demo_output/count-clip
+
+Without `--model` the models have random weights, one of CLIP ViT-B/32's sizes and a tiny one; nothing is downloaded.
+The captions are made up, all different, of as many words as CountBench's have tokens and with the number where it is
+there; with `--captions` they are CountBench's own. The pictures are JPEG files of 640 x 480, decoded when their row is
+read. Each of these ways makes 540 x 9 scores:
+
+- `caption by caption`: one picture, nine captions, one at a time: `CLIPModel`'s forward for each picture with each of
+  its captions. As this takes long, it is measured on a part of the pictures (`--slow_pictures`).
+- `picture by picture`: `CLIPModel`'s forward for each picture with its nine captions at once.
+- `one pass`: `evaluate_countbench`.
+- `one pass, bfloat16`: likewise, in half precision: the scores are near and the predictions may differ.
+
+The ways take turns, and each has its best time, for whatever else the machine does can only add to it. On a machine
+that is never quiet, `--threads 1 --cpu_time` counts the time that this process has spent computing.
+"""
+
+import argparse
+import io
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoModel, AutoProcessor, CLIPModel
+
+from count_clip.datasets_scripts.captions import NUMBER_WORDS
+from count_clip.evaluation.countbench import evaluate_countbench, nine_captions
+from count_clip.evaluation.functional import NUMBERS, numbers_said
+from count_clip.trainers.scratch import build_counting_model
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "vit-b-32": {
+        "vision": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+        | {"num_attention_heads": 12, "image_size": 224, "patch_size": 32},
+        "text": {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8},
+        "projection_dim": 512,
+        "vocab_size": 4096,
+    },
+    "tiny": {
+        "vision": {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3}
+        | {"num_attention_heads": 4, "image_size": 64, "patch_size": 8},
+        "text": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4},
+        "projection_dim": 32,
+        "vocab_size": 4096,
+    },
+}
+WAYS = ("caption by caption", "picture by picture", "one pass", "one pass, bfloat16")
+# Of CountBench's 540 captions, measured with CLIP's tokenizer: how many tokens they have (start and end included, cut
+# to 77), and how many stand before the number, at these parts of the sorted captions.
+PARTS = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+TOKENS = (4, 7, 11, 15, 22, 48, 77)
+BEFORE_NUMBER = (0, 0, 2, 3, 6, 16, 60)
+PICTURE_SIZE = (640, 480)
+
+
+class Rows(Sequence):
+    """
+    Rows of CountBench's kind, whose pictures are decoded on access, as `datasets` does it.
+
+    Args:
+        captions (`Sequence[tuple[str, int]]`): Captions and their numbers.
+    """
+
+    def __init__(self, captions: Sequence[tuple[str, int]]):
+        self.captions = captions
+        self.files = [picture_file(seed) for seed in range(min(len(captions), 16))]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Rows(self.captions[index])
+        text, number = self.captions[index]
+        image = Image.open(io.BytesIO(self.files[index % len(self.files)]))
+        image.load()
+        return {"image": image, "text": text, "number": number}
+
+
+def picture_file(seed: int) -> bytes:
+    """A JPEG file of smooth noise."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize(PICTURE_SIZE, Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def made_up_captions(number: int) -> list[tuple[str, int]]:
+    """Different captions of made-up words, with lengths and places of the number like CountBench's."""
+    generator = np.random.default_rng(0)
+    syllables = [first + vowel for first in "bdfgklmnprstvz" for vowel in "aeiou"]
+    words = ["".join(generator.choice(syllables, 3)) for _ in range(600)]
+    captions = []
+    for index in range(number):
+        length = round(float(np.interp(generator.random(), PARTS, TOKENS))) - 2
+        before = min(round(float(np.interp(generator.random(), PARTS, BEFORE_NUMBER))), length - 1)
+        caption = generator.choice(words, length).tolist()
+        said = NUMBERS[index % len(NUMBERS)]
+        caption[before] = NUMBER_WORDS[said - NUMBERS[0]]
+        captions.append((" ".join(caption), said))
+    return captions
+
+
+def read_captions(path: str, number: int) -> list[tuple[str, int]]:
+    """Captions of a file like CountBench.json, from all over it."""
+    rows = json.loads(Path(path).read_text(encoding="utf-8"))
+    places = np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)
+    return [(rows[place]["text"], int(rows[place]["number"])) for place in places]
+
+
+def build(arguments: argparse.Namespace, preset: str | None, captions: list[tuple[str, int]]) -> tuple[Any, Any]:
+    """The trained model, or one with random weights; and its processor."""
+    if preset is None:
+        model = AutoModel.from_pretrained(arguments.model, dtype=torch.float32)
+        return model.eval().to(arguments.device), AutoProcessor.from_pretrained(arguments.model)
+    torch.manual_seed(0)
+    counting_model, processor = build_counting_model(PRESETS[preset], [text for text, _ in captions])
+    model = CLIPModel(counting_model.config)
+    model.load_state_dict(counting_model.state_dict())
+    return model.eval().to(arguments.device), processor
+
+
+def in_a_loop(model: Any, processor: Any, rows: Rows, together: bool) -> NDArray[np.float32]:
+    """Cosines `(num_pictures, 9)` from the model's forward: each picture with nine captions at once, or one by one."""
+    tokenizer, max_length = processor.tokenizer, model.config.text_config.max_position_embeddings
+    scores = []
+    with torch.no_grad():
+        for row in rows:
+            _, captions = nine_captions(row["text"], row["number"])
+            pixels = processor.image_processor([row["image"]], return_tensors="pt").to(model.device)
+            parts = [captions] if together else [[caption] for caption in captions]
+            logits = []
+            for part in parts:
+                tokens = tokenizer(part, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+                logits.append(model(**tokens.to(model.device), **pixels).logits_per_image[0])
+            scores.append(torch.cat(logits) / model.logit_scale.exp())
+    return torch.stack(scores).float().cpu().numpy()
+
+
+def best_runs(
+    runs: dict[str, Callable[[], NDArray[np.float32]]], repeats: int, clock: Callable[[], float]
+) -> dict[str, tuple[float, NDArray[np.float32]]]:
+    """Run everything in turns; the best time in seconds and the scores of each."""
+    best: dict[str, tuple[float, NDArray[np.float32]]] = {}
+    for _ in range(repeats):
+        for way, run in runs.items():
+            began = clock()
+            scores = run()
+            seconds = clock() - began
+            best[way] = (min(seconds, best[way][0] if way in best else seconds), scores)
+    return best
+
+
+def measure(model: Any, processor: Any, rows: Rows, arguments: argparse.Namespace) -> None:
+    """Measure all ways and print the table."""
+    few: Rows = rows[: arguments.slow_pictures]
+
+    def one_pass(dtype: torch.dtype) -> NDArray[np.float32]:
+        batch_size = arguments.batch_size
+        return evaluate_countbench(model, processor, rows, batch_size, dtype=dtype, progress=False).scores
+
+    def in_bfloat16() -> NDArray[np.float32]:
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        scores = one_pass(torch.bfloat16)
+        model.float().load_state_dict(before)
+        return scores
+
+    runs: dict[str, Callable[[], NDArray[np.float32]]] = {
+        "caption by caption": lambda: in_a_loop(model, processor, few, together=False),
+        "picture by picture": lambda: in_a_loop(model, processor, rows, together=True),
+        "one pass": lambda: one_pass(torch.float32),
+        "one pass, bfloat16": in_bfloat16,
+    }
+    runs = {way: runs[way] for way in arguments.ways}
+    in_a_loop(model, processor, rows[:2], together=True)
+    evaluate_countbench(model, processor, rows[:2], progress=False)
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
+    best = best_runs(runs, arguments.repeats, clock)
+    per_picture = {way: seconds / len(scores) for way, (seconds, scores) in best.items()}
+    reference = best.get("picture by picture", next(iter(best.values())))[1]
+    print(
+        "| way | pictures | ms/picture | s for 540 | times as fast as the first | same predictions | scores differ |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for way, (_, scores) in best.items():
+        shared = min(len(scores), len(reference))
+        same = float(np.mean(numbers_said(scores[:shared]) == numbers_said(reference[:shared])))
+        apart = float(np.abs(scores[:shared] - reference[:shared]).max())
+        seconds = per_picture[way]
+        faster = next(iter(per_picture.values())) / seconds
+        cells = [way, len(scores), f"{seconds * 1e3:.1f}", f"{seconds * 540:.1f}", f"{faster:.2f}", f"{same:.2%}"]
+        print("|", " | ".join(str(cell) for cell in [*cells, f"{apart:.1e}"]), "|", flush=True)
+    for loop in WAYS[:2]:
+        if loop in per_picture and "one pass" in per_picture:
+            ratio = per_picture[loop] / per_picture["one pass"]
+            print(f"\none pass is {ratio:.2f} times as fast as {loop}", end="")
+    print("\n")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure what was asked for and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="folder of a trained checkpoint (default: random weights)")
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS), help="sizes of random models")
+    parser.add_argument("--captions", metavar="FILE", help="CountBench.json (default: made-up captions)")
+    parser.add_argument("--pictures", type=int, default=540, help="how many (default: 540)")
+    parser.add_argument("--slow_pictures", type=int, default=27, help="of these caption by caption (default: 27)")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="ways, as explained above")
+    parser.add_argument("--batch_size", type=int, default=32, help="pictures, or captions, at once (default: 32)")
+    parser.add_argument("--repeats", type=int, default=1, help="how often each is timed (default: 1)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--cpu_time", action="store_true", help="count computing time only; for one thread")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to run")
+    arguments = parser.parse_args(argv)
+    if min(arguments.pictures, arguments.slow_pictures, arguments.repeats) < 1:
+        parser.error("--pictures, --slow_pictures and --repeats have to be at least 1")
+    torch.set_num_threads(arguments.threads)
+    place = platform.processor() or platform.machine()
+    if arguments.device.startswith("cuda"):
+        place = torch.cuda.get_device_name(arguments.device)
+    print(f"{place}, {arguments.threads} threads, Python {platform.python_version()}, PyTorch {torch.__version__}")
+    number = arguments.pictures
+    captions = read_captions(arguments.captions, number) if arguments.captions else made_up_captions(number)
+    rows = Rows(captions)
+    for preset in [None] if arguments.model else arguments.presets:
+        model, processor = build(arguments, preset, captions)
+        lengths = [len(ids) for ids in processor.tokenizer([text for text, _ in captions])["input_ids"]]
+        about = f"{len(rows)} pictures, {np.mean(lengths):.1f} tokens a caption on average"
+        print(f"\n{arguments.model or f'random weights, {preset}'}: {about}\n")
+        measure(model, processor, rows, arguments)
+
+
+if __name__ == "__main__":
+    main()

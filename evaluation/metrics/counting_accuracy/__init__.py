@@ -1,0 +1,1 @@
+"""The metric `counting_accuracy` and its card."""

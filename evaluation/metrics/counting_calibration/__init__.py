@@ -1,0 +1,1 @@
+"""The metric `counting_calibration` and its card."""

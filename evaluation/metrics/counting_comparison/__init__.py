@@ -1,0 +1,1 @@
+"""The metric `counting_comparison` and its card."""

@@ -1,0 +1,1 @@
+"""The metric `counting_confusion_matrix` and its card."""

@@ -1,0 +1,1 @@
+"""The metric `counting_error` and its card."""

@@ -1,0 +1,1 @@
+"""The metric `game` and its card."""

@@ -1,0 +1,1 @@
+"""The metric `mean_deviation` and its card."""

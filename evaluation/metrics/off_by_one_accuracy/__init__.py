@@ -1,0 +1,1 @@
+"""The metric `off_by_one_accuracy` and its card."""

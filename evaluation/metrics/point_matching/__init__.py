@@ -1,0 +1,1 @@
+"""The metric `point_matching` and its card."""

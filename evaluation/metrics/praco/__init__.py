@@ -1,0 +1,1 @@
+"""The metric `praco` and its card."""
