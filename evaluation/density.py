@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,8 @@ from .functional import (
     root_mean_squared_error,
     squared_relative_error,
 )
+from .journal import Journal, content_key
+from .labelled import nothing_measured
 from .pictures import PictureError, open_picture
 
 
@@ -115,8 +118,8 @@ def predict_density(
     is encoded once.
 
     Args:
-        model ([`CLIPCountDensityModel`]): The model.
-        processor ([`CLIPCountDensityProcessor`]): Its processor.
+        model ([`CLIPCountDensityModel`] or [`PictureCounter`]): The model, or a baseline that counts.
+        processor ([`CLIPCountDensityProcessor`]): The model's processor; a baseline has none.
         images: Paths, PIL pictures or arrays, of any size and mode; a generator will do.
         texts: What to count: one prompt for all pictures; or one for each, where a list of prompts counts each of them
             with one pass of the vision tower.
@@ -143,7 +146,7 @@ def predict_density(
     """
     if batch_size < 1:
         raise ValueError(f"Expected `batch_size` of at least 1, but got {batch_size}.")
-    counter = _WindowCounter(model, processor, batch_size, device, dtype, return_points, window)
+    counter = _counter(model, processor, batch_size, device, dtype, return_points, window)
     if isinstance(texts, str):
         pairs: Iterable[tuple[Any, str | Sequence[str]]] = ((image, texts) for image in images)
     else:
@@ -189,8 +192,33 @@ class _PromptError(ValueError):
     """A prompt cannot be used."""
 
 
-class _WindowCounter:
-    """Collects pictures until their windows fill a batch, and keeps the order in which they came."""
+class PictureCounter(ABC):
+    """
+    Counts in one picture after another, a batch at a time, and answers in the order in which they came.
+
+    What takes the place of a model in this room: it needs no processor.
+    """
+
+    @abstractmethod
+    def add(self, image: Any, prompts: list[str]) -> Iterable[list[dict[str, Any]]]:
+        """
+        Take one RGB picture and what to count in it; gives back what is ready.
+
+        Returns:
+            Of each picture that is ready, a result for each of its prompts, as [`predict_density`] describes it.
+        """
+
+    @abstractmethod
+    def add_error(self, error: str, prompts: list[str]) -> Iterable[list[dict[str, Any]]]:
+        """Take one picture that cannot be counted in; gives back what is ready."""
+
+    @abstractmethod
+    def flush(self) -> Iterable[list[dict[str, Any]]]:
+        """Count in all pictures that wait."""
+
+
+class _WindowCounter(PictureCounter):
+    """Collects pictures until their windows fill a batch."""
 
     def __init__(
         self,
@@ -293,6 +321,11 @@ class _WindowCounter:
         return results
 
 
+def _counter(model: Any, *arguments: Any, **options: Any) -> PictureCounter:
+    """What counts: the model, or what takes its place."""
+    return model if isinstance(model, PictureCounter) else _WindowCounter(model, *arguments, **options)
+
+
 def evaluate_density(
     model: Any,
     processor: Any,
@@ -304,13 +337,14 @@ def evaluate_density(
     progress: bool = True,
     on_result: Callable[[Mapping[str, Any], dict[str, Any]], None] | None = None,
     window: str | None = None,
+    journal: Journal | None = None,
 ) -> DensityResult:
     """
     Count in every row of a data set and measure the errors.
 
     Args:
-        model ([`CLIPCountDensityModel`]): The model.
-        processor ([`CLIPCountDensityProcessor`]): Its processor.
+        model ([`CLIPCountDensityModel`] or [`PictureCounter`]): The model, or a baseline that counts.
+        processor ([`CLIPCountDensityProcessor`]): The model's processor; a baseline has none.
         rows: Rows with `image`, `text` (what to count), `count`, and where the data has it `image_id`.
         train_counts (sequence of numbers, or a mapping from prompt to one, *optional*): Counts of the training rows,
             for the baseline that always says their mean; with a mapping, the mean of the row's own prompt.
@@ -322,6 +356,8 @@ def evaluate_density(
             and map included: to draw, or to keep what the figures forget.
         window (`str`, *optional*): `"sliding"`, or `"whole"` for each picture in one pass, whose memory grows with
             the picture's longer side; what the processor's configuration says by default.
+        journal ([`Journal`], *optional*): Of this model, dtype and window: pictures whose count is in it are not
+            counted in again (nor given to `on_result`), and the counts of others are put there.
 
     Returns:
         [`DensityResult`]: The errors in all and for each prompt, each row's count, and the rows left out.
@@ -333,18 +369,18 @@ def evaluate_density(
     if batch_size < 1:
         raise ValueError(f"Expected `batch_size` of at least 1, but got {batch_size}.")
     baseline = None if train_counts is None else _Baseline(train_counts)
-    counter = _WindowCounter(
-        model, processor, batch_size, device, dtype, return_points=on_result is not None, window=window
-    )
+    counter = _counter(model, processor, batch_size, device, dtype, return_points=on_result is not None, window=window)
     skipped: list[SkippedRow] = []
-    pending: deque[tuple[int, Mapping[str, Any], float]] = deque()
-    predictions: list[DensityPrediction] = []
-    said_by_baseline: list[float] = []
+    pending: deque[tuple[int, Mapping[str, Any], float, str]] = deque()
+    predictions: dict[int, DensityPrediction] = {}
+    said_by_baseline: dict[int, float] = {}
 
     def keep(done: Iterable[list[dict[str, Any]]]) -> None:
         for (result,) in done:
-            index, row, count = pending.popleft()
-            predictions.append(DensityPrediction(index, image_id_of(row), result["text"], count, result["count"]))
+            index, row, count, key = pending.popleft()
+            predictions[index] = DensityPrediction(index, image_id_of(row), result["text"], count, result["count"])
+            if journal is not None and math.isfinite(result["count"]):
+                journal[key] = result["count"]
             if on_result is not None:
                 on_result(row, result)
 
@@ -354,29 +390,33 @@ def evaluate_density(
         if row is None:
             skipped.append(SkippedRow(index, None, reason or "there is no row"))
             continue
+        done: Iterable[list[dict[str, Any]]] = ()
         reason = what_is_wrong(row)
         if reason is None:
-            said = None if baseline is None else baseline.says(row["text"])
+            text, count = row["text"], float(row["count"])
+            said = None if baseline is None else baseline.says(text)
             try:
-                done = counter.add(read_picture(row), [row["text"]])
+                picture = read_picture(row)
+                key = "" if journal is None else content_key(picture, text)
+                if journal is not None and key in journal:
+                    predictions[index] = DensityPrediction(index, image_id_of(row), text, count, journal[key])
+                else:
+                    done = counter.add(picture, [text])
+                    pending.append((index, row, count, key))
             except (PictureError, _PromptError) as error:
                 reason = str(error)
         if reason is not None:
             skipped.append(SkippedRow(index, image_id_of(row), reason))
             continue
-        pending.append((index, row, float(row["count"])))
         if said is not None:
-            said_by_baseline.append(said)
+            said_by_baseline[index] = said
         keep(done)
     keep(counter.flush())
     if not predictions:
-        reasons = "; ".join(f"row {row.index}: {row.reason}" for row in skipped[:3])
-        raise ValueError(
-            f"None of the {len(skipped)} rows could be measured. {reasons}"
-            if skipped
-            else "Expected at least one row to measure, but the data is empty."
-        )
-    return _summarise(predictions, said_by_baseline if baseline is not None else None, skipped)
+        raise ValueError(nothing_measured(skipped))
+    order = sorted(predictions)
+    said_in_order = None if baseline is None else [said_by_baseline[index] for index in order]
+    return _summarise([predictions[index] for index in order], said_in_order, skipped)
 
 
 class _Baseline:
@@ -461,6 +501,7 @@ __all__ = [
     "DensityFigures",
     "DensityPrediction",
     "DensityResult",
+    "PictureCounter",
     "evaluate_density",
     "predict_density",
     "what_is_wrong",

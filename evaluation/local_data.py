@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,10 @@ def _undecoded(rows: datasets.Dataset, image_column: str) -> datasets.Dataset:
     return rows.cast_column(image_column, datasets.Image(decode=False))
 
 
-def _with_path(row: dict[str, str], folder: str, column: str) -> dict[str, str]:
+def _with_path(row: dict[str, str | None], folder: str, column: str) -> dict[str, str | None]:
     """The row's file name as a path."""
-    return {column: str(Path(folder) / row[column])}
+    name = row[column]
+    return {column: None if name is None else str(Path(folder) / name)}
 
 
 def _load(place: Path, split: str) -> datasets.Dataset:
@@ -96,13 +98,20 @@ def _load(place: Path, split: str) -> datasets.Dataset:
             raise ValueError(f"{place} is no data set: expected a folder, or a file ({', '.join(_KINDS)}).")
         return datasets.load_dataset(kind, data_files=str(place), split="train")
     if (place / "dataset_dict.json").exists():
-        parts = datasets.load_from_disk(str(place))
-        if split not in parts:
-            raise ValueError(f"The data set {place} has no split {split!r}, but {', '.join(map(repr, parts))}.")
-        return parts[split]
+        splits = json.loads((place / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        if split not in splits:
+            raise ValueError(f"The data set {place} has no split {split!r}, but {', '.join(map(repr, splits))}.")
+        return _from_disk(place / split)
     if (place / "state.json").exists():
-        return datasets.load_from_disk(str(place))
+        return _from_disk(place)
     return datasets.load_dataset(str(place), split=split)
+
+
+def _from_disk(folder: Path) -> datasets.Dataset:
+    """What `save_to_disk` wrote; without a row it writes what `datasets` (5.2) itself cannot read."""
+    if not list(folder.glob("*.arrow")):
+        raise ValueError(f"Expected at least one row to measure, but the data in {folder} is empty.")
+    return datasets.load_from_disk(str(folder))
 
 
 __all__ = ["load_local", "load_named"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from PIL import Image
 
 from .density import predict_density
 from .encoding import SkippedRow, read_picture
+from .journal import Journal, content_key
+from .labelled import nothing_measured
 from .pictures import PictureError
 from .praco_questions import (
     LabelledPicture,
@@ -47,6 +49,8 @@ def evaluate_praco(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     progress: bool = True,
+    window: str | None = None,
+    journal: Journal | None = None,
 ) -> PracoResult:
     """
     Measure whether the count follows the prompt.
@@ -55,8 +59,8 @@ def evaluate_praco(
     all of them. Then mosaics of two pictures are asked for what is in only one of them.
 
     Args:
-        model ([`CLIPCountDensityModel`]): The model.
-        processor ([`CLIPCountDensityProcessor`]): Its processor.
+        model ([`CLIPCountDensityModel`] or [`PictureCounter`]): The model, or a baseline that counts.
+        processor ([`CLIPCountDensityProcessor`]): The model's processor; a baseline has none.
         rows: A sequence of rows of the density schema with `image_id`, several for a picture: one for each kind in it,
             and with count 0 for kinds that are not. Or rows of the `mixed` configuration of `countscenes`.
         num_negatives (`int`, *optional*, defaults to 8): Prompts for what is not there, drawn for each picture; `None`
@@ -72,6 +76,10 @@ def evaluate_praco(
         device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
         dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
+        window (`str`, *optional*): `"sliding"`, or `"whole"` for each picture in one pass; what the processor's
+            configuration says by default.
+        journal ([`Journal`], *optional*): Of this model, dtype and window: pictures and mosaics whose counts are in it
+            are not counted in again, and the counts of others are put there.
 
     Returns:
         [`PracoResult`]: The figures, what a counter would get that ignores the prompt, each count, and what was left
@@ -95,7 +103,7 @@ def evaluate_praco(
     labelled, skipped = labelled_pictures(rows, seed, unlisted_are_absent)
     _check_labels(labelled, skipped)
 
-    inquiry = _Inquiry(rows, labelled, num_negatives, mosaics_per_picture, mosaic_layout, seed, progress)
+    inquiry = _Inquiry(rows, labelled, num_negatives, mosaics_per_picture, mosaic_layout, seed, progress, journal)
     counted = predict_density(
         model,
         processor,
@@ -105,11 +113,12 @@ def evaluate_praco(
         device=device,
         dtype=dtype,
         return_points=False,
+        window=window,
     )
     pictures, mosaics = inquiry.answers(counted)
     skipped += inquiry.skipped
     if not pictures:
-        raise ValueError(_nothing_measured(skipped))
+        raise ValueError(nothing_measured(skipped))
     return PracoResult(
         figures=praco_figures(pictures, mosaics),
         counts_all=praco_figures(*counting_all(pictures, mosaics)),
@@ -137,7 +146,7 @@ def evaluate_praco(
 def _check_labels(labelled: Sequence[LabelledPicture], skipped: Sequence[SkippedRow]) -> None:
     """Refuse data in which no prompt is known to be wrong, before anything is counted."""
     if not labelled:
-        raise ValueError(_nothing_measured(skipped))
+        raise ValueError(nothing_measured(skipped))
     if not any(picture.named is not None and 0 in picture.counts.values() for picture in labelled):
         raise ValueError(
             f"Expected pictures of which it is known what is in them and what is not, but none of the {len(labelled)} "
@@ -145,23 +154,6 @@ def _check_labels(labelled: Sequence[LabelledPicture], skipped: Sequence[Skipped
             "`image_id`; or, if the rows name all that is in a picture, pass `unlisted_are_absent=True` "
             "(`--unlisted-are-absent`)."
         )
-
-
-def _nothing_measured(skipped: Sequence[SkippedRow]) -> str:
-    """Why there is no figure."""
-    if not skipped:
-        return "Expected at least one row to measure, but the data is empty."
-    reasons = "; ".join(f"row {row.index}: {row.reason}" for row in skipped[:3])
-    return f"None of the {len(skipped)} rows could be measured. {reasons}{'; ...' if len(skipped) > 3 else ''}"
-
-
-def _picture(rows: Any, index: int) -> Image.Image:
-    """The picture of a row, upright and RGB."""
-    try:
-        row = rows[index]
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise PictureError(f"the row cannot be read: {error}") from error
-    return read_picture(row)
 
 
 @dataclass(frozen=True)
@@ -174,6 +166,10 @@ class _Question:
     mosaic: MosaicPlan | None = None
     border: int = 0
     """The first row of pixels of a mosaic's lower half."""
+    place: int = 0
+    """Which of the mosaics it is."""
+    key: str = ""
+    """What the journal knows it by."""
 
 
 class _Inquiry:
@@ -188,12 +184,14 @@ class _Inquiry:
         mosaic_layout: str,
         seed: int,
         progress: bool,
+        journal: Journal | None,
     ) -> None:
-        self.rows, self.seed, self.progress = rows, seed, progress
+        self.rows, self.seed, self.progress, self.journal = rows, seed, progress, journal
         self.mosaics_per_picture, self.mosaic_layout = mosaics_per_picture, mosaic_layout
         self.num_without_partner = 0
         self.skipped: list[SkippedRow] = []
         self._asked: list[_Question] = []
+        self._known: list[tuple[_Question, list[float]]] = []
         self._questions: list[_Question] = []
         for picture in labelled:
             roles = {} if picture.named is None else {picture.named: "named"}
@@ -204,23 +202,35 @@ class _Inquiry:
         self._questions.sort(key=lambda question: len(question.roles))
 
     def images(self) -> Iterator[Image.Image]:
-        """All pictures that can be read, then the mosaics of these."""
+        """All pictures that can be read, then the mosaics of these; but for those that the journal knows."""
+        readable: list[LabelledPicture] = []
         for question in tqdm(self._questions, desc="pictures", disable=not self.progress, leave=False):
             try:
                 image = self._read(question.picture)
             except PictureError as error:
                 self.skipped.append(SkippedRow(question.picture.index, question.picture.image_id, str(error)))
                 continue
-            self._asked.append(question)
-            yield image
+            readable.append(question.picture)
+            if self._is_asked(image, question):
+                yield image
         if self.mosaics_per_picture == 0:
             return
-        readable = sorted((question.picture for question in self._asked), key=lambda picture: picture.index)
+        readable.sort(key=lambda picture: picture.index)
         plans, self.num_without_partner = plan_mosaics(readable, self.mosaics_per_picture, self.seed)
-        for plan in tqdm(plans, desc="mosaics", disable=not self.progress, leave=False):
+        for place, plan in enumerate(tqdm(plans, desc="mosaics", disable=not self.progress, leave=False)):
             mosaic, border = draw_mosaic(self._read(plan.positive), self._read(plan.negative), self.mosaic_layout)
-            self._asked.append(_Question(plan.positive, {plan.text: "named"}, plan, border))
-            yield mosaic
+            if self._is_asked(mosaic, _Question(plan.positive, {plan.text: "named"}, plan, border, place=place)):
+                yield mosaic
+
+    def _is_asked(self, image: Image.Image, question: _Question) -> bool:
+        """Whether the model is to be asked; what the journal knows is answered already."""
+        if self.journal is not None:
+            question = replace(question, key=content_key(image, list(question.roles), question.border))
+            if question.key in self.journal:
+                self._known.append((question, self.journal[question.key]))
+                return False
+        self._asked.append(question)
+        return True
 
     def prompts(self) -> Iterator[list[str]]:
         """The prompts of each of `images`, which has to be ahead by one."""
@@ -231,14 +241,19 @@ class _Inquiry:
 
     def answers(self, counted: Iterable[Any]) -> tuple[list[PracoPicture], list[PracoMosaic]]:
         """What was counted in each of `images`; the pictures in the order of the data."""
-        pictures, mosaics = [], []
+        found: list[tuple[_Question, list[float]]] = []
         for place, results in enumerate(counted):
             question = self._asked[place]
-            if question.mosaic is None:
-                pictures.append(_picture_answer(question, results))
-            else:
-                mosaics.append(_mosaic_answer(question.mosaic, question.border, results[0]["density_map"]))
-        return sorted(pictures, key=lambda picture: picture.index), mosaics
+            counts = _counts(question, results)
+            if self.journal is not None and np.isfinite(counts).all():
+                self.journal[question.key] = counts
+            found.append((question, counts))
+        found += self._known  # complete by now: `images` has come to its end
+        pictures = [_picture_answer(question, counts) for question, counts in found if question.mosaic is None]
+        mosaics = sorted((one for one in found if one[0].mosaic is not None), key=lambda one: one[0].place)
+        return sorted(pictures, key=lambda picture: picture.index), [
+            _mosaic_answer(question.mosaic, *counts) for question, counts in mosaics if question.mosaic is not None
+        ]
 
     def _read(self, picture: LabelledPicture) -> Image.Image:
         """The picture, upright and RGB."""
@@ -249,17 +264,26 @@ class _Inquiry:
         return read_picture(row)
 
 
-def _picture_answer(question: _Question, results: Iterable[Mapping[str, Any]]) -> PracoPicture:
+def _counts(question: _Question, results: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The count of each prompt in a picture, or those in the halves of a mosaic."""
+    if question.mosaic is None:
+        return [float(result["count"]) for result in results]
+    density_map: NDArray[np.float32] = results[0]["density_map"]
+    halves = (density_map[: question.border], density_map[question.border :])
+    return [float(half.sum(dtype=np.float64)) for half in halves]
+
+
+def _picture_answer(question: _Question, counts: Sequence[float]) -> PracoPicture:
     """The counts in one picture."""
     picture = question.picture
     prompts = [
-        PromptCount(text, role, picture.counts[text], result["count"])
-        for (text, role), result in zip(question.roles.items(), results, strict=True)
+        PromptCount(text, role, picture.counts[text], count)
+        for (text, role), count in zip(question.roles.items(), counts, strict=True)
     ]
     return PracoPicture(picture.index, picture.image_id, picture.total, prompts)
 
 
-def _mosaic_answer(plan: MosaicPlan, border: int, density_map: NDArray[np.float32]) -> PracoMosaic:
+def _mosaic_answer(plan: MosaicPlan, upper: float, lower: float) -> PracoMosaic:
     """The counts in the halves of one mosaic."""
     return PracoMosaic(
         image_id=plan.positive.image_id,
@@ -268,8 +292,8 @@ def _mosaic_answer(plan: MosaicPlan, border: int, density_map: NDArray[np.float3
         count=plan.positive.counts[plan.text],
         total=plan.positive.total,
         other_total=plan.negative.total,
-        predicted=float(density_map[:border].sum(dtype=np.float64)),
-        predicted_other=float(density_map[border:].sum(dtype=np.float64)),
+        predicted=upper,
+        predicted_other=lower,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from count_clip.datasets_scripts.scene_objects import absent_kinds
+from count_clip.datasets_scripts.scene_sources import absent_kinds
 
 from .density import what_is_wrong
 from .encoding import SkippedRow, image_id_of

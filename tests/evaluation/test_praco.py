@@ -254,7 +254,7 @@ def test_pictures_are_encoded_once_and_so_are_prompts(perfect, density_processor
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 def test_counts_are_those_of_each_row_alone(density_model, density_processor, batch_size):
-    scenes = CountScenes("test", config="mixed", image_size=64, num_scenes=5, absent_probability=0.0)
+    scenes = CountScenes("test", config="mixed", objects="shapes", image_size=64, num_scenes=5, absent_probability=0.0)
     alone = evaluate_density(density_model, density_processor, scenes, progress=False)
     result = measure(density_model, density_processor, scenes, num_negatives=2, batch_size=batch_size)
     named = [picture.of_role("named")[0] for picture in result.pictures]
@@ -267,7 +267,7 @@ def test_counts_are_those_of_each_row_alone(density_model, density_processor, ba
 
 
 def test_saved_scenes_give_what_drawn_ones_give(density_model, density_processor):
-    scenes = CountScenes("test", config="mixed", image_size=64, num_scenes=4)
+    scenes = CountScenes("test", config="mixed", objects="shapes", image_size=64, num_scenes=4)
 
     def saved(scene):
         png = io.BytesIO()
@@ -289,7 +289,7 @@ def test_a_generator_of_rows_will_do(perfect, density_processor, rows):
 
 
 def test_half_precision_counts_nearly_the_same(density_model, density_processor):
-    scenes = CountScenes("test", config="mixed", image_size=64, num_scenes=2)
+    scenes = CountScenes("test", config="mixed", objects="shapes", image_size=64, num_scenes=2)
     exact = measure(density_model, density_processor, scenes, num_negatives=2)
     rough = measure(density_model, density_processor, scenes, num_negatives=2, dtype=torch.bfloat16)
     assert next(density_model.parameters()).dtype == torch.bfloat16
@@ -349,7 +349,7 @@ def test_rows_without_image_id_are_refused(perfect, density_processor, rows):
 
 def test_broken_weights_are_an_error(density_model, density_processor):
     density_model.text_projection.weight.data.fill_(float("nan"))
-    scenes = CountScenes("test", config="mixed", image_size=64, num_scenes=2)
+    scenes = CountScenes("test", config="mixed", objects="shapes", image_size=64, num_scenes=2)
     with pytest.raises(ValueError, match="non-finite"):
         measure(density_model, density_processor, scenes)
 

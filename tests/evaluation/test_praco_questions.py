@@ -99,7 +99,7 @@ def test_rows_that_say_nothing_are_listed(rows, bad, words):
 
 
 def test_mixed_scenes_know_every_kind_of_their_split():
-    scenes = CountScenes("test", config="mixed", image_size=64, num_scenes=25)
+    scenes = CountScenes("test", config="mixed", objects="shapes", image_size=64, num_scenes=25)
     pictures, skipped = labelled_pictures(scenes)
     assert skipped == []
     kinds = {kind.plural: kind for kind in OBJECT_KINDS}
