@@ -1,5 +1,6 @@
 """CLIP with a counting loss, after "Teaching CLIP to Count to Ten" (https://huggingface.co/papers/2302.12066)."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -186,6 +187,10 @@ class CLIPForCounting(CLIPModel):
     # The batch is the unit of a contrastive loss: it must not be divided by a number of items.
     accepts_loss_kwargs = False
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The embeddings of the tokens, which FSDP asks for."""
+        return self.text_model.get_input_embeddings()
+
     def encode_image(self, pixel_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """
         Unit-norm image embeddings.
@@ -301,9 +306,10 @@ class CLIPForCounting(CLIPModel):
             ),
             (pixel_values,),
             gradient_cache_chunk_size,
+            gather_embeds,
         )
 
-        num_texts = len(input_ids)
+        num_texts = input_ids.shape[0]  # an exporter takes `len` for a constant
         if counterfactual_input_ids is not None:
             input_ids, attention_mask = self._append_counterfactuals(
                 input_ids, attention_mask, counterfactual_input_ids, counterfactual_attention_mask
@@ -314,6 +320,7 @@ class CLIPForCounting(CLIPModel):
             ),
             (input_ids, attention_mask, position_ids),
             gradient_cache_chunk_size,
+            gather_embeds,
         )  # (T + K * C, P)
         counterfactual_embeds = None
         if counterfactual_input_ids is not None:
@@ -337,7 +344,10 @@ class CLIPForCounting(CLIPModel):
 
     @staticmethod
     def _embed(
-        encode: Callable[..., Any], inputs: tuple[torch.Tensor | None, ...], chunk_size: int | None
+        encode: Callable[..., Any],
+        inputs: tuple[torch.Tensor | None, ...],
+        chunk_size: int | None,
+        gather_embeds: bool,
     ) -> tuple[torch.Tensor, Any]:
         """Unit-norm embeddings of a batch, in one pass or in chunks, and in the first case the tower's output."""
         if chunk_size is None:
@@ -351,13 +361,19 @@ class CLIPForCounting(CLIPModel):
         # them, its gradient at the embeddings, then each chunk once more with a graph to carry it on. A checkpoint
         # around each chunk has autograd do just that, one chunk after the other, with the random state and the
         # precision of the first time; and since it is one backward pass, data parallelism sums gradients once.
-        whole = [tensor for tensor in inputs if tensor is not None]
-        parts = [
-            checkpoint(
-                embed, *(None if x is None else x[start : start + chunk_size] for x in inputs), use_reentrant=False
-            )
-            for start in range(0, len(whole[0]), chunk_size)
-        ]
+        num_rows = len(next(tensor for tensor in inputs if tensor is not None))
+        num_chunks = torch.tensor(-(-num_rows // chunk_size))
+        if gather_embeds and _is_distributed():
+            # A model that is divided among processes (FSDP) is put together for each pass, which all have to join.
+            num_chunks = num_chunks.to(next(tensor.device for tensor in inputs if tensor is not None))
+            dist.all_reduce(num_chunks, op=dist.ReduceOp.MAX)
+        bounds = [num_rows * place // int(num_chunks) for place in range(int(num_chunks) + 1)]
+        parts = []
+        for start, end in itertools.pairwise(bounds):
+            # Where others have more chunks than there are rows here, a row goes along and is dropped again.
+            first = min(start, num_rows - 1)
+            chunk = [None if tensor is None else tensor[first : max(end, first + 1)] for tensor in inputs]
+            parts.append(checkpoint(embed, *chunk, use_reentrant=False)[: end - start])
         return torch.cat(parts), None
 
     def _append_counterfactuals(

@@ -209,9 +209,11 @@ def number_weights(numbers: Iterable[int]) -> dict[int, float]:
 
 
 def _balance(rows: Any) -> dict[int, float]:
-    """The weights for a training set; a row's number is the one that its caption states."""
-    columns = (row_column(rows, "text"), counting_flags(rows))
-    counted = [find_count(text) for text, counts in zip(*columns, strict=True) if counts]
+    """The weights for a training set; a row's number is the one that its caption states, of several its own."""
+    columns = (row_column(rows, "text"), row_column(rows, "number"), counting_flags(rows))
+    counted = [
+        find_count(text, stated=number or None) for text, number, counts in zip(*columns, strict=True) if counts
+    ]
     # Rows whose caption states no number are refused by the collator, which can name them.
     return number_weights(match.number for match in counted if match is not None)
 

@@ -74,7 +74,7 @@ class CountingDataCollator:
         counting_mask = torch.tensor(mask, dtype=torch.bool)
         if self.number_weights is not None:
             weights = [
-                self.number_weights[_stated_number(row["text"]) or 0]
+                self.number_weights[_stated_number(row) or 0]
                 for row, counts in zip(rows, mask, strict=True)
                 if counts
             ]
@@ -103,7 +103,9 @@ class CountingDataCollator:
         check_counting_row(row)
         generator = sample_generator(self.seed, self._epoch.get(), f"{row.get('image_id')}\n{row['text']}")
         seed = int(generator.integers(2**31))
-        return list(counterfactuals(row["text"], k=self.num_counterfactuals, seed=seed))
+        return list(
+            counterfactuals(row["text"], k=self.num_counterfactuals, seed=seed, stated=row.get("number") or None)
+        )
 
 
 class CountingEvalDataCollator:
@@ -134,7 +136,7 @@ class CountingEvalDataCollator:
         """
         for row in rows:
             check_counting_row(row)
-        captions = [counting_captions(row["text"]) for row in rows]
+        captions = [counting_captions(row["text"], stated=row.get("number") or None) for row in rows]
         place = {caption: i for i, caption in enumerate(dict.fromkeys(x for nine in captions for x in nine))}
         batch = self.processor(images=[row["image"] for row in rows], text=list(place))
         for row, nine in zip(rows, captions, strict=True):
@@ -147,7 +149,7 @@ class CountingEvalDataCollator:
         return {
             **batch,
             "caption_index": torch.tensor([[place[caption] for caption in nine] for nine in captions]),
-            "labels": torch.tensor([_stated_number(row["text"]) for row in rows]),
+            "labels": torch.tensor([_stated_number(row) for row in rows]),
         }
 
 
@@ -262,10 +264,10 @@ def check_counting_row(row: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If the caption has no number word from two to ten, or another than the row's `number`.
     """
-    stated, number = _stated_number(row["text"]), row.get("number")
-    if stated is not None and number in (None, stated):
+    number, first = row.get("number"), find_count(row["text"])
+    if _stated_number(row) is not None and number != 0:
         return
-    found = "has no number word from two to ten" if stated is None else f"says {NUMBER_TO_WORD[stated]}"
+    found = "has no number word from two to ten" if first is None else f"says {NUMBER_TO_WORD[first.number]}"
     raise ValueError(
         f"The row with image_id {row.get('image_id')!r} is a counting row"
         f"{'' if number is None else f' with number {number}'}, but its caption {row['text']!r} {found}. Correct the "
@@ -273,8 +275,9 @@ def check_counting_row(row: Mapping[str, Any]) -> None:
     )
 
 
-def _stated_number(caption: str) -> int | None:
-    match = find_count(caption)
+def _stated_number(row: Mapping[str, Any]) -> int | None:
+    """The number of a row, if its caption states it, or else the first that the caption states."""
+    match = find_count(row["text"], stated=row.get("number") or None)
     return None if match is None else int(match.number)
 
 

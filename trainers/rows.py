@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from count_clip.datasets_scripts.caption_noise import NoisyCaptions
 from count_clip.datasets_scripts.countscenes import CountScenes
 from count_clip.modeling.pictures import DECODER_ERRORS, to_rgb
 
@@ -33,6 +34,24 @@ class PictureRows(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return read_row(self.rows, index)
+
+
+class GeneralRows(torch.utils.data.Dataset):
+    """
+    The rows of a data set as general pairs, whether or not their captions state a number.
+
+    Args:
+        rows: A map-style data set.
+    """
+
+    def __init__(self, rows: Any):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.rows[index], "is_counting": False}
 
 
 def read_row(rows: Any, index: int) -> dict[str, Any]:
@@ -82,12 +101,16 @@ def row_column(rows: Any, name: str) -> list[Any]:
     if isinstance(rows, torch.utils.data.ConcatDataset):
         return [value for part in rows.datasets for value in row_column(part, name)]
     if isinstance(rows, torch.utils.data.Subset):
-        if isinstance(rows.dataset, CountScenes):
+        if isinstance(rows.dataset, CountScenes | NoisyCaptions):
             # There may be a million of them; only these are planned.
+            if name not in rows.dataset.column_names:
+                return [None] * len(rows)
             return rows.dataset.column(name, rows.indices)
         column = row_column(rows.dataset, name)
         return [column[index] for index in rows.indices]
-    if isinstance(rows, PictureRows):
+    if isinstance(rows, GeneralRows) and name == "is_counting":
+        return [False] * len(rows)
+    if isinstance(rows, PictureRows | GeneralRows):
         return row_column(rows.rows, name)
     if name not in getattr(rows, "column_names", (name,)):
         return [None] * len(rows)
@@ -115,7 +138,7 @@ def _row_name(rows: Any, index: int) -> str:
 
 def _undecoded(rows: Any, index: int) -> Mapping[str, Any]:
     """A row with its picture left as it is stored, where the data set can do that."""
-    if isinstance(rows, PictureRows):
+    if isinstance(rows, PictureRows | GeneralRows):
         return _undecoded(rows.rows, index)
     if isinstance(rows, torch.utils.data.Subset):
         return _undecoded(rows.dataset, rows.indices[index])
@@ -132,4 +155,4 @@ def _undecoded(rows: Any, index: int) -> Mapping[str, Any]:
     return rows[index]
 
 
-__all__ = ["PictureRows", "read_row", "row_column"]
+__all__ = ["GeneralRows", "PictureRows", "read_row", "row_column"]

@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import TrainerCallback, set_seed
 
 from count_clip.datasets_scripts.captions import NUMBER_TO_WORD
+from count_clip.trainers.adapters import adapter_configs, add_adapters
 from count_clip.trainers.counting_config import CountingConfig
 from count_clip.trainers.counting_trainer import CountingTrainer
 from count_clip.trainers.density_config import DensityConfig
@@ -51,6 +52,11 @@ DENSITY_FIELDS = {
     "interaction_dropout": 0.0,
     "visual_prompt_dropout": 0.0,
 }
+ADAPTERS = [
+    {"type": "visual_prompt", "num_virtual_tokens": 2},
+    {"type": "context_prompt", "num_virtual_tokens": 2},
+    {"type": "lora", "r": 2, "lora_dropout": 0.0},
+]
 
 
 class KeepGradients(TrainerCallback):
@@ -87,8 +93,10 @@ def _options(output: Path, part: str, global_batch: int, world_size: int, **fiel
     }
 
 
-def run_counting(output: Path, global_batch: int, world_size: int) -> dict[str, Any]:
-    """Two epochs of two steps, in whose batches the processes have different numbers of counting rows."""
+def run_counting(
+    output: Path, global_batch: int, world_size: int, adapters: list[dict[str, Any]] | None = None, **fields: Any
+) -> dict[str, Any]:
+    """Two epochs of two batches, in which the processes have different numbers of counting rows."""
     set_seed(0)
     rows = []
     for i in range(18):
@@ -96,10 +104,11 @@ def run_counting(output: Path, global_batch: int, world_size: int) -> dict[str, 
         text = f"{NUMBER_TO_WORD[number]} dogs" if number else f"street {i}"
         rows.append({"image": _picture(i, 32), "image_id": str(i), "text": text, "number": number})
     model, processor = build_counting_model(SIZES, [row["text"] for row in rows])
+    if adapters is not None:
+        model = add_adapters(model, adapter_configs(adapters, processor.tokenizer))
     keep = KeepGradients()
-    args = CountingConfig(
-        **_options(output, "counting", global_batch, world_size, num_train_epochs=2, num_counterfactuals=2)
-    )
+    options = {"num_train_epochs": 2, "num_counterfactuals": 2, **fields}
+    args = CountingConfig(**_options(output, "counting", global_batch, world_size, **options))
     trainer = CountingTrainer(
         model,
         args,
@@ -152,6 +161,12 @@ def run(output: Path, global_batch: int, world_size: int) -> None:
     """Do all parts and write what came of them to `result.pt`."""
     result = {
         "counting": run_counting(output, global_batch, world_size),
+        # Two pictures at a time; the processes have different numbers of captions, so of chunks too.
+        "cached": run_counting(output, global_batch, world_size, gradient_cache_chunk_size=2, num_train_epochs=1),
+        "cached_accumulated": run_counting(
+            output, global_batch, world_size, gradient_cache_chunk_size=3, gradient_accumulation_steps=2
+        ),
+        "adapters": run_counting(output, global_batch, world_size, adapters=ADAPTERS, num_train_epochs=1),
         "density": run_density(output, global_batch, world_size),
         "resumed": run_density(output, global_batch, world_size, resume=True),
     }

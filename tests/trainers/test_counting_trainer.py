@@ -9,7 +9,8 @@ from transformers import TrainerCallback
 
 from count_clip.datasets_scripts.captions import NUMBER_TO_WORD, counting_captions
 from count_clip.trainers.counting_config import CountingConfig
-from count_clip.trainers.counting_trainer import CountingTrainer
+from count_clip.trainers.counting_trainer import CountingTrainer, number_weights
+from count_clip.trainers.data_collator import CountingDataCollator
 
 
 @pytest.fixture
@@ -257,8 +258,56 @@ def test_missing_processor_is_refused(counting_model, config):
         ({"num_counterfactuals": 9}, "between 1 and 8"),
         ({"counting_fraction": 1.2}, "between 0 and 1"),
         ({"max_logit_scale": 0.5}, "at least 1"),
+        ({"balance_numbers": True, "counting_loss": False}, "`counting_loss: false` switches off"),
     ],
 )
 def test_arguments_out_of_range_are_refused(config, fields, message):
     with pytest.raises(ValueError, match=message):
         config(**fields)
+
+
+def test_weights_make_all_numbers_weigh_alike():
+    weights = number_weights([2] * 6 + [3] * 3 + [10])
+    assert weights[2] == pytest.approx(10 / 3 / 6)
+    assert 6 * weights[2] == pytest.approx(3 * weights[3]) == pytest.approx(weights[10])
+    assert 6 * weights[2] + 3 * weights[3] + weights[10] == pytest.approx(10)
+    assert weights[7] == 1.0
+    assert set(weights) == set(range(2, 11))
+    with pytest.raises(ValueError, match="`balance_numbers` needs counting rows"):
+        number_weights([])
+
+
+def test_balanced_counting_loss_is_the_weighted_mean(counting_model, counting_processor, rows, config):
+    trainer = CountingTrainer(counting_model, config(balance_numbers=True), rows, processing_class=counting_processor)
+    numbers = [row["number"] for row in rows if row["number"]]
+    batch = trainer.data_collator(rows)
+    assert batch["counting_weights"].tolist() == pytest.approx(
+        [len(numbers) / len(set(numbers)) / numbers.count(number) for number in numbers]
+    )
+    counting_model.eval()
+    with torch.no_grad():
+        found = counting_model(**batch).counting_loss.item()
+        single = []
+        for row in (row for row in rows if row["number"]):
+            one = trainer.data_collator([row])
+            del one["counting_weights"]
+            single.append(counting_model(**one).counting_loss.item())
+    assert found == pytest.approx(np.mean(np.array(single) * batch["counting_weights"].numpy()), rel=1e-4)
+
+
+def test_weights_of_rows_whose_number_is_cut_off_go_with_them(counting_processor):
+    collator = CountingDataCollator(counting_processor, number_weights={2: 0.5, 3: 2.0})
+    pictures = [np.zeros((32, 32, 3), dtype=np.uint8)] * 2
+    texts = ["x" * 60 + " two dogs", "three dogs"]
+    rows = [
+        {"image": image, "text": text, "number": n} for image, text, n in zip(pictures, texts, (2, 3), strict=True)
+    ]
+    batch = collator(rows)
+    assert batch["counting_mask"].tolist() == [False, True]
+    assert batch["counting_weights"].tolist() == [2.0]
+
+
+def test_wrong_number_of_weights_is_refused(counting_model, counting_processor, rows, config):
+    trainer = CountingTrainer(counting_model, config(), rows, processing_class=counting_processor)
+    with pytest.raises(ValueError, match="one weight for each of the 7 counting rows"):
+        counting_model(**trainer.data_collator(rows), counting_weights=torch.ones(3))

@@ -7,6 +7,8 @@ from count_clip.trainers.data_collator import (
     CountingEvalDataCollator,
     DensityDataCollator,
     DensityEvalDataCollator,
+    check_counting_row,
+    is_counting_row,
     row_count,
 )
 
@@ -166,3 +168,14 @@ def test_captions_whose_number_is_cut_off_do_not_enter_the_counting_loss(countin
     assert counting_model(**batch).loss.isfinite()
     with pytest.raises(ValueError, match="'1' is so long"):
         CountingEvalDataCollator(counting_processor)(rows)
+
+
+def test_row_says_which_of_two_numbers_counts(counting_processor, picture):
+    row = {"image": picture(32, 32, 0), "image_id": "a", "text": "two views of three dogs", "number": 3}
+    assert is_counting_row(row)
+    check_counting_row(row)
+    batch = CountingDataCollator(counting_processor, num_counterfactuals=8)([row])
+    tokenizer = counting_processor.tokenizer
+    wrong = [tokenizer.decode(ids, skip_special_tokens=True) for ids in batch["counterfactual_input_ids"][0]]
+    assert all(caption.startswith("two views of") and "three" not in caption for caption in wrong)
+    assert CountingEvalDataCollator(counting_processor)([row])["labels"].tolist() == [3]

@@ -50,7 +50,7 @@ def test_streams_are_refused():
 
 
 def test_columns_are_read_without_drawing_pictures(monkeypatch):
-    scenes = CountScenes("train", "captions", num_scenes=6, image_size=64)
+    scenes = CountScenes("train", "captions", objects="shapes", num_scenes=6, image_size=64)
     expected = [scenes[i]["text"] for i in range(6)]
     monkeypatch.setattr(CountScenes, "__getitem__", lambda self, index: pytest.fail("drew a scene"))
     assert row_column(scenes, "text") == expected
