@@ -4,6 +4,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import CLIPConfig
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 
 COUNTING_LOGIT_SCALES = ("learned", "none")
@@ -35,6 +36,12 @@ class CountCLIPConfig(CLIPConfig):
     counting_loss_weight: float | int = 1.0
     counting_logit_scale: str = "learned"
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        # A tower that is loaded alone with its projection (`CLIPTextModelWithProjection`) reads the width here.
+        for tower in (self.text_config, self.vision_config):
+            tower.projection_dim = self.projection_dim
+
     def validate_architecture(self) -> None:
         """Check the fields that a [`CLIPConfig`] does not have."""
         if self.counting_loss_weight < 0:
@@ -57,6 +64,10 @@ class CountCLIPConfig(CLIPConfig):
                 f"Expected the configuration of a `clip` or `{cls.model_type}` model, but got one of model type "
                 f"{found!r}. Load this checkpoint with `AutoModel.from_pretrained`, which picks the class that fits."
             )
+        if not cls.__module__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
+            # The package has registered the pipelines. Those beside the weights, which are for readers without the
+            # package, would come first and ask for `trust_remote_code`.
+            config_dict = {key: value for key, value in config_dict.items() if key != "custom_pipelines"}
         # A plain CLIP becomes a counting CLIP by being loaded as one; the instance says so too.
         return super().from_dict({**config_dict, "model_type": cls.model_type}, **kwargs)
 

@@ -82,7 +82,7 @@ def open_picture(picture: Any, name: str | None = None, timeout: float | None = 
 def _source_of(picture: Any, label: str) -> tuple[Any, str]:
     """What holds the picture, and what to call it."""
     if picture is None:
-        raise PictureError(f"Expected a picture for {label}, but there is none.")
+        raise PictureError(f"Expected {label}, but there is none.")
     if isinstance(picture, Mapping):
         path = picture.get("path")
         if picture.get("bytes") is not None:

@@ -113,6 +113,8 @@ class PicturePipeline(Pipeline):
                 picture = picture["image"]
             if text is None or (isinstance(text, (str, list, tuple)) and not text):
                 raise ValueError("Expected what to count, as `text='red apples'`, but got no prompt.")
+            if not isinstance(text, Iterable):
+                raise TypeError(f"Expected `text` as a string or a list of strings, but got {type(text).__name__}.")
             if isinstance(picture, PictureError):
                 raise picture
             return self._prepare(to_rgb(open_picture(picture, name, timeout)), text, **options)

@@ -40,6 +40,11 @@ class _PromptConfig(PeftConfig):
         # Makes PEFT know the method, for whoever imported this file alone.
         import_module(".prompt_tuning", __package__)
 
+    def _check_number(self, name: str, meaning: str = "") -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"`{name}` must be at least 1{meaning} and a whole number, but got {value!r}.")
+
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Write the configuration, and a card that names the base and its revision, into a folder."""
         super().save_pretrained(save_directory, **kwargs)
@@ -94,12 +99,9 @@ class VisualPromptConfig(_PromptConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_virtual_tokens < 1:
-            raise ValueError(f"`num_virtual_tokens` must be at least 1, but got {self.num_virtual_tokens}.")
-        if self.depth is not None and self.depth < 1:
-            raise ValueError(
-                f"`depth` must be at least 1 (the shallow form) or None (all layers), but got {self.depth}."
-            )
+        self._check_number("num_virtual_tokens")
+        if self.depth is not None:
+            self._check_number("depth", " (the shallow form)")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` must lie in [0, 1), but got {self.dropout}.")
 
@@ -156,8 +158,8 @@ class ContextPromptConfig(_PromptConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_virtual_tokens is not None and self.num_virtual_tokens < 1:
-            raise ValueError(f"`num_virtual_tokens` must be at least 1, but got {self.num_virtual_tokens}.")
+        if self.num_virtual_tokens is not None:
+            self._check_number("num_virtual_tokens")
         if self.position not in CONTEXT_POSITIONS:
             raise ValueError(f"`position` must be one of {', '.join(CONTEXT_POSITIONS)}, but got {self.position!r}.")
         for name in ("class_names", "class_token_ids"):

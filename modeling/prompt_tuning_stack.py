@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from peft import PeftConfig, PeftModel
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
@@ -22,6 +23,8 @@ from .prompt_tuning_card import write_card
 
 # Where the class of a base may come from: no adapter can have other code run.
 _LIBRARIES = [__name__.split(".")[0], "transformers"]
+# What says how to find something on the Hub, to everything that looks there.
+_HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
 
 class _StackTuner(BaseTuner):
@@ -256,25 +259,38 @@ def adapter_folders(name_or_path: str | Path, **hub_kwargs: Any) -> dict[str, Pa
     Returns:
         `dict[str, Path]`: Their names and folders, by name; empty if there is none.
     """
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        folder = Path(snapshot_download(str(name_or_path), allow_patterns=["*/adapter_*"], **hub_kwargs))
+    folder = _folder_of(name_or_path, allow_patterns=["*/adapter_*"], **hub_kwargs)
     return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG_NAME}"))}
 
 
-def load_adapted_model(name_or_path: str | Path, is_trainable: bool = False, **hub_kwargs: Any) -> PeftModel:
+def _folder_of(name_or_path: str | Path, **hub_kwargs: Any) -> Path:
+    """A folder, or the copy of what has this name on the Hub."""
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(snapshot_download(str(name_or_path), **hub_kwargs))
+    except HFValidationError as error:
+        raise ValueError(
+            f"There is no folder {str(name_or_path)!r}, and a name on the Hub is written 'owner/name'."
+        ) from error
+
+
+def load_adapted_model(name_or_path: str | Path, is_trainable: bool = False, **kwargs: Any) -> PeftModel:
     """
     Load adapters together with the base that they name.
 
-    PEFT's `AutoPeftModel` does this for one adapter, but fails for a CLIP where there is a tokenizer beside it, as a
+    PEFT's `AutoPeftModel` does this for one adapter, but for a model of this package it has to be told
+    `import_allowlist=["count_clip"]`, and it fails for a CLIP where there is a tokenizer beside the adapter, as a
     training run leaves it.
 
     Args:
         name_or_path (`str` or `Path`): Where one adapter or an [`AdapterStack`] was saved: a folder or a name on the
             Hub.
         is_trainable (`bool`, *optional*, defaults to `False`): Whether the adapters go on training.
-        hub_kwargs: How to find them on the Hub: `revision` (of the adapters), `cache_dir`, `token`,
-            `local_files_only`.
+        kwargs: How to find adapters and base on the Hub: `revision` (of the adapters, which name that of the base),
+            `cache_dir`, `token`, `local_files_only`; and how to load the base, as its `from_pretrained` takes it:
+            `dtype`, `device_map`, `attn_implementation`.
 
     Returns:
         `PeftModel`: For several adapters an [`AdapterStack`].
@@ -282,9 +298,9 @@ def load_adapted_model(name_or_path: str | Path, is_trainable: bool = False, **h
     Raises:
         ValueError: If there are no adapters, or they do not say which base they belong to.
     """
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        folder = Path(snapshot_download(str(name_or_path), **hub_kwargs))
+    hub_kwargs = {name: kwargs.pop(name) for name in _HUB_ARGUMENTS if name in kwargs}
+    folder = _folder_of(name_or_path, **hub_kwargs)
+    hub_kwargs.pop("revision", None)
     is_one = (folder / CONFIG_NAME).is_file()
     folders = [folder] if is_one else list(adapter_folders(folder).values())
     if not folders:
@@ -295,7 +311,9 @@ def load_adapted_model(name_or_path: str | Path, is_trainable: bool = False, **h
             f"The adapter in {str(name_or_path)!r} does not say which base it belongs to; the base had no name when "
             "the adapter was made. Load the base yourself and use `PeftModel.from_pretrained(base, ...)`."
         )
-    base = _base_class(config).from_pretrained(config.base_model_name_or_path, revision=config.revision)
+    base = _base_class(config).from_pretrained(
+        config.base_model_name_or_path, revision=config.revision, **hub_kwargs, **kwargs
+    )
     if is_one:
         return PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable)
     return AdapterStack.from_pretrained(base, folder, is_trainable=is_trainable)

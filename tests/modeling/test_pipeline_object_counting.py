@@ -210,6 +210,14 @@ def test_one_bad_picture_raises_and_is_named(pipe, files):
     assert "gone.png" in pipe(files[2], text="dogs", on_error="report")["error"]
 
 
+def test_a_text_that_is_none_is_refused_for_all_and_reported_for_one(pipe, picture):
+    with pytest.raises(TypeError, match="`text` as a string or a list of strings, but got int"):
+        pipe([picture(9, 9)] * 2, text=7)
+    bad, good = pipe([{"image": picture(9, 9), "text": 7}, picture(9, 9)], text="dogs")
+    assert "but got int" in bad["error"]
+    assert "count" in good
+
+
 def _check_reported(results, files):
     for result, path, is_bad in zip(results, files, BAD, strict=True):
         if is_bad:

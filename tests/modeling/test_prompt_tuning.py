@@ -235,6 +235,24 @@ def test_one_call_loads_base_and_adapter(saved_base, pixels, tmp_path, tokenizer
     assert any(p.requires_grad for p in load_adapted_model(tmp_path / "one", is_trainable=True).parameters())
 
 
+def test_base_is_loaded_as_the_one_call_says(saved_base, pixels, tmp_path):
+    model = get_peft_model(CLIPForCounting.from_pretrained(saved_base), configs()["visual"])
+    model.save_pretrained(tmp_path / "one")
+    loaded = load_adapted_model(
+        tmp_path / "one", dtype=torch.bfloat16, attn_implementation="eager", local_files_only=True
+    )
+    assert loaded.get_base_model().dtype == torch.bfloat16
+    assert loaded.get_base_model().config._attn_implementation == "eager"
+    with pytest.raises(TypeError, match="num_tentacles"):
+        load_adapted_model(tmp_path / "one", num_tentacles=8)
+
+
+@pytest.mark.parametrize("load", [load_adapted_model, lambda name: AdapterStack.from_pretrained(None, name)])
+def test_what_is_no_folder_and_no_name_on_the_hub_is_said(load, tmp_path):
+    with pytest.raises(ValueError, match=r"no folder '.*/nowhere', and a name on the Hub is written 'owner/name'"):
+        load(tmp_path / "nowhere")
+
+
 def test_one_call_loads_base_and_stack(density_model, windows, tmp_path):
     density_model.save_pretrained(tmp_path / "base")
     base = CLIPCountDensityModel.from_pretrained(tmp_path / "base")

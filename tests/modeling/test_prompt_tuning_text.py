@@ -358,7 +358,8 @@ def test_positions_cannot_be_given(build):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_virtual_tokens": 0}, "`num_virtual_tokens` must be at least 1, but got 0"),
+        ({"num_virtual_tokens": 0}, "`num_virtual_tokens` must be at least 1 and a whole number, but got 0"),
+        ({"num_virtual_tokens": 2.0}, "`num_virtual_tokens` must be at least 1 and a whole number, but got 2.0"),
         ({"position": "back"}, "`position` must be one of front, middle, end, but got 'back'"),
         ({"class_names": []}, "`class_names` must hold at least one text and none twice, but got"),
         ({"class_names": ["a", "b", "a"]}, "none twice, but got .'a', 'b', 'a'."),

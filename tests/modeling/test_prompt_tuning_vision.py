@@ -387,8 +387,12 @@ def test_merging_is_refused(build, pixels, merge):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_virtual_tokens": 0}, "`num_virtual_tokens` must be at least 1, but got 0"),
-        ({"depth": 0}, "`depth` must be at least 1 .the shallow form. or None .all layers., but got 0"),
+        ({"num_virtual_tokens": 0}, "`num_virtual_tokens` must be at least 1 and a whole number, but got 0"),
+        ({"num_virtual_tokens": None}, "`num_virtual_tokens` must be at least 1 and a whole number, but got None"),
+        ({"num_virtual_tokens": 2.5}, "`num_virtual_tokens` must be at least 1 and a whole number, but got 2.5"),
+        ({"num_virtual_tokens": True}, "`num_virtual_tokens` must be at least 1 and a whole number, but got True"),
+        ({"depth": 0}, "`depth` must be at least 1 .the shallow form. and a whole number, but got 0"),
+        ({"depth": "3"}, "`depth` must be at least 1 .the shallow form. and a whole number, but got '3'"),
         ({"dropout": 1.0}, "`dropout` must lie in .0, 1., but got 1.0"),
     ],
 )
