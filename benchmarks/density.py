@@ -41,7 +41,7 @@ import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
-from count_clip.datasets_scripts.countscenes import SCENE_CONFIGS, CountScenes
+from count_clip.datasets_scripts.countscenes import SHAPE_CONFIGS, CountScenes
 from count_clip.evaluation.density import evaluate_density
 from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
 from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
@@ -257,7 +257,7 @@ def targets(seconds: dict[Row, float]) -> Iterator[tuple[str, str, float]]:
 
 def large_scenes(num_scenes: int, side: int, scale: int, max_objects: int) -> CountScenes:
     """Test scenes of `scale` x `scale` windows with objects of the usual size, and as many as that makes room for."""
-    usual = SCENE_CONFIGS["density"]
+    usual = SHAPE_CONFIGS["density"]
     return CountScenes(
         "test",
         config=usual,

@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, get_safetensors_metadata, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
+    HTTPError,
     LocalEntryNotFoundError,
     NotASafetensorsRepoError,
     RepositoryNotFoundError,
@@ -19,6 +20,7 @@ from huggingface_hub.errors import (
     StrictDataclassError,
 )
 from safetensors import SafetensorError, safe_open
+from yaml import YAMLError
 
 
 # How the models of each type count.
@@ -282,7 +284,7 @@ def _tensors_on_hub(folder: Path, model: str) -> dict[str, tuple[str, int]]:
         return {}
     try:
         metadata = get_safetensors_metadata(model, revision=folder.name)
-    except (OSError, ValueError, NotASafetensorsRepoError, SafetensorsParsingError):
+    except (OSError, ValueError, HTTPError, NotASafetensorsRepoError, SafetensorsParsingError):
         return {}
     return {
         name: (_SHORT_NAMES.get(tensor.dtype, tensor.dtype), tensor.parameter_count)
@@ -308,7 +310,7 @@ def _read_card(folder: Path, info: CheckpointInfo) -> None:
         return
     try:
         data = ModelCard.load(path, ignore_metadata_errors=True).data
-    except (OSError, ValueError):  # a card for people only
+    except (OSError, ValueError, YAMLError):  # a card for people only
         return
     info.license = data.license if isinstance(data.license, str) else None
     info.datasets = _strings(data.datasets)

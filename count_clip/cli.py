@@ -11,12 +11,26 @@ import sys
 from collections.abc import Sequence
 
 from ._version import __version__
-from .commands import convert, count, data, demo, evaluate, info
+from .commands import (
+    ablation,
+    convert,
+    count,
+    data,
+    demo,
+    evaluate,
+    explain,
+    export,
+    index,
+    info,
+    push,
+    report,
+    search,
+)
 from .commands.errors import EXIT_CODES, CommandError
 from .commands.options import Parser
 
 
-COMMANDS = (count, info, evaluate, data, convert, demo)
+COMMANDS = (count, info, index, search, explain, evaluate, report, data, convert, export, push, ablation, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         options = parser.parse_args(arguments)
+        options.arguments = arguments
         return int(options.run(options))
     except SystemExit as stop:  # argparse has said what there was to say
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)

@@ -7,9 +7,6 @@ It runs three of the configurations in `trainers/configs` (`countscenes_density`
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +15,9 @@ from typing import Any
 
 from PIL import Image
 
-from ._version import __version__
+from .stages import remove_stage, stage_key
+from .stages import run_stage as train_stage
+from .text_tables import markdown_table
 
 
 STAGES = {
@@ -64,7 +63,7 @@ def run_demo(output: Path, changes: Mapping[str, Sequence[str]], fresh: bool = F
     started = time.time()
     if fresh:
         for stage in STAGES:
-            _remove_stage(output / "runs" / stage)
+            remove_stage(output / "runs" / stage, STATE_NAME)
     output.mkdir(parents=True, exist_ok=True)
 
     results = {}
@@ -121,24 +120,11 @@ def run_stage(stage: str, output: Path, changes: Sequence[str]) -> dict[str, Any
     Returns:
         `dict`: The figures that `trainers/run.py` wrote to `results.json`.
     """
-    from count_clip.trainers.run import RESULTS_NAME, train
-    from count_clip.trainers.run_arguments import find_config, parse_run
-
-    folder, config = output / "runs" / stage, f"countscenes_{stage}"
-    overrides = _configure(stage, output, changes)
     # A stage depends on its configuration and on the stage before it.
     before = [name for name in STAGES if list(STAGES).index(name) < list(STAGES).index(stage)][-1:]
-    parent = _stage_key(output / "runs" / before[0]) if before else ""
-    parts = [__version__, find_config(config).read_text(encoding="utf-8"), *overrides, parent]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    if _stage_key(folder) == key and (folder / RESULTS_NAME).is_file():
-        print(f"Finished by an earlier run: using {folder} (--fresh trains again).")
-        return json.loads((folder / RESULTS_NAME).read_text(encoding="utf-8"))
-    if _stage_key(folder) != key:
-        _remove_stage(folder)  # of another configuration
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / STATE_NAME).write_text(json.dumps({"key": key}), encoding="utf-8")
-    return train(*parse_run(config, [*overrides, "--resume_from_checkpoint", "auto"]))
+    parent = stage_key(output / "runs" / before[0], STATE_NAME) if before else ""
+    overrides = _configure(stage, output, changes)
+    return train_stage(output / "runs" / stage, f"countscenes_{stage}", overrides, STATE_NAME, parent)
 
 
 def _configure(stage: str, output: Path, changes: Sequence[str]) -> list[str]:
@@ -150,26 +136,9 @@ def _configure(stage: str, output: Path, changes: Sequence[str]) -> list[str]:
         "base": ["--density_name_or_path", str(output / "runs" / "density")],
         "counting": ["--model_name_or_path", str(output / "runs" / "base")],
     }
-    folder = str(output / "runs" / stage)
-    overrides = ["--output_dir", folder, *sources[stage], "--report_to", "none", *changes]
+    overrides = [*sources[stage], "--report_to", "none", *changes]
     parse_run(f"countscenes_{stage}", overrides)
     return overrides
-
-
-def _remove_stage(folder: Path) -> None:
-    """Remove what an earlier demonstration trained, and nothing else."""
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    if not (folder / STATE_NAME).is_file():
-        raise FileExistsError(
-            f"{folder} holds something that no demonstration wrote. Choose another --output, or move it away."
-        )
-    shutil.rmtree(folder)
-
-
-def _stage_key(folder: Path) -> str:
-    path = folder / STATE_NAME
-    return json.loads(path.read_text(encoding="utf-8"))["key"] if path.is_file() else ""
 
 
 def _publish(run: Path, folder: Path) -> Path:
@@ -194,6 +163,7 @@ def unseen_pictures() -> list[CountedPicture]:
     scenes = CountScenes(
         "test",
         config="mixed",
+        objects="shapes",
         num_scenes=3,
         image_size=320,
         max_objects=10,
@@ -279,7 +249,7 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
         'scenes. "Before" is the small CLIP without the counting loss, and the density model with new weights: both '
         "are trained from nothing here, in minutes; no web-scale CLIP is behind them."
     )
-    return f"{_markdown([head, *rows])}\n\n{note}"
+    return f"{markdown_table([head, *rows])}\n\n{note}"
 
 
 def pictures_table(pictures: Sequence[CountedPicture]) -> str:
@@ -298,16 +268,7 @@ def pictures_table(pictures: Sequence[CountedPicture]) -> str:
         (x.name, x.text, str(x.true_count), f"{x.count:.1f}", str(x.number) if 2 <= x.true_count <= 10 else "-")
         for x in pictures
     ]
-    return _markdown([head, *rows])
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
-    return "\n".join(lines)
+    return markdown_table([head, *rows])
 
 
 def write_card(stage: str, folder: Path, results: dict[str, dict[str, Any]], report: str) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 
 INTERACTIONS = ("hierarchical", "plain", "add")
@@ -181,6 +182,10 @@ class CLIPCountDensityConfig(CLIPConfig):
                 f"Expected the configuration of a `{cls.model_type}` model, but got one of model type {found!r}. "
                 "Load this checkpoint with `AutoModel.from_pretrained`, which picks the class that fits."
             )
+        if not cls.__module__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
+            # The package has registered the pipelines. Those beside the weights, which are for readers without the
+            # package, would come first and ask for `trust_remote_code`.
+            config_dict = {key: value for key, value in config_dict.items() if key != "custom_pipelines"}
         return super().from_dict(config_dict, **kwargs)
 
 

@@ -184,7 +184,8 @@ class CLIPCountDensityVisualPrompts(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, layer_index: int) -> torch.Tensor:
         """Put the prompts of layer `layer_index` into `hidden_states`, in the place of those of the layer before."""
-        prompts = self.projection(self.prompt_embeds[layer_index]).expand(len(hidden_states), -1, -1)
+        # Not `len`, here and below: an exporter takes that for a constant.
+        prompts = self.projection(self.prompt_embeds[layer_index]).expand(hidden_states.shape[0], -1, -1)
         patches = hidden_states[:, 1:] if layer_index == 0 else self.remove(hidden_states)[:, 1:]
         return torch.cat([hidden_states[:, :1], self.dropout(prompts).to(hidden_states.dtype), patches], dim=1)
 
@@ -202,7 +203,7 @@ class CLIPCountDensityContextPrompts(nn.Module):
 
     def forward(self, inputs_embeds: torch.Tensor) -> torch.Tensor:
         """Insert the context into `(batch_size, sequence_length, hidden_size)` token embeddings."""
-        context = self.context_embeds.to(inputs_embeds.dtype).expand(len(inputs_embeds), -1, -1)
+        context = self.context_embeds.to(inputs_embeds.dtype).expand(inputs_embeds.shape[0], -1, -1)
         return torch.cat([inputs_embeds[:, :1], context, inputs_embeds[:, 1:]], dim=1)
 
 
@@ -562,7 +563,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
                 inputs_embeds=hidden_states, attention_mask=causal_mask, is_causal=True
             ).last_hidden_state
         hidden_states = text_model.final_layer_norm(hidden_states)
-        rows = torch.arange(len(hidden_states), device=hidden_states.device)
+        rows = torch.arange(hidden_states.shape[0], device=hidden_states.device)
         return self.text_projection(hidden_states[rows, end_positions])
 
     def get_patch_features(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
@@ -684,7 +685,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             flat_mask = None if attention_mask is None else attention_mask.flatten(0, -2)
             text_embeds = self._embed_each_once(input_ids.flatten(0, -2), flat_mask)
             text_embeds = text_embeds.unflatten(0, input_ids.shape[:-1])
-        self._check_text(text_embeds, len(pixel_values))
+        self._check_text(text_embeds, pixel_values.shape[0])
         prompts = text_embeds if text_embeds.dim() == 3 else text_embeds[:, None]  # (B, T, P)
 
         patch_size = self.vision_model.config.patch_size
@@ -721,7 +722,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
 
     def _embed_each_once(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """As `get_text_embeds`; a prompt that comes with every window of a picture is encoded once."""
-        if len(input_ids) < 2 or is_traced() or not _is_inference(self):
+        if is_traced() or not _is_inference(self) or len(input_ids) < 2:
             return self.get_text_embeds(input_ids, attention_mask)
         if attention_mask is None:
             input_ids, rows = input_ids.unique(dim=0, return_inverse=True)

@@ -24,20 +24,22 @@ _TEXT = """
 
 # {title} for a CLIP
 
-Trained beside a frozen base, which is not in here.
+{about}
+
+```python
+{code}
+```
+"""
+_ABOUT = """Trained beside a frozen base, which is not in here.
 
 - Base: {base}
 - Revision of the base: {revision}
-{adapters}
-
-```python
-import count_clip  # pip install count-clip; PEFT by itself does not know these prompts
+{adapters}"""
+_CODE = """import count_clip  # pip install count-clip; PEFT by itself does not know these prompts
 from peft import PeftModel
 
 model = count_clip.load_adapted_model("THIS")  # base and adapters
-model = {loader}.from_pretrained(base, "THIS")  # on a base that is loaded already
-```
-"""
+model = {loader}.from_pretrained(base, "THIS")  # on a base that is loaded already"""
 
 
 def write_card(folder: str | Path, configs: Sequence[PeftConfig], names: Sequence[str] = ("",)) -> None:
@@ -51,28 +53,48 @@ def write_card(folder: str | Path, configs: Sequence[PeftConfig], names: Sequenc
     """
     path = Path(folder, "README.md")
     card = ModelCard.load(path) if path.is_file() else ModelCard("---\nlibrary_name: peft\n---\n")
-    base, revision = configs[0].base_model_name_or_path, configs[0].revision
-    # The Hub takes no folder for a model.
-    on_hub = base is not None and not Path(base).exists()
+    base = configs[0].base_model_name_or_path
+    on_hub = base is not None and _is_on_hub(base)
     tags = {tag for tag in card.data.tags or [] if not tag.startswith("base_model:")}
     card.data.base_model = base if on_hub else None
     card.data.tags = sorted(tags | ({f"base_model:adapter:{base}"} if on_hub else set()) | {"prompt-tuning"})
     if not card.text.strip() or _PEFT_PLACEHOLDER in card.text or _MARK in card.text:
-        kinds = [_kind(config) for config in configs]
-        lines = [
-            f"- {f'`{name}`: ' if name else ''}{kind}{_size(Path(folder, name))}"
-            for name, kind in zip(names, kinds, strict=True)
-        ]
-        title = ", ".join(dict.fromkeys(kinds))
-        card.text = _TEXT.format(
-            mark=_MARK,
-            title=title[0].upper() + title[1:],
-            base=f"`{base}`" if base else "unknown, it had no name when the adapter was saved",
-            revision=_revision(base, revision) if base and on_hub else "none, it is not on the Hub",
-            adapters="\n".join(lines),
-            loader="count_clip.AdapterStack" if any(names) else "PeftModel",
-        )
+        about, code = describe_adapters(folder, configs, names)
+        title = ", ".join(dict.fromkeys(_kind(config) for config in configs))
+        card.text = _TEXT.format(mark=_MARK, title=title[0].upper() + title[1:], about=about, code=code)
     card.save(path)
+
+
+def describe_adapters(
+    folder: str | Path, configs: Sequence[PeftConfig], names: Sequence[str] = ("",)
+) -> tuple[str, str]:
+    """
+    Say what adapters are and how they are loaded.
+
+    Args:
+        folder (`str` or `Path`): Where they are saved, each in a subfolder of its name.
+        configs (`Sequence[PeftConfig]`): Their configurations.
+        names (`Sequence[str]`, *optional*): Their names; empty for one that lies in the folder itself.
+
+    Returns:
+        `tuple[str, str]`: A text on the base and the adapters, and the code that loads them from `"THIS"`.
+    """
+    base, revision = configs[0].base_model_name_or_path, configs[0].revision
+    lines = [
+        f"- {f'`{name}`: ' if name else ''}{_kind(config)}{_size(Path(folder, name))}"
+        for name, config in zip(names, configs, strict=True)
+    ]
+    about = _ABOUT.format(
+        base=f"`{base}`" if base else "unknown, it had no name when the adapter was saved",
+        revision=_revision(base, revision) if base and _is_on_hub(base) else "none, it is not on the Hub",
+        adapters="\n".join(lines),
+    )
+    return about, _CODE.format(loader="count_clip.AdapterStack" if any(names) else "PeftModel")
+
+
+def _is_on_hub(base: str) -> bool:
+    """Whether the name of a base can be one on the Hub, which takes no folder for a model."""
+    return not Path(base).exists()
 
 
 def _kind(config: PeftConfig) -> str:
@@ -97,4 +119,4 @@ def _revision(base: str, revision: str | None) -> str:
     return shown if commit in (None, revision) else f"{shown}, at the time `{commit}`"
 
 
-__all__ = ["write_card"]
+__all__ = ["describe_adapters", "write_card"]

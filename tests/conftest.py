@@ -47,15 +47,49 @@ def shared() -> Path:
 @pytest.fixture
 def hub() -> Iterator[Any]:
     """A Hub on this machine, see `hub_stand_in.HubStandIn`; processes started with its `environment` talk to it."""
+    with _stand_in("hub_stand_in").HubStandIn() as running:
+        yield running
+
+
+@pytest.fixture
+def web() -> Iterator[Any]:
+    """A web server on this machine, see `web_stand_in.WebStandIn`."""
+    with _stand_in("web_stand_in").WebStandIn() as running:
+        yield running
+
+
+def _stand_in(name: str) -> Any:
     # Tests are no package to import from.
-    spec = importlib.util.spec_from_file_location("hub_stand_in", Path(__file__).with_name("hub_stand_in.py"))
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    with module.HubStandIn() as running:
-        yield running
+    return module
+
+
+@pytest.fixture
+def hub_here(hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """
+    The same for this process, which otherwise may not reach for the network.
+
+    A process remembers which commit a branch named: read what was pushed as `main` under a name of its own.
+    """
+    from huggingface_hub import constants, hf_api
+
+    monkeypatch.setattr(hf_api.api, "endpoint", hub.address)
+    for name, value in hub.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace("https://huggingface.co", hub.address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    hosts = constants.HF_URL_HOSTS | {"127.0.0.1"}
+    monkeypatch.setattr(constants, "HF_URL_HOSTS", hosts)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return hub
 
 
 @pytest.fixture(scope="session")
@@ -160,3 +194,30 @@ def picture() -> Callable[..., Image.Image]:
         return Image.fromarray(pixels)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def owl_folder(tokenizer: CLIPTokenizer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny open-vocabulary detector that was never trained, but runs: its boxes depend on picture and words."""
+    from transformers import OwlViTConfig, OwlViTForObjectDetection, OwlViTProcessor
+    from transformers.models.owlvit import OwlViTImageProcessorPil
+
+    torch.manual_seed(1)
+    tower = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": MAX_LENGTH, "pad_token_id": 0}
+    words = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = OwlViTConfig(
+        text_config={**tower, **text, **words},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    model = OwlViTForObjectDetection(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:  # as small as they are initialised, all scores are alike
+                torch.nn.init.normal_(weight, std=1.5 * weight[0].numel() ** -0.5)
+    folder = tmp_path_factory.mktemp("owl")
+    model.save_pretrained(folder)
+    images = OwlViTImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False)
+    OwlViTProcessor(images, copy.deepcopy(tokenizer)).save_pretrained(folder)
+    return str(folder)

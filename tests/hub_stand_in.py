@@ -24,24 +24,37 @@ _KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 
 @dataclass
 class Repository:
-    """What a repository holds after each commit; the last is `main`."""
+    """What each branch of a repository holds after each commit, and what was sent for it."""
 
     private: bool
-    commits: list[tuple[str, dict[str, bytes]]] = field(default_factory=list)
+    gated: str | bool = False
+    """`"auto"` or `"manual"`: files are for those only whom the owner let in."""
+    admitted: set[str] = field(default_factory=set)
+    """Tokens of those; who may write may read too."""
+    branches: dict[str, list[tuple[str, dict[str, bytes]]]] = field(default_factory=lambda: {"main": []})
+    tags: dict[str, str] = field(default_factory=dict)
+    sent: list[set[str]] = field(default_factory=list)
+    """Of each commit that was asked for, the files it brought."""
 
-    def commit(self, files: dict[str, bytes]) -> str:
+    @property
+    def commits(self) -> list[tuple[str, dict[str, bytes]]]:
+        """The states of `main`."""
+        return self.branches["main"]
+
+    def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
         """Add a state, and name it after its content and place."""
-        digest = hashlib.sha1(str(len(self.commits)).encode())
+        digest = hashlib.sha1(f"{branch} {len(self.branches[branch])}".encode())
         for path in sorted(files):
             digest.update(path.encode() + hashlib.sha1(files[path]).digest())
-        self.commits.append((digest.hexdigest(), files))
+        self.branches[branch].append((digest.hexdigest(), files))
         return digest.hexdigest()
 
     def at(self, revision: str) -> tuple[str, dict[str, bytes]] | None:
-        """The state of a revision."""
-        if revision == "main":
-            return self.commits[-1]
-        return next((one for one in self.commits if one[0] == revision), None)
+        """The state of a branch, a tag or a commit."""
+        if revision in self.branches:
+            return self.branches[revision][-1]
+        wanted = self.tags.get(revision, revision)
+        return next((one for states in self.branches.values() for one in states if one[0] == wanted), None)
 
 
 class HubStandIn:
@@ -49,12 +62,16 @@ class HubStandIn:
     The server; a context manager that serves while it is open.
 
     `repositories` are by kind and name, `("dataset", "org/set")`; `requests` is what was asked, as `"GET /path"`.
+    `tokens` says who may come: `"write"` may do everything in the namespace `org`, `"read"` may read; a token that is
+    not among them has expired. `failures` are pairs of a pattern and a code: requests that fit are refused with it.
     """
 
     def __init__(self) -> None:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.large_files: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.tokens = {"hf_test": "write"}
+        self.failures: list[tuple[str, int]] = []
         self.lock = threading.Lock()
         stand_in = self
 
@@ -104,10 +121,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         address = urlsplit(self.path)
         body = self._body()
-        self.hub.requests.append(f"{self.command} {address.path}")
+        asked = f"{self.command} {unquote(address.path)}"
+        self.hub.requests.append(asked)
         query = {key: values[0] for key, values in parse_qs(address.query).items()}
+        for pattern, code in self.hub.failures:
+            if re.search(pattern, asked):
+                self._refuse(code, "Broken", "It is broken.")
+                return
+        if self._token() not in (None, *self.hub.tokens):
+            self._refuse(401, None, "Invalid credentials in Authorization header")
+            return
         for pattern, method in self._ROUTES:
-            if found := re.fullmatch(pattern, f"{self.command} {unquote(address.path)}"):
+            if found := re.fullmatch(pattern, f"{self.command} {address.path}"):
                 with self.hub.lock:
                     method(self, body, query, *found.groups())
                 return
@@ -135,14 +160,36 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _refuse(self, code: int, reason: str) -> None:
-        self._send({"error": reason}, code, X_Error_Code=reason, X_Error_Message=reason)
+    def _refuse(self, code: int, reason: str | None, message: str | None = None) -> None:
+        headers = {"X_Error_Message": message or reason or ""} | ({"X_Error_Code": reason} if reason else {})
+        self._send({"error": message or reason}, code, **headers)
+
+    def _token(self) -> str | None:
+        """Who asks."""
+        return self.headers.get("Authorization", "").removeprefix("Bearer ") or None
+
+    def _may_write(self, name: str) -> bool:
+        """Whether who asks may change a repository; where not, the refusal is sent."""
+        role = self.hub.tokens.get(self._token() or "")
+        if role is None:
+            self._refuse(401, None, "Invalid username or password.")
+        elif role != "write" or not name.startswith("org/"):
+            namespace = name.split("/")[0]
+            self._refuse(403, None, f"You don't have the rights to change things under the namespace {namespace}")
+        return role == "write" and name.startswith("org/")
+
+    def _repository(self, kind: str, name: str) -> Repository | None:
+        """A repository that who asks may know of; where there is none, the refusal is sent."""
+        repository = self.hub.repositories.get((_KINDS[kind], name))
+        if repository is None or (repository.private and self._token() is None):
+            self._refuse(404 if self._token() else 401, "RepoNotFound", "Repository not found")
+            return None
+        return repository
 
     def _state(self, kind: str, name: str, revision: str = "main") -> tuple[str, dict[str, bytes]] | None:
         """A revision of a repository; where there is none, the refusal is sent."""
-        repository = self.hub.repositories.get((_KINDS[kind], name))
+        repository = self._repository(kind, name)
         if repository is None:
-            self._refuse(404, "RepoNotFound")
             return None
         state = repository.at(unquote(revision))
         if state is None:
@@ -152,13 +199,19 @@ class _Handler(BaseHTTPRequestHandler):
     # What is asked, in the order of an upload and a download.
 
     def _whoami(self, body: bytes, query: dict[str, str]) -> None:
-        self._send({"type": "user", "name": "org", "orgs": [], "auth": {"accessToken": {"role": "write"}}})
+        role = self.hub.tokens.get(self._token() or "")
+        if role is None:
+            self._refuse(401, None, "Invalid username or password.")
+            return
+        self._send({"type": "user", "name": "org", "orgs": [], "auth": {"accessToken": {"role": role}}})
 
     def _create(self, body: bytes, query: dict[str, str]) -> None:
         wanted = json.loads(body)
         kind = wanted.get("type") or "model"
         name = f"{wanted.get('organization') or 'org'}/{wanted['name']}"
         url = f"{self.hub.address}/{'' if kind == 'model' else kind + 's/'}{name}"
+        if not self._may_write(name):
+            return
         if (kind, name) in self.hub.repositories:
             self._send({"error": "exists", "url": url}, 409, X_Error_Code="RepoExists")
             return
@@ -169,8 +222,51 @@ class _Handler(BaseHTTPRequestHandler):
     def _validate(self, body: bytes, query: dict[str, str]) -> None:
         self._send({"errors": [], "warnings": []})
 
+    def _settings(self, body: bytes, query: dict[str, str], kind: str, name: str) -> None:
+        repository = self._repository(kind, name)
+        if repository is not None and self._may_write(name):
+            wanted = json.loads(body)
+            repository.gated = wanted.get("gated", repository.gated)
+            repository.private = wanted.get("visibility", "private" if repository.private else "public") == "private"
+            self._send({"gated": repository.gated, "visibility": "private" if repository.private else "public"})
+
+    def _refs(self, body: bytes, query: dict[str, str], kind: str, name: str) -> None:
+        if repository := self._repository(kind, name):
+            branches = {branch: states[-1][0] for branch, states in repository.branches.items()}
+
+            def listed(kind: str, refs: dict[str, str]) -> list[dict[str, str]]:
+                return [{"name": one, "ref": f"refs/{kind}/{one}", "targetCommit": oid} for one, oid in refs.items()]
+
+            self._send(
+                {"branches": listed("heads", branches), "tags": listed("tags", repository.tags), "converts": []}
+            )
+
+    def _branch(self, body: bytes, query: dict[str, str], kind: str, name: str, branch: str) -> None:
+        state = self._state(kind, name, json.loads(body or b"{}").get("startingPoint", "main"))
+        if state is None or not self._may_write(name):
+            return
+        branches = self.hub.repositories[_KINDS[kind], name].branches
+        if unquote(branch) in branches:
+            self._refuse(409, None, f"Reference {unquote(branch)} already exists")
+            return
+        branches[unquote(branch)] = [state]
+        self._send({})
+
+    def _tag(self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str) -> None:
+        state = self._state(kind, name, revision)
+        if state is None or not self._may_write(name):
+            return
+        tags = self.hub.repositories[_KINDS[kind], name].tags
+        tag = json.loads(body)["tag"]
+        if tag in tags:
+            self._refuse(409, None, f"Tag {tag} already exists")
+            return
+        tags[tag] = state[0]
+        self._send({})
+
     def _preupload(self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str) -> None:
-        if state := self._state(kind, name, revision):
+        state = self._state(kind, name, revision)
+        if state and self._may_write(name):
             entries = []
             for wanted in json.loads(body)["files"]:
                 path = wanted["path"]
@@ -197,15 +293,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _commit(self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str) -> None:
         state = self._state(kind, name, revision)
-        if state is None:
+        if state is None or not self._may_write(name):
             return
-        files = dict(state[1])
+        repository, branch = self.hub.repositories[_KINDS[kind], name], unquote(revision)
+        if branch not in repository.branches:
+            self._refuse(400, None, f"{branch} is no branch")
+            return
+        files, sent = dict(state[1]), set()
         for line in body.splitlines():
             entry = json.loads(line)
             value = entry["value"]
+            if entry["key"] in ("file", "lfsFile"):
+                sent.add(value["path"])
             if entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
+                if value["oid"] not in self.hub.large_files:
+                    self._refuse(400, None, f"{value['path']} was not uploaded")
+                    return
                 files[value["path"]] = self.hub.large_files[value["oid"]]
             elif entry["key"] == "deletedFile":
                 files.pop(value["path"], None)
@@ -214,15 +319,17 @@ class _Handler(BaseHTTPRequestHandler):
             elif entry["key"] != "header":
                 self._refuse(400, f"UnknownOperation{entry['key']}")
                 return
-        commit = self.hub.repositories[_KINDS[kind], name].commit(files)
+        repository.sent.append(sent)
+        commit = repository.commit(files, branch)
         url = f"{self.hub.address}/{'' if kind == 'models' else kind + '/'}{name}/commit/{commit}"
         self._send({"commitOid": commit, "commitUrl": url})
 
     def _info(self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str | None = None) -> None:
         if state := self._state(kind, name, revision or "main"):
-            private = self.hub.repositories[_KINDS[kind], name].private
+            repository = self.hub.repositories[_KINDS[kind], name]
             siblings = [{"rfilename": path} for path in state[1]]
-            self._send({"id": name, "sha": state[0], "private": private, "tags": [], "siblings": siblings})
+            about = {"id": name, "private": repository.private, "gated": repository.gated, "tags": []}
+            self._send({**about, "sha": state[0], "siblings": siblings})
 
     def _tree(
         self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str, folder: str | None = None
@@ -230,7 +337,7 @@ class _Handler(BaseHTTPRequestHandler):
         state = self._state(kind, name, revision)
         if state is None:
             return
-        prefix = f"{folder.rstrip('/')}/" if folder else ""
+        prefix = f"{unquote(folder).rstrip('/')}/" if folder else ""
         deep = query.get("recursive", "").lower() in ("true", "1")
         entries: dict[str, dict[str, Any]] = {}
         for path, content in sorted(state[1].items()):
@@ -255,8 +362,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _resolve(
         self, body: bytes, query: dict[str, str], kind: str | None, name: str, revision: str, path: str
     ) -> None:
-        state = self._state((kind or "models/").rstrip("/"), name, revision)
+        kind = (kind or "models/").rstrip("/")
+        state = self._state(kind, name, revision)
         if state is None:
+            return
+        repository, token = self.hub.repositories[_KINDS[kind], name], self._token()
+        path = unquote(path)
+        if repository.gated and token not in repository.admitted and self.hub.tokens.get(token or "") != "write":
+            self._refuse(403 if token else 401, "GatedRepo", "Access to this repository is restricted")
             return
         if path not in state[1]:
             self._send(b"", 404, X_Error_Code="EntryNotFound", X_Repo_Commit=state[0])
@@ -276,6 +389,10 @@ class _Handler(BaseHTTPRequestHandler):
         (r"GET /api/whoami-v2", _whoami),
         (r"POST /api/repos/create", _create),
         (r"POST /api/validate-yaml", _validate),
+        (rf"PUT {_REPO}/settings", _settings),
+        (rf"GET {_REPO}/refs", _refs),
+        (rf"POST {_REPO}/branch/(.+)", _branch),
+        (rf"POST {_REPO}/tag/(.+)", _tag),
         (rf"POST {_REPO}/preupload/(.+)", _preupload),
         (r"POST /(?:(?:datasets|spaces)/)?[^/]+/[^/]+\.git/info/lfs/objects/batch", _batch),
         (r"PUT /upload/([0-9a-f]{64})", _upload),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from torch.distributed.fsdp import FSDPModule
+from transformers import TrainingArguments
 from transformers.trainer_pt_utils import get_parameter_names
-from transformers.utils import logging
+from transformers.utils import logging, strtobool
 
 from count_clip.modeling.prompt_tuning import AdapterStack
 
+from .hub_pushing import HubTrainer, take_token
 from .rows import PictureRows
 from .sampling import EpochCallback, EpochSampler
 
@@ -33,7 +37,7 @@ NO_DECAY = [
 ]
 
 
-class BaseTrainer(Trainer):
+class BaseTrainer(HubTrainer):
     """
     A `Trainer` for the two models; not for use by itself.
 
@@ -68,9 +72,55 @@ class BaseTrainer(Trainer):
             # `torch.nn.DataParallel` would cut each tensor of a batch by its own rows, which do not correspond.
             logger.warning(f"One of the {args.n_gpu} GPUs is used. Start with `accelerate launch` to use them all.")
             args._n_gpu = 1
+        self._hub_token = take_token(args)
         super().__init__(model=model, args=args, data_collator=data_collator, **kwargs)
         self._epoch_callback = EpochCallback(*epoch_listeners)
         self.add_callback(self._epoch_callback)
+        if strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false")) and not self.is_fsdp_enabled:
+            logger.warning_once(
+                "FSDP was asked for, but accelerate divides a model among accelerators only: here every process "
+                "trains a whole one (DDP)."
+            )
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        divides = self.is_fsdp_enabled and getattr(self.accelerator.state.fsdp_plugin, "fsdp_version", 1) == 2
+        if divides:
+            self._replicate_scalars()
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        model_class = type(self.model)
+        if divides and issubclass(model_class, FSDPModule):
+            # FSDP2 gives the model a class of its own, made from its old one. What is saved with a checkpoint is the
+            # code of the class, found by its name (transformers 5.23), and that should be the model's.
+            plain_class = model_class.__mro__[2]
+            model_class.__module__, model_class.__name__ = plain_class.__module__, plain_class.__name__
+        return prepared
+
+    def _replicate_scalars(self) -> None:
+        """
+        Have every process keep a whole copy of the scalar parameters: FSDP2 divides tensors by their first axis, which
+        a logit scale does not have, and refuses models with one (torch 2.13).
+        """
+        plugin = self.accelerator.state.fsdp_plugin
+        if plugin.cpu_ram_efficient_loading:
+            raise ValueError(
+                "FSDP2 cannot divide the logit scale, and leaves it out only of a model that every process loads. Set "
+                "`fsdp_cpu_ram_efficient_loading: false` in the configuration of accelerate."
+            )
+        scalars = [parameter for parameter in self.model.parameters() if parameter.dim() == 0]
+        for parameter in scalars:
+            parameter.data = parameter.data.to(self.args.device)  # FSDP2 moves what it divides, and nothing else
+        plugin.ignored_modules = [*(plugin.ignored_modules or []), nn.ParameterList(scalars)]
+
+        def average(parameter: torch.Tensor) -> None:
+            # What FSDP2 leaves out it does not average either. Once, after the last of the batches that accumulate.
+            if self.accelerator.sync_gradients and parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+
+        for parameter in scalars:
+            if parameter.requires_grad and not getattr(parameter, "_is_averaged", False):
+                parameter.register_post_accumulate_grad_hook(average)
+                parameter._is_averaged = True
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         train_dataset = self.train_dataset if train_dataset is None else train_dataset

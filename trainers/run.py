@@ -22,6 +22,7 @@ from transformers import CLIPTokenizer, EarlyStoppingCallback, EvalPrediction, T
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import CONFIG_NAME, logging
 
+from count_clip.evaluation.run_record import plain_command
 from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
 from count_clip.modeling.configuration_count_clip import CountCLIPConfig
 from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
@@ -33,8 +34,10 @@ from count_clip.trainers.counting_trainer import CountingTrainer
 from count_clip.trainers.data_collator import row_count
 from count_clip.trainers.density_trainer import DensityEarlyStoppingCallback, DensityTrainer
 from count_clip.trainers.keys import check_keys
+from count_clip.trainers.model_card import write_model_card
 from count_clip.trainers.rows import row_column
 from count_clip.trainers.run_arguments import RunArguments, parse_run
+from count_clip.trainers.run_card import data_name, figures_of_run, training_record, write_loss_picture
 from count_clip.trainers.run_data import load_splits
 from count_clip.trainers.scratch import (
     build_counting_model,
@@ -71,18 +74,19 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     known = parser.parse_args(argv)
     run, args = parse_run(known.config, known.overrides)
-    results = train(run, args)
+    results = train(run, args, plain_command([known.config, *known.overrides], "accelerate launch trainers/run.py"))
     finish_processes()
     return results
 
 
-def train(run: RunArguments, args: TrainingArguments) -> dict[str, Any]:
+def train(run: RunArguments, args: TrainingArguments, command: str | None = None) -> dict[str, Any]:
     """
     Do one run.
 
     Args:
         run ([`RunArguments`]): Which model and which rows.
         args ([`CountingConfig`] or [`DensityConfig`]): How to train.
+        command (`str`, *optional*): What asked for it, for the card.
 
     Returns:
         `dict`: The figures, also written to `results.json` in `args.output_dir`.
@@ -97,6 +101,7 @@ def train(run: RunArguments, args: TrainingArguments) -> dict[str, Any]:
     if run.peft is not None:
         model, processor = adapt_model(run, args, model, processor, goes_on=checkpoint is not None)
     trainer = build_trainer(run, args, model, processor, splits)
+    trainer.hub_dtype, trainer.license, trainer.command = run.hub_dtype, run.license, command
     measured = {key.removesuffix("_dataset"): rows for key, rows in splits.items() if key != "dataset"}
     results: dict[str, Any] = {
         "task": run.task,
@@ -109,13 +114,47 @@ def train(run: RunArguments, args: TrainingArguments) -> dict[str, Any]:
     if args.max_steps > 0 or args.num_train_epochs > 0:
         results["train"] = trainer.train(resume_from_checkpoint=checkpoint).metrics
         trainer.save_state()
-    trainer.save_model()
+    # Not yet to the Hub: the card has no figures.
+    trainer.save_model(_internal_call=True)
     results["after"] = {name: measure(trainer, run.task, rows, splits) for name, rows in measured.items()}
     results["seconds"] = round(time.time() - started, 1)
     if trainer.is_world_process_zero():
         Path(args.output_dir, RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         print(summary(results))
+        write_run_card(run, trainer, results)
+    if args.push_to_hub:
+        trainer.push_to_hub()
     return results
+
+
+def write_run_card(run: RunArguments, trainer: CountingTrainer | DensityTrainer, results: dict[str, Any]) -> None:
+    """
+    Write the card of what a run leaves in its folder.
+
+    Args:
+        run ([`RunArguments`]): The run.
+        trainer: Holds its arguments and the course of its losses.
+        results (`dict`): From [`train`].
+    """
+    args = trainer.args
+    command = trainer.command or "# trainers.run.train(...), called by a program"
+    facts = {
+        "rows": ", ".join(f"{name} {number:,}" for name, number in results["num_rows"].items()),
+        "parameters": f"{results['num_parameters']:,}, {results['num_trained_parameters']:,} of them trained",
+        "steps": trainer.state.global_step,
+        "seconds": results["seconds"],
+    }
+    source = run.model_name_or_path or run.clip_name_or_path or run.density_name_or_path
+    write_loss_picture(args.output_dir, trainer.state.log_history)
+    write_model_card(
+        args.output_dir,
+        trainer.hub_model_id,
+        license=run.license,
+        base_model=source if source and not Path(source).expanduser().exists() else None,
+        datasets=[data_name(run.dataset)] if run.dataset else None,
+        figures=figures_of_run(run, results, command),
+        training=training_record(args, command, facts),
+    )
 
 
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:
@@ -180,7 +219,8 @@ def build_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
         The model and its processor.
 
     Raises:
-        ValueError: If it is not said, or said twice, where the model comes from, or if the checkpoint is another's.
+        ValueError: If it is not said, or said twice, where the model comes from, if the checkpoint is another's, or
+            if there is no such implementation of attention.
         FileNotFoundError: If its folder is missing.
     """
     allowed = ["model_name_or_path", MODEL_SOURCES[run.task], "scratch"]
@@ -198,9 +238,10 @@ def build_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
             f"There is no folder {name!r}, which `{given[0]}` names. If it is what another configuration writes, run "
             "that one first."
         )
-    if run.task == "counting":
-        return _counting_model(run, train_rows)
-    return _density_model(run, train_rows)
+    model, processor = (_counting_model if run.task == "counting" else _density_model)(run, train_rows)
+    if run.attn_implementation is not None:
+        model.set_attn_implementation(run.attn_implementation)
+    return model, processor
 
 
 def adapt_model(run: RunArguments, args: Any, model: Any, processor: Any, goes_on: bool = False) -> tuple[Any, Any]:
@@ -338,9 +379,9 @@ def counting_figures(scores: np.ndarray, numbers: np.ndarray) -> dict[str, float
     Returns:
         `dict` with `accuracy` (chance is 1/9) and `mean_deviation`.
     """
-    from count_clip.evaluation.functional import counting_accuracy, mean_deviation
+    from count_clip.evaluation.functional import counting_accuracy, mean_deviation, numbers_said
 
-    said = scores.argmax(axis=1) + 2
+    said = numbers_said(scores)
     return {"accuracy": counting_accuracy(said, numbers), "mean_deviation": mean_deviation(said, numbers)}
 
 

@@ -6,18 +6,20 @@ import dataclasses
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers.utils import logging
 
 from .keys import check_keys
-from .rows import row_column
+from .rows import GeneralRows, row_column
 
 
 logger = logging.get_logger(__name__)
 
-FOLDER_KINDS = ("voc", "coco", "points")
+# For the captions of counting runs, whatever the data set.
+COUNTING_OPTIONS = ("general", "caption_noise", "counting_filter")
+FOLDER_KINDS = ("voc", "coco", "points", "csv")
 DEFAULT_SPLITS = {"dataset": "train", "eval_dataset": "validation", "test_dataset": "test"}
 
 
@@ -26,10 +28,14 @@ def load_rows(spec: Mapping[str, Any], task: str, key: str = "dataset") -> Any:
     Load the rows of one part of a run.
 
     Args:
-        spec (`Mapping`): `name` and what belongs to it. `countscenes` takes the fields of its scenes; `voc`, `coco`
-            and `points` take what `load_object_folder` does, above all `path`; every other name is for
+        spec (`Mapping`): `name` and what belongs to it. `countscenes` takes the fields of its scenes; `voc`, `coco`,
+            `points` and `csv` take what `load_object_folder` does, above all `path`; every other name is for
             `datasets.load_dataset` or, if it is a folder that `save_to_disk` made, for `load_from_disk`. `max_rows`
-            keeps the first so many.
+            keeps the first so many. For counting, `general: true` makes general pairs of all rows, also of those whose
+            captions state a number; `caption_noise` (the arguments of [`NoisyCaptions`]) spoils the numbers in the
+            captions of `countscenes`, and `counting_filter` then says which of them are left (see
+            [`filter_counting`]). In the place of all this, `parts` is a list of such specifications, whose rows come
+            one after the other: `counting_fraction` says how they are mixed.
         task (`str`): `"counting"` or `"density"`.
         key (`str`, *optional*, defaults to `"dataset"`): Where it stands in the configuration, for messages.
 
@@ -41,14 +47,19 @@ def load_rows(spec: Mapping[str, Any], task: str, key: str = "dataset") -> Any:
         FileNotFoundError: If a folder is missing.
     """
     options = dict(spec)
+    if "parts" in options:
+        return _parts(options, task, key)
     name = options.pop("name", None)
+    counting = {option: options.pop(option) for option in COUNTING_OPTIONS if option in options}
+    if counting and task != "counting":
+        raise ValueError(f"`{key}.{next(iter(counting))}` is for counting runs, but this is a {task} run.")
     if not isinstance(name, str):
         raise ValueError(
             f"Expected `{key}.name` to say which data to read: countscenes, {', '.join(FOLDER_KINDS)}, or the name or "
             f"folder of a data set of the datasets library; but got {name!r}."
         )
     max_rows = options.pop("max_rows", None)
-    for field in ("path", "data_dir"):
+    for field in ("path", "data_dir", "cutouts", "backgrounds"):
         if isinstance(options.get(field), str) and not Path(options[field]).expanduser().exists():
             raise FileNotFoundError(
                 f"There is no folder {options[field]!r}, which `{key}.{field}` names. Set it to where the data lies, "
@@ -60,6 +71,8 @@ def load_rows(spec: Mapping[str, Any], task: str, key: str = "dataset") -> Any:
         rows = _object_folder(name, options, key)
     else:
         rows = _hub_dataset(name, options, key)
+    if counting:
+        rows = _counting_options(rows, counting, key)
     if max_rows is not None:
         rows = torch.utils.data.Subset(rows, range(min(int(max_rows), len(rows))))
     if len(rows) == 0:
@@ -90,11 +103,55 @@ def load_splits(run: Any) -> dict[str, Any]:
         spec = getattr(run, key)
         if spec is not None:
             inherited = {name: value for name, value in run.dataset.items() if name not in ("split", "max_rows")}
+            if "parts" in inherited and "name" not in spec:
+                raise ValueError(
+                    f"`{key}.name` is missing: `dataset` has several parts, so `{key}` has to say itself which data "
+                    "to read."
+                )
             spec = spec if "name" in spec else {**inherited, **spec}
             splits[key] = load_rows(spec, run.task, key)
             if run.task == "counting":
                 splits[key] = _counting_rows(splits[key])
     return splits
+
+
+def _parts(spec: dict[str, Any], task: str, key: str) -> Any:
+    check_keys(spec, ["parts"], f"`{key}` (several parts)")
+    parts = spec["parts"]
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, Mapping) for part in parts):
+        raise ValueError(
+            f"Expected `{key}.parts` to be a list of data sets, each with a `name` and what belongs to it, but got "
+            f"{parts!r:.80}."
+        )
+    return torch.utils.data.ConcatDataset(
+        [load_rows(part, task, f"{key}.parts[{place}]") for place, part in enumerate(parts)]
+    )
+
+
+def _counting_options(rows: Any, options: Mapping[str, Any], key: str) -> Any:
+    """Spoil the captions, filter them, and make general pairs of them, as far as each is asked for."""
+    from count_clip.datasets_scripts.caption_noise import NoisyCaptions, filter_counting
+
+    noise, how = options.get("caption_noise"), options.get("counting_filter")
+    if noise is not None:
+        if not isinstance(noise, Mapping):
+            raise ValueError(f"Expected `{key}.caption_noise` to be keys and values, but got {noise!r}.")
+        check_keys(noise, _parameters(NoisyCaptions) - {"rows"}, f"`{key}.caption_noise`")
+        rows = NoisyCaptions(rows, **noise)
+    if how is not None:
+        if not isinstance(rows, NoisyCaptions):
+            raise ValueError(
+                f"`{key}.counting_filter` needs `{key}.caption_noise`: captions that are right are left as they are. "
+                "`count-clip data counting-set` filters captions of the web."
+            )
+        kept, counts = filter_counting(rows, str(how))
+        logger.warning(f"`{key}`, filter {how}: {', '.join(f'{name} {number}' for name, number in counts.items())}.")
+        # `Subset` wants anything with an index and a length, whatever its annotation says.
+        rows = torch.utils.data.Subset(cast(Any, rows), kept)
+    general = options.get("general", False)
+    if not isinstance(general, bool):
+        raise ValueError(f"Expected `{key}.general` to be true or false, but got {general!r}.")
+    return GeneralRows(rows) if general else rows
 
 
 def _counting_rows(rows: Any) -> Any:
@@ -116,7 +173,7 @@ def _countscenes(options: dict[str, Any], task: str, key: str) -> Any:
     from count_clip.datasets_scripts.countscenes import CountScenes, SceneConfig
 
     options.setdefault("config", {"counting": "captions", "density": "density"}[task])
-    options.setdefault("split", DEFAULT_SPLITS[key])
+    options.setdefault("split", DEFAULT_SPLITS[_part_of(key)])
     known = _parameters(CountScenes) | {field.name for field in dataclasses.fields(SceneConfig)}
     check_keys(options, known, f"`{key}` (countscenes)")
     return CountScenes(**options)
@@ -135,7 +192,7 @@ def _object_folder(kind: str, options: dict[str, Any], key: str) -> Any:
         )
     path = Path(options.pop("path")).expanduser()
     # The folders that people share mostly say "val".
-    options.setdefault("split", {"dataset": "train", "eval_dataset": "val", "test_dataset": "test"}[key])
+    options.setdefault("split", {"dataset": "train", "eval_dataset": "val", "test_dataset": "test"}[_part_of(key)])
     return load_object_folder(path, kind, **options)
 
 
@@ -147,7 +204,7 @@ def _hub_dataset(name: str, options: dict[str, Any], key: str) -> Any:
         check_keys(options, ["split"], f"`{key}` ({name})")
         loaded = datasets.load_from_disk(str(folder))
         if isinstance(loaded, datasets.DatasetDict):
-            split = options.get("split", DEFAULT_SPLITS[key])
+            split = options.get("split", DEFAULT_SPLITS[_part_of(key)])
             if split not in loaded:
                 raise ValueError(f"`{key}` asks for the split {split!r}, but {name} has {', '.join(loaded)}.")
             return loaded[split]
@@ -156,8 +213,13 @@ def _hub_dataset(name: str, options: dict[str, Any], key: str) -> Any:
         return loaded
     if name.startswith(("/", "./", "../", "~")) and not folder.exists():
         raise FileNotFoundError(f"There is no folder {name!r}, which `{key}.name` names.")
-    options.setdefault("split", DEFAULT_SPLITS[key])
+    options.setdefault("split", DEFAULT_SPLITS[_part_of(key)])
     return datasets.load_dataset(str(folder) if folder.is_dir() else name, options.pop("config", None), **options)
+
+
+def _part_of(key: str) -> str:
+    """`"dataset"` for `"dataset.parts[1]"`."""
+    return key.partition(".")[0]
 
 
 def _parameters(function: Any) -> set[str]:

@@ -16,7 +16,7 @@ from typing import Any
 from .errors import EXIT_CODES, CommandError
 from .inputs import Source, expected_sources, find_inputs, read_sources
 from .loading import check_prompts, load_density_model
-from .options import Commands, add_model_options, positive, seconds
+from .options import Commands, add_model_options, add_window_option, positive, seconds
 from .output import OverlayNamer, open_for_writing, say, write_overlay
 
 
@@ -44,12 +44,7 @@ def add_parser(commands: Commands) -> None:
         "--text", action="append", required=True, help="what to count; give it several times for several things"
     )
     add_model_options(parser, "a CLIP-Count model", "windows of pictures", 8)
-    parser.add_argument(
-        "--window",
-        choices=("sliding", "whole"),
-        help="see a picture in sliding windows, or whole in one pass, which needs more memory for a longer picture "
-        "(default: as the model's processor says)",
-    )
+    add_window_option(parser)
     parser.add_argument(
         "--json",
         action="store_true",

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from . import data_build, data_counting_set
+from . import data_build, data_counting_set, data_fetch
 from .loading import count_scenes
-from .options import Commands, positive
+from .options import Commands, add_objects_option, positive
 from .output import check_output, save_figure
 
 
@@ -27,6 +27,7 @@ def add_parser(commands: Commands) -> None:
     )
     sheet.add_argument("output", metavar="FILE", help="picture to write, for example sheet.png")
     sheet.add_argument("--config", default="captions", help="captions (the default), density, mixed or benchmark")
+    add_objects_option(sheet)
     sheet.add_argument("--split", default="test", help="part of the data (default: test)")
     sheet.add_argument("--num", type=positive, default=36, metavar="N", help="pictures (default: 36)")
     sheet.add_argument("--columns", type=positive, default=6, metavar="N", help="pictures in a row (default: 6)")
@@ -36,6 +37,7 @@ def add_parser(commands: Commands) -> None:
     sheet.set_defaults(run=_data_sheet)
     data_build.add_parser(kinds)
     data_counting_set.add_parser(kinds)
+    data_fetch.add_parser(kinds)
 
 
 def _data_sheet(options: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .errors import CommandError
-from .options import Commands, positive, seconds
+from .fetch_options import add_fetch_options, fetch_config
+from .options import Commands, positive
 from .output import on_terminal, print_table, quiet_loading, say
 
 
@@ -64,6 +65,7 @@ Exit codes:
         parser.add_argument(f"--{column}-column", metavar="COLUMN", help=f"holds {holds} (default: the usual names)")
     _add_stage_options(parser)
     _add_balancing_options(parser)
+    add_fetch_options(parser)
     _add_work_options(parser)
     parser.set_defaults(run=_data_counting_set)
 
@@ -147,11 +149,6 @@ def _add_work_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="rows of a large parquet file that are done together (default: 50000)",
     )
-    group.add_argument(
-        "--timeout", type=seconds, default=20.0, metavar="S", help="seconds a server may be silent (default: 20)"
-    )
-    group.add_argument("--retries", type=int, default=2, metavar="N", help="further tries of an address (default: 2)")
-    group.add_argument("--threads", type=positive, default=8, metavar="N", help="addresses at once (default: 8)")
     group.add_argument("--skip-unreadable", action="store_true", help="finish without the shards that cannot be read")
     group.add_argument(
         "--keep-parts", action="store_true", help="keep what came through the stages, to balance it otherwise later"
@@ -164,7 +161,6 @@ def _number_or_all(text: str) -> int | None:
 
 
 def _data_counting_set(options: argparse.Namespace) -> int:
-    from count_clip.datasets_scripts.caption_downloads import DownloadConfig
     from count_clip.datasets_scripts.caption_set import UnreadableShardsError, build_caption_set
     from count_clip.datasets_scripts.caption_shards import Columns, ShardError
     from count_clip.datasets_scripts.caption_stages import DetectorError
@@ -180,7 +176,7 @@ def _data_counting_set(options: argparse.Namespace) -> int:
                 split=options.split,
                 dataset_config=options.config,
                 device=options.device,
-                downloads=DownloadConfig(options.timeout, options.retries, num_threads=options.threads),
+                downloads=fetch_config(options),
                 engine=options.engine,
                 num_proc=options.num_proc,
                 max_rows=options.shard_rows,

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .baselines import MEAN_NAMES, add_detector_options, load_counter
 from .errors import CommandError
-from .loading import load_density_model, load_rows
-from .options import Commands, add_data_options, add_model_options, positive
-from .output import check_output, list_skipped, on_terminal, print_table, write_json
+from .loading import Data, find_train_counts, load_data, scenes_config
+from .measuring import Run, refusing
+from .options import (
+    Commands,
+    add_data_options,
+    add_model_options,
+    add_result_options,
+    add_train_split_option,
+    add_window_option,
+    positive,
+)
+from .output import on_terminal, print_table
 
 
 if TYPE_CHECKING:
@@ -32,6 +43,7 @@ def add_praco_parser(kinds: Commands) -> None:
         epilog="Example: count-clip evaluate praco --model org/clip-count --data coco/ --format coco --split val2017",
     )
     add_model_options(parser, "a CLIP-Count model", "maps (windows of pictures, times prompts)", 16)
+    add_window_option(parser)
     columns = "image, image_id, text (what to count) and count (rows of one image_id are about one picture)"
     add_data_options(parser, columns, "mixed")
     parser.add_argument(
@@ -62,6 +74,9 @@ def add_praco_parser(kinds: Commands) -> None:
         action="store_true",
         help="what the rows of a picture do not mention is not in it (true of sets that name one kind a picture)",
     )
+    add_train_split_option(parser)
+    add_detector_options(parser)
+    add_result_options(parser)
     # Of a folder in a format, all is read by default.
     parser.set_defaults(run=_evaluate_praco, split=None)
 
@@ -73,16 +88,18 @@ def _number_or_all(text: str) -> int | None:
 
 def _evaluate_praco(options: argparse.Namespace) -> int:
     from count_clip.evaluation.praco import evaluate_praco
+    from count_clip.evaluation.result_summaries import summarise_praco
 
-    check_output(options.json_file)
+    run = Run(options, "praco")
     split = options.split if options.split or options.format else "test"
-    rows = _load_folder(options) if options.format else _load_rows(options, split)
-    model, processor = load_density_model(options)
-    try:
+    data = _load_folder(options) if options.format else _load_rows(options, split)
+    model, processor = load_counter(options, _train_counts(options))
+    run.begin(model, data)
+    with refusing(), run.journal(window=options.window) as journal:
         result = evaluate_praco(
             model,
             processor,
-            rows,
+            data.rows,
             num_negatives=options.negatives,
             mosaics_per_picture=options.mosaics,
             mosaic_layout=options.mosaic_layout,
@@ -90,29 +107,32 @@ def _evaluate_praco(options: argparse.Namespace) -> int:
             seed=options.seed,
             batch_size=options.batch_size,
             progress=on_terminal(),
+            window=options.window,
+            journal=journal,
         )
-    except ValueError as error:
-        raise CommandError(str(error)) from error
-    where = f"{options.data} ({split})" if split else options.data
-    print(f"{options.model} on {where}, {result.num_pictures} pictures, {result.num_mosaics} mosaics\n")
+    written = run.result({**_about(options), **result.to_dict()}, summarise_praco(result))
+    run.heading(written, f"{result.num_pictures} pictures, {result.num_mosaics} mosaics")
     _print_prompts(result.figures, result.counts_all)
     print()
     _print_praco(result)
     _say_what_is_left_out(result)
-    list_skipped(result.skipped)
-    write_json(options, {"protocol": "praco", "split": split, **_about(options)}, result)
-    return 1 if result.skipped else 0
+    return run.finish(written, result.skipped)
 
 
-def _load_rows(options: argparse.Namespace, split: str) -> Any:
-    """Scenes, or a data set of this machine; `--limit` means pictures, each with all its rows."""
+def _train_counts(options: argparse.Namespace) -> list[float] | None:
+    """For the baseline that says their mean; nobody else needs them."""
+    return find_train_counts(options) if options.model in MEAN_NAMES and not options.format else None
+
+
+def _load_rows(options: argparse.Namespace, split: str) -> Data:
+    """Scenes, or a data set; `--limit` means pictures, each with all its rows."""
     if options.data == "countscenes":
-        return load_rows(options, split, _COLUMNS)
-    rows = load_rows(argparse.Namespace(**{**vars(options), "limit": None}), split, _COLUMNS)
-    return _first_pictures(rows, options.limit)
+        return load_data(options, split, _COLUMNS)
+    data = load_data(argparse.Namespace(**{**vars(options), "limit": None}), split, _COLUMNS)
+    return replace(data, rows=_first_pictures(data.rows, options.limit))
 
 
-def _load_folder(options: argparse.Namespace) -> Any:
+def _load_folder(options: argparse.Namespace) -> Data:
     """A folder of pictures with annotations."""
     from count_clip.datasets_scripts.object_folders import load_object_folder
     from count_clip.datasets_scripts.plurals import plural_of
@@ -121,7 +141,7 @@ def _load_folder(options: argparse.Namespace) -> Any:
         rows = load_object_folder(options.data, options.format, split=options.split, names=plural_of)
     except (ValueError, OSError) as error:
         raise CommandError(str(error)) from error
-    return _first_pictures(rows, options.limit)
+    return Data(options.data, options.format, options.split, _first_pictures(rows, options.limit), len(rows))
 
 
 def _first_pictures(rows: Any, number: int | None) -> Any:
@@ -133,15 +153,10 @@ def _first_pictures(rows: Any, number: int | None) -> Any:
 
 
 def _about(options: argparse.Namespace) -> dict[str, Any]:
-    """What it takes to measure this again."""
-    import torch
-    import transformers
-
-    from count_clip import __version__
-
-    names = ("model", "data", "format", "config", "image_size", "limit", "seed", "dtype", "batch_size")
-    versions = {"count_clip": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
-    return {**{name: getattr(options, name) for name in names}, "versions": versions}
+    """What was chosen of the data and the model."""
+    names = ("image_size", "limit", "seed", "dtype", "batch_size")
+    config = scenes_config(options) if options.data == "countscenes" else options.config
+    return {**{name: getattr(options, name) for name in names}, "config": config}
 
 
 def _print_prompts(figures: PracoFigures, counts_all: PracoFigures) -> None:

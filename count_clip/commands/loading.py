@@ -64,27 +64,28 @@ def load_model(options: argparse.Namespace, model_types: Sequence[str], wanted: 
     from count_clip.checkpoints import CheckpointError, adapters_base, find_checkpoint, is_local
 
     name = str(Path(options.model).expanduser()) if is_local(options.model) else options.model
-    dtype = getattr(torch, options.dtype)
+    dtype, revision = getattr(torch, options.dtype), getattr(options, "revision", None)
     try:
-        folder = find_checkpoint(options.model)
+        folder = find_checkpoint(options.model, revision)
         base = adapters_base(folder, options.model)
     except CheckpointError as error:
         raise CommandError(str(error)) from error
     device = find_device(options.device)
     try:
         with quiet_loading():
-            config = AutoConfig.from_pretrained(base or name)
+            config = AutoConfig.from_pretrained(base or name, revision=None if base else revision)
             _check_model_type(options.model, type(config).model_type, model_types, wanted)
             if base is None:
-                model, processor = AutoModel.from_pretrained(name, dtype=dtype), AutoProcessor.from_pretrained(name)
+                model = AutoModel.from_pretrained(name, revision=revision, dtype=dtype)
+                processor = AutoProcessor.from_pretrained(name, revision=revision)
             else:
-                model, processor = _load_adapted(name, folder, base)
+                model, processor = _load_adapted(name, folder, base, revision)
     except (OSError, ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
         raise CommandError(f"cannot load the model {options.model}: {error}") from error
     return model.to(device, dtype).eval(), processor
 
 
-def _load_adapted(name: str, folder: Path, base: str) -> tuple[Any, Any]:
+def _load_adapted(name: str, folder: Path, base: str, revision: str | None) -> tuple[Any, Any]:
     """The base of adapters with the adapters on it, and its processor, as a run that trained them left it."""
     from transformers import AutoProcessor
 
@@ -92,7 +93,8 @@ def _load_adapted(name: str, folder: Path, base: str) -> tuple[Any, Any]:
 
     # A training run leaves beside them the processor that knows what room the context takes.
     own = any((folder / file).is_file() for file in ("processor_config.json", "preprocessor_config.json"))
-    return load_adapted_model(name).get_base_model(), AutoProcessor.from_pretrained(name if own else base)
+    processor = AutoProcessor.from_pretrained(name if own else base, revision=revision if own else None)
+    return load_adapted_model(name, revision=revision).get_base_model(), processor
 
 
 def _check_model_type(model: str, model_type: str, model_types: Sequence[str], wanted: str) -> None:
@@ -200,19 +202,25 @@ def _load_set(options: argparse.Namespace, split: str, image_column: str) -> Any
     name, data_dir = options.data, getattr(options, "data_dir", None)
     if place.is_file() and place.name == "CountBench.json":
         name, data_dir = "countbench", str(place.parent)
+    is_local = name not in DATASETS and (place.exists() or not _HUB_NAME.fullmatch(name))
     try:
-        if name not in DATASETS and (place.exists() or not _HUB_NAME.fullmatch(name)):
+        if is_local:
             return load_local(name, split, image_column=image_column)
         if name == "countbench":
             # Rows whose picture is not there are to be listed among those that could not be measured.
-            arguments |= {"missing": "keep", "pictures": getattr(options, "pictures", None)}
+            arguments |= {"missing": "keep", "pictures": _as_seen_from_here(getattr(options, "pictures", None))}
         if name in DATASETS:
             arguments |= {"data_dir": data_dir}
             del arguments["revision"]
         return load_named(name, options.config, split, image_column, **arguments)
     except (ValueError, OSError, DatasetsError, ImportError) as error:
-        hint = "" if name in DATASETS or place.exists() else f"There is no data set {name} on this machine. "
-        raise CommandError(f"{hint}{error}" if not str(error).startswith(hint.strip(". ")) else str(error)) from error
+        hint = "" if is_local or name in DATASETS else f"There is no data set {name} on this machine. "
+        raise CommandError(f"{hint}{error}") from error
+
+
+def _as_seen_from_here(path: str | None) -> str | None:
+    """A path of the command line; the builder would take a relative one from the folder of its data."""
+    return str(Path(path).expanduser().resolve()) if path is not None else None
 
 
 def count_scenes(options: argparse.Namespace, config: str, split: str, num_scenes: int | None) -> Any:
@@ -220,9 +228,10 @@ def count_scenes(options: argparse.Namespace, config: str, split: str, num_scene
     from count_clip.datasets_scripts.countscenes import CountScenes
 
     sizes = {} if num_scenes is None else {"num_scenes": num_scenes}
+    looks = {"image_size": options.image_size, "seed": options.seed, "objects": options.objects}
     try:
-        return CountScenes(split, config=config, image_size=options.image_size, seed=options.seed, **sizes)
-    except (ValueError, TypeError) as error:
+        return CountScenes(split, config=config, **looks, **sizes)
+    except (ValueError, TypeError, ImportError) as error:
         raise CommandError(str(error)) from error
 
 

@@ -65,6 +65,27 @@ def add_model_options(parser: argparse.ArgumentParser, what: str, batch_of: str,
     )
 
 
+def add_window_option(parser: argparse.ArgumentParser) -> None:
+    """How a density model sees a picture."""
+    parser.add_argument(
+        "--window",
+        choices=("sliding", "whole"),
+        help="see a picture in sliding windows, or whole in one pass, which needs more memory for a longer picture "
+        "(default: as the model's processor says)",
+    )
+
+
+def add_objects_option(parser: argparse.ArgumentParser) -> None:
+    """What is to be seen in rendered scenes."""
+    parser.add_argument(
+        "--objects",
+        choices=("drawings", "shapes"),
+        default="drawings",
+        help="of countscenes: drawings of things, which need count-clip[scenes], or coloured shapes, as in the "
+        "demonstration (default: drawings)",
+    )
+
+
 def add_data_options(parser: argparse.ArgumentParser, columns: str, config: str) -> None:
     """What all evaluations take."""
     parser.add_argument(
@@ -78,6 +99,7 @@ def add_data_options(parser: argparse.ArgumentParser, columns: str, config: str)
     parser.add_argument("--split", default="test", help="part of the data (default: test)")
     # Without a default of its own: a set on the Hub has other configurations than the scenes.
     parser.add_argument("--config", help=f"configuration of the data (default: of countscenes, {config})")
+    add_objects_option(parser)
     parser.add_argument("--data-dir", metavar="DIR", help="where a counting set lies, as its authors distribute it")
     parser.add_argument("--data-revision", metavar="REVISION", help="of data on the Hub: branch, tag or commit")
     parser.add_argument("--limit", type=positive, metavar="N", help="rows at most; of countscenes, pictures to render")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -104,14 +102,6 @@ def check_output(path: str | None, picture: bool = False) -> None:
             target.unlink()
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror or error}.") from error
-
-
-def write_json(options: argparse.Namespace, about: dict[str, Any], result: Any) -> None:
-    """Write a result where another program may read it."""
-    if options.json_file:
-        with open_for_writing(options.json_file) as stream:
-            json.dump({**about, **result.to_dict()}, stream, ensure_ascii=False)
-            stream.write("\n")
 
 
 def save_figure(figure: Any, path: str) -> None:

@@ -126,7 +126,8 @@ def test_memory_is_that_of_a_process_of_its_own(density, capsys):
 
 
 def test_large_scenes_have_objects_of_the_usual_size(density):
-    usual = CountScenes("test", "density", num_scenes=40, image_size=64, max_objects=10, distractor_probability=0.0)
+    alone = {"max_objects": 10, "distractor_probability": 0.0}
+    usual = CountScenes("test", "density", num_scenes=40, image_size=64, objects="shapes", **alone)
     large = density.large_scenes(num_scenes=20, side=64, scale=2, max_objects=10)
     assert {row["image"].size for row in large} == {(128, 128)}
     most = max(row["count"] for row in large)

@@ -193,6 +193,7 @@ def test_broken_weights_end_the_work(photos, density_model, density_processor, t
 def test_evaluate_countbench_on_countscenes(counting_folder, tmp_path, capsys):
     output, figure = tmp_path / "out" / "result.json", tmp_path / "confusion.png"
     arguments = ["evaluate", "countbench", "--model", counting_folder, "--limit", "18", "--json", str(output)]
+    arguments += ["--objects", "shapes"]
     assert main([*arguments, "--figure", str(figure)]) == 0
     shown = capsys.readouterr().out
     written = json.loads(output.read_text())
@@ -213,7 +214,7 @@ def test_evaluate_countbench_on_a_saved_data_set_with_a_plain_clip(
     datasets.Dataset.from_list(rows, features=_features()).save_to_disk(tmp_path / "data")
     output = tmp_path / "result.json"
     arguments = ["evaluate", "countbench", "--model", str(plain), "--data", str(tmp_path / "data")]
-    assert main([*arguments, "--json", str(output)]) == 0
+    assert main([*arguments, "--json", str(output)]) == 1
     captured = capsys.readouterr()
     assert "1 rows could not be measured" in captured.err
     assert "no number" in captured.err
@@ -227,6 +228,7 @@ def _features(**more):
 def test_evaluate_density_on_countscenes(density_folder, tmp_path, capsys):
     output, overlays = tmp_path / "result.json", tmp_path / "overlays"
     arguments = ["evaluate", "density", "--model", density_folder, "--limit", "4", "--json", str(output)]
+    arguments += ["--objects", "shapes"]
     assert main([*arguments, "--overlay", str(overlays)]) == 0
     shown = capsys.readouterr().out
     written = json.loads(output.read_text())
@@ -246,7 +248,7 @@ def test_evaluate_density_on_files_beside_a_json_file(density_folder, picture, t
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     output = tmp_path / "result.json"
     arguments = ["evaluate", "density", "--model", density_folder, "--data", str(tmp_path / "rows.jsonl")]
-    assert main([*arguments, "--json", str(output)]) == 0
+    assert main([*arguments, "--json", str(output)]) == 1
     captured = capsys.readouterr()
     written = json.loads(output.read_text())
     assert [row["count"] for row in written["predictions"]] == [0, 4]
@@ -302,7 +304,8 @@ def test_a_result_is_not_touched_before_there_is_a_new_one(density_folder, tmp_p
 def test_data_sheet_draws_countscenes(tmp_path, capsys):
     for config in ("captions", "density"):
         sheet = tmp_path / "new" / f"{config}.png"
-        assert main(["data", "sheet", str(sheet), "--config", config, "--num", "5", "--columns", "3", "--points"]) == 0
+        options = ["--objects", "shapes", "--config", config, "--num", "5", "--columns", "3", "--points"]
+        assert main(["data", "sheet", str(sheet), *options]) == 0
         assert np.ptp(np.asarray(Image.open(sheet))) > 100
         assert Image.open(sheet).width > 3 * 120
     assert main(["data", "sheet", str(tmp_path / "sheet.nope")]) == 2
@@ -328,6 +331,9 @@ def test_demo_gets_its_arguments(monkeypatch, tmp_path):
         (["evaluate"], "countbench"),
         (["evaluate", "countbench"], "--figure"),
         (["evaluate", "density"], "--train-split"),
+        (["evaluate", "classification"], "--template"),
+        (["evaluate", "linear-probe"], "--max-iter"),
+        (["evaluate", "few-shot"], "--shots"),
         (["data"], "sheet"),
         (["data", "sheet"], "--columns"),
         (["info"], "--revision"),

@@ -57,12 +57,12 @@ def test_json_says_the_same(birds: Path, tmp_path: Path, capsys) -> None:
 
 
 def test_rendered_scenes_need_no_data(tmp_path: Path, capsys) -> None:
-    options = ["--option", "num_scenes={train: 3}", "--option", "image_size=64", "--shard-size", "1"]
+    options = ["--option", "num_scenes={train: 3}", "--option", "image_size=64", "--option", "objects=shapes"]
     output = str(tmp_path / "scenes")
     configs = ["--config", "density", "--config", "captions"]
     assert main(["data", "build", "countscenes", "--output", output, *configs, *options]) == 0
     assert capsys.readouterr().out.count("train") == 2
-    assert sorted(path.name for path in Path(output).iterdir()) == ["README.md", "captions", "density"]
+    assert sorted(path.name for path in Path(output).iterdir()) == ["README.md", "captions", "density", "sheets"]
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_options_reach_the_stages(shards: Path, tmp_path: Path, capsys) -> None:
     [
         (["--caption-column", "alt"], "Expected a column 'alt' in"),
         (["--numbers", "1"], "numbers from 2 to 10"),
-        (["--timeout", "0"], "Expected positive numbers"),
+        (["--timeout", "0"], "Expected read_timeout to be more than 0"),
         (["--captions-only", "--detector", "x"], "it needs pictures"),
         (["--detector", "/nowhere/detector"], "/nowhere/detector"),
     ],

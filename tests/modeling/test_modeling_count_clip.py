@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
 from count_clip.modeling.configuration_count_clip import CountCLIPConfig
@@ -133,6 +133,20 @@ def test_clip_checkpoint_loads_and_the_result_loads_as_clip(counting_model, batc
     inputs = {name: batch[name] for name in names}
     torch.testing.assert_close(back(**inputs).logits_per_image, plain.eval()(**inputs).logits_per_image)
     torch.testing.assert_close(counting.eval()(**inputs).logits_per_image, plain(**inputs).logits_per_image)
+
+
+def test_towers_load_alone_with_their_projections(counting_model, batch, tmp_path):
+    """As `transformers` and diffusion pipelines load them; the width is then read from the tower's configuration."""
+    assert counting_model.config.projection_dim != CLIPTextConfig().projection_dim
+    counting_model.save_pretrained(tmp_path)
+    text_model = CLIPTextModelWithProjection.from_pretrained(tmp_path).eval()
+    vision_model = CLIPVisionModelWithProjection.from_pretrained(tmp_path).eval()
+    names = ("input_ids", "attention_mask")
+    text_embeds = text_model(**{name: batch[name] for name in names}).text_embeds
+    image_embeds = vision_model(pixel_values=batch["pixel_values"]).image_embeds
+    expected = counting_model(**{name: batch[name] for name in (*names, "pixel_values")})
+    for found, unit in ((text_embeds, expected.text_embeds), (image_embeds, expected.image_embeds)):
+        torch.testing.assert_close(torch.nn.functional.normalize(found, dim=-1), unit)
 
 
 def test_density_checkpoint_is_refused(density_model, tmp_path):

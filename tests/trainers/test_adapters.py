@@ -44,7 +44,7 @@ TOWERS = {
 COUNTING = {
     "task": "counting",
     "scratch": TOWERS,
-    "dataset": {"name": "countscenes", "num_scenes": 16, "image_size": 48},
+    "dataset": {"name": "countscenes", "objects": "shapes", "num_scenes": 16, "image_size": 48},
     "test_dataset": {"config": "benchmark", "num_scenes": 9},
     "max_steps": 2,
 }
@@ -60,7 +60,7 @@ DENSITY = {
         # No dropout but that of the adapters.
         "interaction_dropout": 0.0,
     },
-    "dataset": {"name": "countscenes", "num_scenes": 12, "image_size": 96},
+    "dataset": {"name": "countscenes", "objects": "shapes", "num_scenes": 12, "image_size": 96},
     "test_dataset": {"num_scenes": 4},
     "num_train_epochs": 1,
 }

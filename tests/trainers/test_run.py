@@ -50,7 +50,7 @@ TOWERS = {
 COUNTING = {
     "task": "counting",
     "scratch": TOWERS,
-    "dataset": {"name": "countscenes", "num_scenes": 24, "image_size": 48},
+    "dataset": {"name": "countscenes", "objects": "shapes", "num_scenes": 24, "image_size": 48},
     "eval_dataset": {"num_scenes": 20},
     "test_dataset": {"config": "benchmark", "num_scenes": 18},
     "counting_fraction": 0.5,
@@ -66,7 +66,7 @@ DENSITY = {
         "visual_prompt_depth": 2,
         "num_interaction_heads": 2,
     },
-    "dataset": {"name": "countscenes", "num_scenes": 12, "image_size": 96},
+    "dataset": {"name": "countscenes", "objects": "shapes", "num_scenes": 12, "image_size": 96},
     "test_dataset": {"num_scenes": 6},
     "trainable": "all",
     "num_train_epochs": 2,
@@ -245,7 +245,7 @@ def test_early_stopping_and_the_best_model(write):
         ({"test_dataset": {"num_scene": 3}}, ValueError, "`num_scene` in `test_dataset`"),
         ({"dataset": None}, ValueError, "`dataset` is missing"),
         ({"dataset": {"split": "train"}}, ValueError, "`dataset.name` to say which data"),
-        ({"dataset": {"name": "countscenes", "num_scenes": 0}}, ValueError, "has no rows"),
+        ({"dataset": {"name": "countscenes", "objects": "shapes", "num_scenes": 0}}, ValueError, "has no rows"),
         ({"scratch": None}, ValueError, "exactly one of .*`scratch`.* of a density run comes from, but got none"),
         ({"clip_name_or_path": "x"}, ValueError, "but got `clip_name_or_path` and `scratch`"),
         (

@@ -4,7 +4,7 @@ import pytest
 
 from count_clip.trainers.counting_config import CountingConfig
 from count_clip.trainers.density_config import DensityConfig
-from count_clip.trainers.run_arguments import find_config, parse_overrides, parse_run
+from count_clip.trainers.run_arguments import find_config, load_config, parse_overrides, parse_run
 
 
 @pytest.fixture
@@ -66,6 +66,42 @@ def test_mistakes_are_named(write, text, overrides, message):
         parse_run(write(text), overrides)
 
 
+VARIANTS = """
+task: counting
+output_dir: runs/x
+max_steps: 100
+dataset: {name: countscenes, image_size: 96}
+variants:
+  gpu:
+    max_steps: 9000
+    dataset: {num_scenes: 5}
+    bf16: true
+"""
+
+
+def test_variant_changes_what_it_names_and_the_command_line_changes_that(write):
+    run, args = parse_run(write(VARIANTS), [])
+    assert (args.max_steps, run.dataset) == (100, {"name": "countscenes", "image_size": 96})
+    run, args = parse_run(write(VARIANTS), ["--dataset.image_size", "32", "--config", "gpu"])
+    assert (args.max_steps, run.dataset) == (9000, {"name": "countscenes", "image_size": 32, "num_scenes": 5})
+    _, args = parse_run(write(VARIANTS), ["--config", "gpu", "--max_steps", "7"])
+    assert args.max_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (VARIANTS, "tpu", "`--config` must be one of the `variants` of .*gpu.*'tpu'"),
+        ("task: counting", "gpu", "variants.*none.*'gpu'"),
+        ("task: counting\nvariants: {gpu: 3}", "gpu", "Expected `variants`"),
+        (VARIANTS.replace("max_steps: 9000", "max_step: 9000"), "gpu", "max_step"),
+    ],
+)
+def test_variants_that_are_wrong_are_named(write, text, name, message):
+    with pytest.raises(ValueError, match=message):
+        parse_run(write(text), ["--config", name])
+
+
 def test_file_without_keys_is_refused(tmp_path):
     path = tmp_path / "list.yaml"
     path.write_text("- task\n")
@@ -97,22 +133,40 @@ def test_overrides_are_read_as_yaml(tokens, pairs):
 SHIPPED = sorted(path.stem for path in (Path(__file__).parents[2] / "trainers" / "configs").glob("*.yaml"))
 
 
+# Each of a file's variants is a run of its own.
+RUNS = [
+    (name, variant) for name in SHIPPED for variant in ["", *(load_config(find_config(name)).get("variants") or {})]
+]
+# Checkpoints of the web that recipes start from.
+WEB = "openai/clip-vit-"
+
+
 def test_all_configs_are_shipped():
-    scenes = ["countscenes_base", "countscenes_counting", "countscenes_counting_prompts"]
-    scenes += ["countscenes_density", "countscenes_density_prompts"]
-    assert ["blood_cells", *scenes, "nuclei", "pears"] == SHIPPED
+    examples = {"blood_cells", "countscenes_base", "countscenes_counting", "countscenes_counting_prompts"}
+    examples |= {"countscenes_density", "countscenes_density_prompts", "nuclei", "pears"}
+    assert {*examples, "count_aware_clip", "fsc147_density"} <= set(SHIPPED)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_configs_are_right(name):
-    run, args = parse_run(name, [])
+@pytest.mark.parametrize(("name", "variant"), RUNS)
+def test_shipped_configs_are_right(name, variant):
+    run, args = parse_run(name, ["--config", variant] if variant else [])
     assert find_config(name).is_file()
     assert run.task in ("counting", "density")
-    # New weights, or what another of these configurations leaves where it writes.
-    sources = (run.scratch, run.model_name_or_path, run.density_name_or_path)
+    # New weights, a checkpoint of the web, or what another of these configurations leaves where it writes.
+    sources = (run.scratch, run.model_name_or_path, run.density_name_or_path, run.clip_name_or_path)
     (source,) = [source for source in sources if source is not None]
-    if isinstance(source, str):
-        assert source in {parse_run(other, [])[1].output_dir for other in SHIPPED if other != name}
+    if isinstance(source, str) and not source.startswith(WEB):
+        assert source in {
+            parse_run(other, ["--config", one] if one else [])[1].output_dir
+            for other, one in RUNS
+            if (other, one) != (name, variant)
+        }
     assert run.dataset
     assert run.test_dataset
     assert args.seed >= 0
+
+
+def test_no_two_recipes_write_into_one_folder():
+    recipes = [(name, variant) for name, variant in RUNS if name in ("count_aware_clip", "fsc147_density")]
+    folders = [parse_run(name, ["--config", variant] if variant else [])[1].output_dir for name, variant in recipes]
+    assert len(set(folders)) == len(folders) == 8

@@ -1,0 +1,110 @@
+"""`count-clip explain`: which parts of a picture and which words made a CLIP's score."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from .errors import EXIT_CODES, CommandError
+from .loading import load_clip
+from .options import Commands, add_model_options
+from .output import check_output, print_table, save_figure
+
+
+SCORES = ("similarity", "margin")
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "explain",
+        help="show which parts of a picture and which words made a CLIP's score",
+        description="Relevance maps after Chefer et al. (arXiv 2103.15679): draw over a picture which patches speak "
+        "for a caption, and below it which words. Works with any CLIP.",
+        epilog=f"""Examples:
+  count-clip explain dogs.jpg --text 'a photo of three dogs' --model org/count-clip --output dogs-why.png
+  count-clip explain dogs.jpg --text 'three dogs' --model tuned/ --compare base/ --score margin --output why.png
+
+{EXIT_CODES}""",
+    )
+    parser.add_argument("picture", metavar="IMAGE", help="the picture")
+    parser.add_argument("--text", required=True, metavar="CAPTION", help="the caption")
+    parser.add_argument("--output", required=True, metavar="FILE", help="draw there: .png, .jpg, ...")
+    add_model_options(parser, "a count-aware CLIP, or any CLIP", "pictures", 1)
+    add_relevance_options(parser)
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON instead of the words: for each model its score, the shares of the words and of the patches "
+        "(rows of the grid), and which part of the picture the patches divide",
+    )
+    parser.set_defaults(run=_explain)
+
+
+def add_relevance_options(parser: argparse.ArgumentParser) -> None:
+    """What is explained, and beside which other model."""
+    parser.add_argument(
+        "--score",
+        choices=SCORES,
+        default="similarity",
+        help="explain how similar picture and caption are (the default), or by what margin the caption is ahead of "
+        "those that state the other numbers from two to ten: what the objects are then drops out of the picture's map",
+    )
+    parser.add_argument(
+        "--start-layer",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave attention before this layer out; -1 takes the last layer alone (default: 0, all layers)",
+    )
+    parser.add_argument(
+        "--compare", metavar="BASE", help="a second CLIP, such as the one before training, shown to the left"
+    )
+
+
+def load_compared(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The model of `--compare` and its processor."""
+    return load_clip(argparse.Namespace(**{**vars(options), "model": options.compare, "revision": None}))
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from count_clip.evaluation.pictures import PictureError, open_picture, to_rgb
+    from count_clip.evaluation.relevance import explain
+    from count_clip.evaluation.relevance_figures import draw_relevance, side_by_side
+
+    check_output(options.output, picture=True)
+    try:
+        picture = to_rgb(open_picture(options.picture))
+    except PictureError as error:
+        raise CommandError(str(error)) from error
+    found, figures = {}, []
+    for name, load in ((options.compare, load_compared), (options.model, load_clip)):
+        if name is None:
+            continue
+        model, processor = load(options)
+        try:
+            relevance = explain(model, processor, [picture], [options.text], options.score, options.start_layer)[0]
+        except (ValueError, TypeError) as error:
+            raise CommandError(f"{name}: {error}") from error
+        found[name] = relevance
+        figures.append(draw_relevance(picture, relevance, title=name if options.compare else None))
+    save_figure(side_by_side(figures), options.output)
+    if options.json:
+        about = {"file": options.picture, "explained": options.score, "start_layer": options.start_layer}
+        models = [{"model": name, **relevance.to_dict()} for name, relevance in found.items()]
+        print(json.dumps({**about, "models": models}, ensure_ascii=False))
+        return 0
+    for name, relevance in found.items():
+        print(f"{name}: score {relevance.score:.3f}")
+    header = ["word", *found] if len(found) > 1 else ["word", "relevance"]
+    columns = [relevance.words() for relevance in found.values()]
+    print_table(header, [[row[0].text, *(_percent(word.share) for word in row)] for row in zip(*columns, strict=True)])
+    if any(not relevance.patches.any() for relevance in found.values()):
+        print("count-clip: no patch of the picture speaks for the score, so its map is empty.", file=sys.stderr)
+    return 0
+
+
+def _percent(share: float) -> str:
+    return "-" if share != share else f"{share:.1%}"

@@ -1,0 +1,157 @@
+"""`count-clip index`: make pictures findable by words."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import EXIT_CODES, CommandError
+from .inputs import expected_sources, find_inputs, read_sources
+from .loading import load_clip, load_data
+from .options import Commands, add_model_options, add_objects_option, positive, seconds
+from .output import on_terminal
+
+
+# What says again where the pictures of a data set are.
+_SOURCE = (
+    *("data", "split", "config", "data_dir", "data_revision"),
+    *("scenes_config", "objects", "image_size", "seed"),
+)
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "index",
+        help="make pictures and videos findable by words",
+        description="Encode pictures and frames of videos once, for `count-clip search`. What cannot be read is "
+        "reported, and the rest goes into the index. Started once more, it goes on where it was interrupted, and "
+        "encodes only what is new or has changed. Works with any CLIP; needs FAISS (pip install "
+        "'count-clip[retrieval]').",
+        epilog=f"""Examples:
+  count-clip index photos/ traffic.mp4 --model org/count-clip --output photos.index
+  count-clip index --data org/pictures --split train --model org/count-clip --output pictures.index
+
+{EXIT_CODES}""",
+    )
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PICTURES",
+        help="pictures, videos, folders (with all below), or patterns in quotes, for example 'photos/**/*.jpg'",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="where the index lies, or is to lie")
+    add_model_options(parser, "a count-aware CLIP, or any CLIP", "pictures", 32)
+    parser.add_argument(
+        "--every",
+        type=seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="from one frame of a video to the next; 0 for every frame (default: 1)",
+    )
+    parser.add_argument("--max-frames", type=positive, metavar="N", help="frames of a video at most")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="instead of PICTURES, a data set with a column image: a folder, a file or a name, as `count-clip "
+        "evaluate` takes it",
+    )
+    parser.add_argument("--split", default="train", help="part of the data (default: train)")
+    parser.add_argument("--config", help="configuration of the data")
+    add_objects_option(parser)
+    parser.add_argument("--data-dir", metavar="DIR", help="where a counting set lies, as its authors distribute it")
+    parser.add_argument("--limit", type=positive, metavar="N", help="rows of the data at most")
+    parser.add_argument("--json", action="store_true", help="print one object: index, pictures, skipped")
+    parser.set_defaults(run=_index, scenes_config="captions", image_size=None, seed=0, data_revision=None)
+
+
+def _index(options: argparse.Namespace) -> int:
+    from count_clip.evaluation.picture_index import build_index
+
+    if bool(options.paths) == bool(options.data):
+        raise CommandError("name either pictures, or a data set with --data.")
+    output = Path(options.output).expanduser()
+    about: dict[str, Any] = {}
+    if options.data:
+        about = {"source": {name: getattr(options, name) for name in _SOURCE}}
+        rows: Any = load_data(options, options.split, ("image",)).rows
+        version = str(getattr(rows, "_fingerprint", ""))
+        rows, total = _DataRows(rows, version), len(rows)
+    else:
+        files = find_inputs(options.paths, without=output)
+        if not files:
+            raise CommandError(f"there are no pictures or videos in {', '.join(options.paths)}.")
+        rows, total = _rows_of_files(files, options), expected_sources(files, options.every, options.max_frames)
+    model, processor = load_clip(options)
+    name = options.model if not Path(options.model).expanduser().exists() else str(Path(options.model).resolve())
+    try:
+        index = build_index(
+            model,
+            processor,
+            rows,
+            output,
+            batch_size=options.batch_size,
+            model_name=name,
+            about=about,
+            total=total,
+            progress=on_terminal(),
+        )
+    except (ValueError, TypeError, ImportError) as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"cannot write the index {output}: {error.strerror or error}.") from error
+    skipped = index.about["skipped"]
+    for one in skipped:
+        print(f"count-clip: {one['reason']}", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"index": str(output), "pictures": len(index), "skipped": skipped}, ensure_ascii=False))
+    else:
+        left_out = f", {len(skipped)} could not be read" if skipped else ""
+        print(f"{len(index)} pictures in {output}{left_out}")
+    return 1 if skipped else 0
+
+
+def _rows_of_files(files: list[Path], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Rows for `build_index`, of pictures and frames."""
+    for source in read_sources(files, options.every, options.max_frames):
+        path = str(source.file.resolve())
+        frame = "" if source.time is None else f"@{source.time:.3f}"
+        yield {
+            "image": source.picture,
+            "image_id": path + frame,
+            "file": path,
+            "time": source.time,
+            "version": _version(source.file),
+            "error": source.error,
+        }
+
+
+def _version(file: Path) -> str:
+    """What changes when a file does."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return ""
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+class _DataRows:
+    """Rows for `build_index`, of a data set."""
+
+    def __init__(self, rows: Any, version: str) -> None:
+        self.rows, self.version = rows, version
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        row = self.rows[index]
+        known = {"image": row["image"], "image_id": row.get("image_id"), "row": index, "version": self.version}
+        path = row["image"].get("path") if isinstance(row["image"], Mapping) else row["image"]
+        if isinstance(path, str) and Path(path).is_file():
+            known["file"] = str(Path(path).resolve())
+        return known
