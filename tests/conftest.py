@@ -77,8 +77,11 @@ def hub_here(hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     A process remembers which commit a branch named: read what was pushed as `main` under a name of its own.
     """
     from huggingface_hub import constants, hf_api
+    from transformers.utils import hub as transformers_hub
 
     monkeypatch.setattr(hf_api.api, "endpoint", hub.address)
+    # transformers keeps an interface of its own, with the address that it had first.
+    monkeypatch.setattr(transformers_hub, "_hf_api", None)
     for name, value in hub.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(constants, "ENDPOINT", hub.address)

@@ -74,9 +74,7 @@ class CountingDataCollator:
         counting_mask = torch.tensor(mask, dtype=torch.bool)
         if self.number_weights is not None:
             weights = [
-                self.number_weights[_stated_number(row) or 0]
-                for row, counts in zip(rows, mask, strict=True)
-                if counts
+                self.number_weights[_stated_number(row) or 0] for row, counts in zip(rows, mask, strict=True) if counts
             ]
             batch["counting_weights"] = torch.tensor(weights, dtype=torch.float32)
         if wrong:
