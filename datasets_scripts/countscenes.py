@@ -342,8 +342,8 @@ class CountScenesConfig(datasets.BuilderConfig):
 _LICENSES: dict[str, str | None] = {"drawings": "cc-by-sa-4.0", "shapes": "apache-2.0", "cutouts": None}
 # `python benchmarks/countscenes.py --num_scenes 100 --image_sizes 224`, in a process that has drawn each kind before.
 _SPEED = (
-    " A core of an AMD EPYC processor draws 376 scenes of `captions` a second in pictures of 224 pixels (of shapes 268), "
-    "188 of `density` (231) and 272 of `mixed` (232); `benchmarks/countscenes.py` measures it."
+    " A core of an AMD EPYC processor draws 376 scenes of `captions` a second in pictures of 224 pixels (of shapes "
+    "268), 188 of `density` (231) and 272 of `mixed` (232); `benchmarks/countscenes.py` measures it."
 )
 _SHEET_COLUMNS = 6
 _SHEET_ROWS = 3
