@@ -18,6 +18,11 @@ BASELINES_HELP = """In the place of a model, MODEL can be a baseline that needs 
 like OWL-ViT and Grounding DINO, is asked for what is to be counted)."""
 
 
+def is_baseline(model: str) -> bool:
+    """Whether a model's name is that of a baseline."""
+    return model in MEAN_NAMES or model.startswith(_DETECTOR)
+
+
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
     """How a detector's boxes are counted."""
     group = parser.add_argument_group("detectors", "how --model detector:NAME counts")

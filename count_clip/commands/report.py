@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .baselines import is_baseline
 from .errors import CommandError
 from .loading import load_clip, load_density_model, load_rows
 from .options import Commands, Parser, positive
@@ -122,6 +123,9 @@ def _pictures(results: list[Result], options: argparse.Namespace) -> tuple[dict[
     failed = False
     for result in results:
         if result.benchmark not in PICTURED:
+            continue
+        if is_baseline(result.model):
+            found[result.file] = [Text(f"{result.file}: a baseline has no maps to show.")]
             continue
         if not options.pictures:
             found[result.file] = [

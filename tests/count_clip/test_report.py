@@ -207,3 +207,13 @@ def test_partial_results_are_labelled(report, rows, density_folder, tmp_path, ca
 def test_usage(arguments, capsys):
     assert main(["report", *arguments]) == 2
     assert "usage: count-clip report" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["mean", "detector:org/owl"])
+def test_baselines_have_no_pictures_to_show(report, evaluated, name):
+    content = json.loads(evaluated["density"].read_text())
+    content["run"]["model"]["name"] = content["model"] = name
+    evaluated["density"].write_text(json.dumps(content))
+    code, page, said = report(evaluated["density"], "--pictures", 1)
+    assert code == 0, said
+    assert "a baseline has no maps" in page
