@@ -20,7 +20,7 @@ def add_parser(commands: Commands) -> None:
         epilog="""Examples:
   count-clip ablation --output runs/ablation
   count-clip ablation --output runs/ablation --base FOLDER --seeds 5 --set arms.max_steps=2000
-  count-clip ablation --output /tmp/ablation --quick --seeds 1""",
+  count-clip ablation --output runs/quick_ablation --quick --seeds 1""",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for trainings, table and pictures")
     parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="how many, from 0 (default: 3)")
