@@ -63,11 +63,11 @@ class _BatchedCounter(PictureCounter):
 
     def find(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Any]:
         """What there is of one prompt in one picture, for each pair."""
-        raise NotImplementedError
+        raise NotImplementedError  # each counter has its own
 
     def result(self, image: Image.Image, prompt: str, found: Any) -> dict[str, Any]:
         """A result of the form that [`predict_density`] gives."""
-        raise NotImplementedError
+        raise NotImplementedError  # each counter has its own
 
 
 class MeanCounter(_BatchedCounter):
