@@ -17,7 +17,7 @@ icon project, under CC BY-SA 4.0: so are the pictures with them.
 
 import io
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -288,8 +288,9 @@ class CountScenesConfig(datasets.BuilderConfig):
     Args:
         scene (`str`, *optional*, defaults to `"density"`):
             A key of `SCENE_CONFIGS`.
-        num_scenes (`dict[str, int]`, *optional*):
-            Number of scenes of each split; splits not named are left out. By default those of `DEFAULT_NUM_SCENES`.
+        num_scenes (`int` or `dict[str, int]`, *optional*):
+            Number of scenes of each split: one for all of them, or those of the splits that are named, the others
+            being left out. By default those of `DEFAULT_NUM_SCENES`.
         image_size (`int`, *optional*):
             Side of the pictures in pixels; by default the configuration's.
         objects (`str`, *optional*, defaults to `"drawings"`):
@@ -306,7 +307,7 @@ class CountScenesConfig(datasets.BuilderConfig):
 
     version: datasets.Version | str | None = VERSION
     scene: str = "density"
-    num_scenes: dict[str, int] | None = None
+    num_scenes: int | dict[str, int] | None = None
     image_size: int | None = None
     objects: str | None = None
     cutouts: str | None = None
@@ -331,6 +332,11 @@ class CountScenesConfig(datasets.BuilderConfig):
         Returns:
             `SceneConfig`: The configuration.
         """
+        if not isinstance(self.overrides, Mapping | None):
+            raise TypeError(
+                f"Expected overrides to name fields of a scene's configuration, such as {{max_objects: 20}}, but got "
+                f"{self.overrides!r}."
+            )
         overrides = dict(self.overrides or {})
         for name in ("image_size", "objects", "cutouts", "backgrounds"):
             if getattr(self, name) is not None:
@@ -424,6 +430,14 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
         num_scenes = self.config.num_scenes
         if num_scenes is None:
             num_scenes = DEFAULT_NUM_SCENES[self.config.scene]
+        if not isinstance(num_scenes, Mapping):
+            num_scenes = dict.fromkeys(DEFAULT_NUM_SCENES[self.config.scene], num_scenes)
+        for split, number in num_scenes.items():
+            if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+                raise ValueError(
+                    f"Expected num_scenes to be a whole number, 0 or more, but got {number!r} for {split!r}. Give one "
+                    "for all splits, such as 180, or one for each, such as {test: 180}."
+                )
         if unknown := sorted(set(num_scenes) - set(SPLITS)):
             raise ValueError(
                 f"Expected num_scenes to name splits ({', '.join(SPLITS)}), but got {', '.join(map(repr, unknown))}. "

@@ -10,15 +10,17 @@ was killed goes on with the first part that is not there. The files depend on th
 of this package, `datasets` and `pyarrow` only: a second build gives the same bytes.
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
+import inspect
 import io
 import itertools
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +112,9 @@ def build_dataset(
         )
     folder = Path(output).expanduser().resolve()
     _check_output(folder)
-    builders = [datasets.load_dataset_builder(name, config, **options) for config in _chosen_configs(name, configs)]
+    chosen = _chosen_configs(name, configs)
+    _check_options(name, chosen[0], options)
+    builders = [datasets.load_dataset_builder(name, config, **options) for config in chosen]
     partial = folder / PARTIAL
     # Reads the whole source but for the pixels, before anything is written.
     parts = [_parts(builder, partial / "parts" / builder.config.name) for builder in builders]
@@ -225,6 +229,17 @@ def _chosen_configs(name: str, configs: Sequence[str] | None) -> list[str]:
             f"Expected configurations of {name!r} ({', '.join(known)}), but got {got}. Name some of these."
         )
     return list(dict.fromkeys(configs))
+
+
+def _check_options(name: str, config: str, options: Mapping[str, Any]) -> None:
+    """`datasets` answers an unknown option with everything it knows about the configuration."""
+    own = [field.name for field in dataclasses.fields(datasets.load_dataset_builder(name, config).config)]
+    own = [field for field in own if field not in ("name", "version", "data_files", "description")]
+    if unknown := sorted(set(options) - {*own, *inspect.signature(datasets.load_dataset_builder).parameters}):
+        raise ValueError(
+            f"Expected options of {name!r} ({', '.join(own)}), but got {', '.join(map(repr, unknown))}. "
+            "Name some of these."
+        )
 
 
 def _check_output(folder: Path) -> None:

@@ -459,6 +459,18 @@ def test_builder_changes_any_option_and_names_wrong_ones(tmp_path: Path) -> None
         CountScenesBuilder(config_name="captions", cache_dir=str(tmp_path), overrides={"number_rat": 0.0})
     with pytest.raises(ValueError, match="Expected num_scenes to name splits .* but got 'dev'"):
         build(tmp_path, "captions", num_scenes={"dev": 3})
+    for number in (-1, "many", 1.5, True, [3]):
+        with pytest.raises(ValueError, match="Expected num_scenes to be a whole number, 0 or more, but got .* 'test'"):
+            build(tmp_path, "captions", num_scenes={"test": number})
+    with pytest.raises(ValueError, match="Expected num_scenes of 1 or more for a split"):
+        build(tmp_path, "captions", num_scenes=0)
+    with pytest.raises(TypeError, match="Expected overrides to name fields of a scene's configuration, .* but got 5"):
+        CountScenesBuilder(config_name="captions", cache_dir=str(tmp_path), overrides=5)
+
+
+def test_one_number_of_scenes_is_that_of_every_split(tmp_path: Path) -> None:
+    built = build(tmp_path, "benchmark", num_scenes=3, image_size=SIZE)
+    assert {split: len(rows) for split, rows in built.items()} == {"validation": 3, "test": 3}
 
 
 def test_contact_sheet_shows_every_picture() -> None:

@@ -315,6 +315,8 @@ def test_what_is_missing_is_named_before_anything_is_written(tmp_path: Path) -> 
         build_dataset("fsc147", tmp_path / "built")
     with pytest.raises(ValueError, match=r"configurations of 'fsc147' \(default, descriptions, coco\), but got 'all'"):
         build_dataset("fsc147", tmp_path / "new", ["all"])
+    with pytest.raises(ValueError, match=r"options of 'fsc147' \(data_dir, missing, .*\), but got 'mising'\. Name"):
+        build_dataset("fsc147", tmp_path / "new", mising="leave_out")
     with pytest.raises(ValueError, match="num_proc and max_shard_bytes of 1 or more, but got 0 and"):
         build_dataset("fsc147", tmp_path / "new", num_proc=0)
     assert not (tmp_path / "new").exists()
