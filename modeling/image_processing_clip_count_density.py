@@ -1,5 +1,7 @@
 """Pictures of any size and mode to windows for a [`CLIPCountDensityModel`], and window maps back to picture maps."""
 
+import itertools
+from collections.abc import Iterable, Sized
 from typing import Any
 
 import numpy as np
@@ -201,6 +203,37 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         }
         return BatchFeature(data=data, tensor_type=return_tensors)
 
+    def resize_picture(self, image: Image.Image) -> Image.Image:
+        """
+        Resize a picture as it is before windows are cut out of it.
+
+        Args:
+            image (`PIL.Image.Image`): An upright picture in RGB.
+
+        Returns:
+            `PIL.Image.Image`: With the shorter side that `size` says; the same picture without `do_resize`.
+        """
+        if not self.do_resize:
+            return image
+        height, width = resized_size(image.height, image.width, self.size["shortest_edge"], self.max_aspect_ratio)
+        return image if (width, height) == image.size else image.resize((width, height), self.resample)
+
+    def cut_windows(self, image: Image.Image, offsets: list[tuple[int, int]]) -> torch.Tensor:
+        """
+        Cut some of the sliding windows out of a resized picture, where all at once would take too much memory.
+
+        Args:
+            image (`PIL.Image.Image`): From [`resize_picture`].
+            offsets (`list[tuple[int, int]]`): Some of [`window_offsets`].
+
+        Returns:
+            `torch.Tensor` of shape `(num_windows, 3, window_size, window_size)`: The `pixel_values` of these windows.
+        """
+        side = self.window_size
+        # Beyond the picture, Pillow crops black.
+        windows = [image.crop((left, top, left + side, top + side)) for top, left in offsets]
+        return self(windows, do_resize=False, window="whole", return_tensors="pt")["pixel_values"]
+
     def window_offsets(
         self,
         height: int,
@@ -231,7 +264,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
 
     def composite(
         self,
-        window_maps: torch.Tensor,
+        window_maps: torch.Tensor | Iterable[torch.Tensor],
         offsets: list[tuple[int, int]],
         size: tuple[int, int],
         window_blend: str | None = None,
@@ -241,7 +274,8 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
 
         Args:
             window_maps (`torch.Tensor` of shape `(num_windows, *, window_height, window_width)`):
-                A map for each window, or several (`*` stands for any dimensions, for example one of prompts).
+                A map for each window, or several (`*` stands for any dimensions, for example one of prompts). Maps
+                that come one after another, as from a generator, are never all in memory.
             offsets (`list[tuple[int, int]]`): Top and left of each window in the resized picture.
             size (`tuple[int, int]`): Height and width of the resized picture.
             window_blend (`str`, *optional*): Instead of the processor's own.
@@ -252,16 +286,21 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         Raises:
             ValueError: If the windows do not cover the picture, or are not as many as `offsets`.
         """
-        if len(window_maps) != len(offsets) or not offsets:
-            raise ValueError(f"Expected a map for each of {len(offsets)} windows, but got {len(window_maps)}.")
+        if not offsets or (isinstance(window_maps, Sized) and len(window_maps) != len(offsets)):
+            got = len(window_maps) if isinstance(window_maps, Sized) else "some"
+            raise ValueError(f"Expected a map for each of {len(offsets)} windows, but got {got}.")
+        maps = iter(window_maps)
+        first = next(maps)
         height, width = size
-        window_height, window_width = window_maps.shape[-2:]
-        rows = _axis_weights({top for top, _ in offsets}, window_height, height, "hat", window_maps)
+        window_height, window_width = first.shape[-2:]
+        if offsets == [(0, 0)] and (window_height, window_width) == (height, width):
+            return first
+        rows = _axis_weights({top for top, _ in offsets}, window_height, height, "hat", first)
         columns = _axis_weights(
-            {left for _, left in offsets}, window_width, width, window_blend or self.window_blend, window_maps
+            {left for _, left in offsets}, window_width, width, window_blend or self.window_blend, first
         )
-        result = window_maps.new_zeros(*window_maps.shape[1:-2], height, width)
-        for window_map, (top, left) in zip(window_maps, offsets, strict=True):
+        result = first.new_zeros(*first.shape[:-2], height, width)
+        for window_map, (top, left) in zip(itertools.chain([first], maps), offsets, strict=True):
             # A window may reach beyond a picture that is smaller than it.
             bottom, right = min(top + window_height, height), min(left + window_width, width)
             weights = rows[top][: bottom - top, None] * columns[left][None, : right - left]

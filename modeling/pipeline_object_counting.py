@@ -92,29 +92,48 @@ class ObjectCountingPipeline(PicturePipeline):
         )
 
     def _prepare(self, image: Image.Image, text: str | list[str], **options: Any) -> dict[str, Any]:
-        """Cut one picture; tokenise its prompts."""
+        """Resize one picture; tokenise its prompts."""
         prompts = [text] if isinstance(text, str) else list(text)
-        model_inputs = {**self.processor.tokenize(prompts), **self.processor(images=[image], **options)}
+        model_inputs = self.processor.tokenize(prompts)
+        if options.get("window", self.processor.image_processor.window) != "sliding":
+            model_inputs.update(self.processor(images=[image], **options))
+        else:
+            resized = self.processor.image_processor.resize_picture(image)
+            model_inputs["picture"] = resized
+            model_inputs["picture_sizes"] = torch.tensor([[image.height, image.width, resized.height, resized.width]])
         # Both travel beside the tensors: the prompts as given, and whether a list was asked for.
         return {**model_inputs, "prompts": prompts, "is_list": not isinstance(text, str)}
 
     def _answer(self, model_inputs: dict[str, Any], window_batch_size: int = 8, **options: Any) -> dict[str, Any]:
+        """Look at a picture; its windows' maps are put together as they come, so that never all of them are there."""
         text_embeds = self.model.get_text_embeds(model_inputs["input_ids"], model_inputs["attention_mask"])
-        density_map = predict_windows(
-            self.model,
-            model_inputs["pixel_values"],
-            text_embeds.expand(len(model_inputs["pixel_values"]), -1, -1),
-            window_batch_size,
-            model_inputs.get("interpolate_pos_encoding", False),
-        )
-        kept = ("window_positions", "picture_sizes", "prompts", "is_list")
-        return {"density_map": density_map, **{name: model_inputs[name] for name in kept}}
+        if "pixel_values" in model_inputs:  # the whole picture in one pass
+            density_map = predict_windows(
+                self.model, model_inputs["pixel_values"], text_embeds[None], window_batch_size, True
+            )[0]
+        else:
+            picture, image_processor = model_inputs["picture"], self.processor.image_processor
+            offsets = image_processor.window_offsets(picture.height, picture.width)
+            batches = (offsets[i : i + window_batch_size] for i in range(0, len(offsets), window_batch_size))
+            cut = (image_processor.cut_windows(picture, batch) for batch in batches)
+            maps = (
+                window_map
+                for windows in cut
+                for window_map in predict_windows(
+                    self.model, windows, text_embeds.expand(len(windows), -1, -1), window_batch_size
+                )
+            )
+            density_map = image_processor.composite(maps, offsets, (picture.height, picture.width))
+        return {
+            "density_map": density_map,
+            **{name: model_inputs[name] for name in ("picture_sizes", "prompts", "is_list")},
+        }
 
     def _finish(self, model_outputs: dict[str, Any], return_density_map: bool = True, **options: Any) -> Any:
         """Put each prompt's map together."""
         results = self.processor.post_process_density(
-            model_outputs["density_map"],
-            model_outputs["window_positions"],
+            model_outputs["density_map"][None],
+            torch.zeros(1, 3, dtype=torch.long),  # the whole picture, as one window
             model_outputs["picture_sizes"],
             original_size=return_density_map,
             text=[model_outputs["prompts"]],

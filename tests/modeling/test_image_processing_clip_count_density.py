@@ -85,6 +85,30 @@ def test_resizing_a_density_keeps_its_sum(old, new, seed):
     assert float(np.sum(resized.numpy(), dtype=np.float64)) == pytest.approx(total, rel=1e-5)
 
 
+@settings(max_examples=40, deadline=None)
+@given(processors(), sides, sides, st.booleans())
+def test_windows_cut_a_few_at_a_time_are_those_that_are_cut_at_once(processor, width, height, do_resize):
+    processor.do_resize = do_resize
+    generator = np.random.default_rng(width)
+    image = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    inputs = processor(image, return_tensors="pt")
+    resized = processor.resize_picture(image)
+    assert [resized.height, resized.width] == inputs["picture_sizes"][0, 2:].tolist()
+    offsets = processor.window_offsets(resized.height, resized.width)
+    for index, offset in enumerate(offsets):
+        assert torch.equal(processor.cut_windows(resized, [offset])[0], inputs["pixel_values"][index])
+    assert torch.equal(processor.cut_windows(resized, offsets[:3]), inputs["pixel_values"][:3])
+
+
+@settings(max_examples=20, deadline=None)
+@given(processors(), sides, sides)
+def test_maps_that_come_one_after_another_give_what_all_at_once_give(processor, width, height):
+    offsets = processor.window_offsets(height, width)
+    maps = torch.rand(len(offsets), 2, SIDE, SIDE)
+    expected = processor.composite(maps, offsets, (height, width))
+    assert torch.equal(processor.composite(iter(maps), offsets, (height, width)), expected)
+
+
 def test_as_few_windows_as_the_stride_allows(picture):
     processor = CLIPCountDensityImageProcessorPil(window_size=48, window_stride=32)
     inputs = processor([picture(144, 48)], return_tensors="pt")

@@ -143,9 +143,21 @@ def test_different_prompts_give_different_maps(pipe, picture):
 
 
 @pytest.mark.parametrize(("width", "batch_size"), [(48, 3), (100, 3), (700, 3), (700, 1)])
-def test_windows_run_in_batches_of_a_chosen_size_however_large_the_picture(pipe, picture, passes, width, batch_size):
+def test_windows_run_in_batches_of_a_chosen_size_however_large_the_picture(
+    pipe, picture, passes, monkeypatch, width, batch_size
+):
+    num_windows = len(pipe.processor(images=[picture(width, 48)])["pixel_values"])
+    cut = []
+    cut_windows = type(pipe.processor.image_processor).cut_windows
+    monkeypatch.setattr(
+        type(pipe.processor.image_processor),
+        "cut_windows",
+        lambda self, image, offsets: cut.append(len(offsets)) or cut_windows(self, image, offsets),
+    )
     pipe(picture(width, 48), text="dogs", window_batch_size=batch_size)
-    num_windows = len(pipe.image_processor([picture(width, 48)])["pixel_values"])
+    # Neither cut nor looked at all at once.
+    assert sum(cut) == num_windows
+    assert max(cut) <= batch_size
     assert max(windows for windows, _ in passes) <= batch_size
     assert len(passes) == -(-num_windows // batch_size)
 
