@@ -2,6 +2,7 @@ import hashlib
 import importlib.metadata
 import io
 import math
+import os
 import re
 import subprocess
 import sys
@@ -168,6 +169,35 @@ from count_clip.datasets_scripts.countscenes import CountScenes
 scenes = CountScenes("test", config="benchmark", image_size=64, seed=7, size_variation=0.0)
 print(hashlib.sha256(scenes[3]["image"].tobytes()).hexdigest())
 """
+
+
+FINGERPRINTS_ON_AN_OLDER_PROCESSOR = """
+import hashlib, json, sys
+import numpy as np
+from count_clip.datasets_scripts.countscenes import CountScenes
+for config in ("captions", "density"):
+    digest = hashlib.sha256()
+    for row in CountScenes("test", config=config, image_size=96, num_scenes=30):
+        digest.update(row.pop("image").tobytes() + json.dumps(row).encode())
+    print(digest.hexdigest())
+print(*np.show_config(mode="dicts")["SIMD Extensions"].get("found", []))
+"""
+
+
+@needs_drawings
+def test_scenes_are_the_same_on_a_processor_with_fewer_instructions(tmp_path) -> None:
+    # NumPy and the JPEG library choose their routines by what the processor offers.
+    vectors = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    printed = []
+    for without in ({}, {"NPY_DISABLE_CPU_FEATURES": " ".join(vectors), "JSIMD_FORCENONE": "1"}):
+        environment = {**os.environ, **without, "COUNT_CLIP_SPRITES": str(tmp_path / str(len(printed)))}
+        run = subprocess.run(
+            [sys.executable, "-c", FINGERPRINTS_ON_AN_OLDER_PROCESSOR], capture_output=True, text=True, env=environment
+        )
+        assert run.returncode == 0, run.stderr
+        printed.append(run.stdout.splitlines())
+    assert printed[1][2:] == [""], "NumPy used what it was told not to use"
+    assert printed[0][:2] == printed[1][:2]
 
 
 @needs_drawings
