@@ -1,22 +1,27 @@
 """
-What each way of adapting a density model trains, how fast, and how well it then counts kinds it has never seen.
+What each way of adapting a model trains, how fast, and how well it then counts kinds it has never seen.
 
     python benchmarks/adapters.py --model runs/countscenes_density
+    python benchmarks/adapters.py --task counting --model runs/ablation/runs/A
     python benchmarks/adapters.py --model FOLDER --methods "vision + head" "visual_prompt + head" --seeds 0 1 2 3 4
 
-The model is what `accelerate launch trainers/run.py trainers/configs/countscenes_density.yaml` leaves (minutes on two
-CPU cores), trained on scenes with one to ten objects. Here it meets scenes with five to thirty smaller ones, and gets
-as many of them to train on as `--train_scenes` says. Every method has the same scenes and steps; its learning rate is
-the one of `--learning_rates` with which it counts best on the validation scenes, with the first seed. All seeds are
-then measured on scenes that nothing was chosen by:
+`--task density`: the model is what `accelerate launch trainers/run.py trainers/configs/countscenes_density.yaml`
+leaves (minutes on two CPU cores), trained on scenes with one to ten objects. Here it meets scenes with five to thirty
+smaller ones, and gets as many of them to train on as `--train_scenes` says. Names with "+ head" also train what comes
+after the towers, as CLIP-Count does in all its experiments. Its finding is that visual prompts do better there than
+fine-tuning the vision tower ("vision + head"), on classes not seen; "head" tells what is the prompts' doing.
 
-- unseen: scenes of the new sort, with kinds of objects that neither the model nor this training has met;
-- seen: scenes of the new sort, with kinds of the training scenes;
-- before: scenes of the sort that the model was trained on, with unseen kinds.
+`--task counting`: the model is the small CLIP that `count-clip ablation` starts from (its arm A), or any small CLIP
+that knows its scenes. Four captions in five state the number here, and those get the counting loss against all eight
+wrong ones, with the paper's weight.
 
-Names with "+ head" also train what comes after the towers, as the paper does in all its experiments. Its finding is
-that visual prompts do better there than fine-tuning the vision tower ("vision + head"), on classes not seen; "head"
-tells what is the prompts' doing.
+Every method has the same scenes and steps; its learning rate is the one of `--learning_rates` with which it counts
+best on the validation scenes, with the first seed. All seeds are then measured on scenes that nothing was chosen by:
+
+- unseen: scenes of the sort it trained on, with kinds of objects that neither the model nor this training has met;
+- seen: the same with kinds of the training scenes;
+- before (density): scenes of the sort that the model was trained on, with unseen kinds;
+- kinds told (counting): of which kind the objects of the unseen scenes are, among all of these.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,9 +43,14 @@ from transformers import PrinterCallback, set_seed
 from transformers.utils import logging
 
 from count_clip.datasets_scripts.countscenes import CountScenes
+from count_clip.evaluation.countbench import evaluate_countbench, evaluate_zero_shot
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
+from count_clip.modeling.modeling_count_clip import CLIPForCounting
 from count_clip.modeling.processing_clip_count_density import CLIPCountDensityProcessor
+from count_clip.modeling.processing_count_clip import CountCLIPProcessor
 from count_clip.trainers.adapters import adapter_configs, add_adapters
+from count_clip.trainers.counting_config import CountingConfig
+from count_clip.trainers.counting_trainer import CountingTrainer
 from count_clip.trainers.density_config import DensityConfig
 from count_clip.trainers.density_trainer import DensityTrainer
 
@@ -49,47 +59,187 @@ HEAD = ["interaction", "decoder", "patch_projection"]
 LORA = {"type": "lora", "r": 4, "lora_alpha": 8}
 VISUAL = {"type": "visual_prompt", "num_virtual_tokens": 10}
 CONTEXT = {"type": "context_prompt", "num_virtual_tokens": 2}
-# What trains: a part of the model as `DensityConfig.trainable` names it, or adapters. (The base has no prompts of its
-# own, so that `"prompts"` trains what comes after the towers.)
-METHODS: dict[str, str | list[dict[str, Any]]] = {
-    "full": "all",
-    "vision + head": "vision",
-    "head": "prompts",
-    "lora": [LORA],
-    "visual_prompt": [VISUAL],
-    "context_prompt": [CONTEXT],
-    "both": [VISUAL, CONTEXT],
-    "visual_prompt + head": [{**VISUAL, "modules_to_save": HEAD}],
-    "both + head": [{**VISUAL, "modules_to_save": HEAD}, CONTEXT],
+# What trains: a part of the model as the trainer's configuration names it, or adapters. (The density base has no
+# prompts of its own, so that `"prompts"` trains what comes after the towers.)
+METHODS: dict[str, dict[str, str | list[dict[str, Any]]]] = {
+    "density": {
+        "full": "all",
+        "vision + head": "vision",
+        "head": "prompts",
+        "lora": [LORA],
+        "visual_prompt": [VISUAL],
+        "context_prompt": [CONTEXT],
+        "both": [VISUAL, CONTEXT],
+        "visual_prompt + head": [{**VISUAL, "modules_to_save": HEAD}],
+        "both + head": [{**VISUAL, "modules_to_save": HEAD}, CONTEXT],
+    },
+    "counting": {
+        "full": "all",
+        "vision tower": "vision",
+        "text tower": "text",
+        "lora": [LORA],
+        "visual_prompt": [VISUAL],
+        "context_prompt": [CONTEXT],
+        "both": [VISUAL, CONTEXT],
+    },
 }
-# Objects of the new sort of scenes, as shares of the picture's side; the old sort is as `countscenes` has it.
+# What all scenes for counting have in common, and what those for density differ in: objects of the new and of the old
+# sort, as shares of the picture's side.
+PLAIN = {
+    "distractor_probability": 0.0,
+    "layouts": ["scattered", "clustered", "rows"],
+    "max_rotation": 180.0,
+    "min_object_size": 0.12,
+    "max_object_size": 0.2,
+    "size_variation": 0.1,
+    "max_hidden": 0.0,
+    "background_styles": ["solid"],
+    "grain_probability": 0.0,
+    "shadow_probability": 0.0,
+}
 NEW = {"min_objects": 5, "max_objects": 30, "min_object_size": 0.06, "max_object_size": 0.2}
 OLD = {"min_objects": 1, "max_objects": 10}
-MEASURED = {"unseen": ("test", NEW, 13), "seen": ("train", NEW, 14), "before": ("test", OLD, 15)}
 
 
 @dataclass
 class Result:
-    """What was measured of a method; the lists have an entry for each seed. `parameters` are those of the base."""
+    """
+    What was measured of a method; the lists have an entry for each seed. `parameters` are those of the base.
+
+    `figures` are mean absolute errors for `density`, shares in per cent for `counting`, by what they were measured on.
+    """
 
     method: str
     trained_parameters: int = 0
     parameters: int = 0
     learning_rate: float | None = None
     steps_per_second: list[float] = field(default_factory=list)
-    mae: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in MEASURED})
+    figures: dict[str, list[float]] = field(default_factory=dict)
 
 
-def draw(split: str, number: int, image_size: int, seed: int, options: dict[str, Any]) -> list[dict[str, Any]]:
+def draw(config: str, split: str, number: int, image_size: int, seed: int, options: Mapping[str, Any]) -> list[Any]:
     """Draw scenes once, so that drawing them is no part of a measurement."""
     options = {"objects": "shapes", "image_size": image_size, **options}
-    scenes = CountScenes(split, config="density", num_scenes=number, seed=seed, **options)
+    scenes = CountScenes(split, config=config, num_scenes=number, seed=seed, **options)
     return [scenes[index] for index in range(number)]
+
+
+class DensityTask:
+    """
+    The density model, its scenes, and its mean absolute errors.
+
+    Args:
+        arguments (`argparse.Namespace`): From the command line.
+    """
+
+    columns = ("MAE, unseen", "MAE, seen", "MAE, before")
+    learning_rates = (2e-3, 1e-2, 5e-2)
+    train_scenes, batch_size = 200, 16
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.base: Any = CLIPCountDensityModel.from_pretrained(arguments.model, dtype=torch.float32)
+        self.processor: Any = CLIPCountDensityProcessor.from_pretrained(arguments.model)
+        size, number = arguments.image_size, arguments.test_scenes
+        self.train_rows = draw("density", "train", arguments.train_scenes, size, 11, NEW)
+        self.validation_rows = draw("density", "validation", number, size, 12, NEW)
+        self.measured = {
+            "MAE, unseen": draw("density", "test", number, size, 13, NEW),
+            "MAE, seen": draw("density", "train", number, size, 14, NEW),
+            "MAE, before": draw("density", "test", number, size, 15, OLD),
+        }
+
+    def trainer(self, model: Any, what: Any, common: Mapping[str, Any]) -> DensityTrainer:
+        """A run that was not started yet."""
+        args = DensityConfig(
+            **common,
+            trainable=what if isinstance(what, str) else "prompts",
+            density_sigma=2.0,
+            vertical_flip_probability=0.5,
+            noise_probability=0.0,
+            color_probability=0.0,
+            blur_probability=0.0,
+            affine_probability=0.0,
+        )
+        return DensityTrainer(model=model, args=args, train_dataset=self.train_rows, processing_class=self.processor)
+
+    def loss(self, trainer: Any) -> float:
+        """What a learning rate is chosen by: the error on the validation scenes."""
+        return error(trainer, self.validation_rows)
+
+    def measure(self, trainer: Any) -> dict[str, float]:
+        """The mean absolute error on each sort of scenes."""
+        return {name: error(trainer, rows) for name, rows in self.measured.items()}
+
+    def guess(self) -> Result:
+        """Always the mean count of the training scenes."""
+        said = statistics.fmean(row["count"] for row in self.train_rows)
+        figures = {
+            name: [statistics.fmean(abs(row["count"] - said) for row in rows)] for name, rows in self.measured.items()
+        }
+        return Result("always the mean", figures=figures)
+
+
+class CountingTask:
+    """
+    The small CLIP, its scenes, and how many numbers and kinds it gets right.
+
+    Args:
+        arguments (`argparse.Namespace`): From the command line.
+    """
+
+    columns = ("numbers right, unseen", "numbers right, seen", "kinds told, unseen")
+    learning_rates = (1e-3, 3e-3, 1e-2)
+    train_scenes, batch_size = 6400, 64
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.base: Any = CLIPForCounting.from_pretrained(
+            arguments.model, dtype=torch.float32, counting_loss_weight=1.0
+        )
+        self.processor: Any = CountCLIPProcessor.from_pretrained(arguments.model)
+        size, number = arguments.image_size, arguments.test_scenes
+        self.train_rows = draw("captions", "train", arguments.train_scenes, size, 11, {**PLAIN, "number_rate": 0.8})
+        stated = {**PLAIN, "number_rate": 1.0}
+        self.validation_rows = draw("benchmark", "validation", number, size, 12, stated)
+        self.unseen_rows = draw("benchmark", "test", number, size, 13, stated)
+        # The configuration of the protocol has no training kinds in its builder, but draws any.
+        self.seen_rows = draw("benchmark", "train", number, size, 14, stated)
+
+    def trainer(self, model: Any, what: Any, common: Mapping[str, Any]) -> CountingTrainer:
+        """A run that was not started yet."""
+        args = CountingConfig(
+            **common, train_towers=what if isinstance(what, str) else "all", num_counterfactuals=8, adam_beta2=0.98
+        )
+        return CountingTrainer(model=model, args=args, train_dataset=self.train_rows, processing_class=self.processor)
+
+    def loss(self, trainer: Any) -> float:
+        """What a learning rate is chosen by: the nine-way cross-entropy on the validation scenes."""
+        return float(trainer.evaluate(self.validation_rows)["eval_loss"])
+
+    def measure(self, trainer: Any) -> dict[str, float]:
+        """CountBench's protocol on unseen and on seen kinds, and zero-shot classification of the unseen ones."""
+        how: dict[str, Any] = {"batch_size": 64, "progress": False}
+        names = sorted({row["name"] for row in self.unseen_rows})
+        told = evaluate_zero_shot(trainer.model, self.processor, self.unseen_rows, names, **how)
+        figures = [
+            evaluate_countbench(trainer.model, self.processor, self.unseen_rows, **how).accuracy,
+            evaluate_countbench(trainer.model, self.processor, self.seen_rows, **how).accuracy,
+            told.accuracy,
+        ]
+        return {name: 100 * figure for name, figure in zip(self.columns, figures, strict=True)}
+
+    def guess(self) -> Result:
+        """What guessing gives."""
+        names = {row["name"] for row in self.unseen_rows}
+        figures = zip(self.columns, ([100 / 9], [100 / 9], [100 / len(names)]), strict=True)
+        return Result("guessing", figures=dict(figures))
+
+
+TASKS: dict[str, type[DensityTask] | type[CountingTask]] = {"density": DensityTask, "counting": CountingTask}
 
 
 class Benchmark:
     """
-    The base, the scenes and the settings.
+    A task and the settings.
 
     Args:
         arguments (`argparse.Namespace`): From the command line.
@@ -97,58 +247,45 @@ class Benchmark:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
-        self.base = CLIPCountDensityModel.from_pretrained(arguments.model, dtype=torch.float32)
-        self.processor = CLIPCountDensityProcessor.from_pretrained(arguments.model)
-        size, number = arguments.image_size, arguments.test_scenes
-        self.train_rows = draw("train", arguments.train_scenes, size, 11, NEW)
-        self.validation_rows = draw("validation", number, size, 12, NEW)
-        self.measured = {
-            name: draw(split, number, size, seed, options) for name, (split, options, seed) in MEASURED.items()
-        }
+        self.methods = METHODS[arguments.task]
+        self.task = TASKS[arguments.task](arguments)
+        if arguments.bf16:  # on a CPU, twice as fast as the fused attention is in bfloat16
+            self.task.base.set_attn_implementation("eager")
 
     def adapted(self, method: str) -> Any:
         """A copy of the base in which nothing but what the method trains will train."""
-        model, what = copy.deepcopy(self.base), METHODS[method]
-        return model if isinstance(what, str) else add_adapters(model, adapter_configs(what, self.processor.tokenizer))
+        model, what = copy.deepcopy(self.task.base), self.methods.get(method, "all")
+        if isinstance(what, str):
+            return model
+        return add_adapters(model, adapter_configs(what, self.task.processor.tokenizer))
 
-    def trainer(self, method: str, seed: int, learning_rate: float, steps: int) -> DensityTrainer:
+    def trainer(self, method: str, seed: int, learning_rate: float, steps: int) -> Any:
         """A run that was not started yet."""
         set_seed(seed)
-        what = METHODS.get(method)
         with tempfile.TemporaryDirectory() as folder:
-            args = DensityConfig(
-                output_dir=folder,
-                max_steps=steps,
-                per_device_train_batch_size=self.arguments.batch_size,
-                per_device_eval_batch_size=64,
-                learning_rate=learning_rate,
-                weight_decay=0.01,
-                warmup_steps=steps // 10,
-                lr_scheduler_type="cosine",
-                trainable=what if isinstance(what, str) else "prompts",
-                density_sigma=2.0,
-                vertical_flip_probability=0.5,
-                noise_probability=0.0,
-                color_probability=0.0,
-                blur_probability=0.0,
-                affine_probability=0.0,
-                save_strategy="no",
-                logging_strategy="no",
-                disable_tqdm=True,
-                use_cpu=not torch.cuda.is_available(),
-                dataloader_pin_memory=torch.cuda.is_available(),
-                seed=seed,
-            )
-            trainer = DensityTrainer(
-                model=self.adapted(method) if method in METHODS else copy.deepcopy(self.base),
-                args=args,
-                train_dataset=self.train_rows,
-                processing_class=self.processor,
-            )
+            common = {
+                "output_dir": folder,
+                "max_steps": steps,
+                "per_device_train_batch_size": self.arguments.batch_size,
+                "per_device_eval_batch_size": 64,
+                "learning_rate": learning_rate,
+                "weight_decay": 0.01,
+                "warmup_steps": steps // 10,
+                "lr_scheduler_type": "cosine",
+                "save_strategy": "no",
+                "logging_strategy": "no",
+                "report_to": "none",
+                "disable_tqdm": True,
+                "bf16": self.arguments.bf16,
+                "use_cpu": not torch.cuda.is_available(),
+                "dataloader_pin_memory": torch.cuda.is_available(),
+                "seed": seed,
+            }
+            trainer = self.task.trainer(self.adapted(method), self.methods.get(method), common)
         trainer.remove_callback(PrinterCallback)
         return trainer
 
-    def train(self, method: str, seed: int, learning_rate: float) -> tuple[DensityTrainer, float]:
+    def train(self, method: str, seed: int, learning_rate: float) -> tuple[Any, float]:
         """Train once; the trainer, and its steps in a second of this process's time."""
         trainer = self.trainer(method, seed, learning_rate, self.arguments.steps)
         began = time.process_time()  # what other processes do does not count
@@ -157,32 +294,24 @@ class Benchmark:
 
     def measure(self, method: str) -> Result:
         """Choose the learning rate of a method, train it with every seed, and measure it."""
-        result, seeds = Result(method, parameters=self.base.num_parameters()), self.arguments.seeds
+        result, seeds = Result(method, parameters=self.task.base.num_parameters()), self.arguments.seeds
         tried = {rate: self.train(method, seeds[0], rate) for rate in self.arguments.learning_rates}
-        errors = {rate: error(trainer, self.validation_rows) for rate, (trainer, _) in tried.items()}
-        result.learning_rate = min(errors, key=lambda rate: errors[rate])
+        losses = {rate: self.task.loss(trainer) for rate, (trainer, _) in tried.items()}
+        result.learning_rate = min(losses, key=lambda rate: losses[rate])
         for seed in seeds:
             first = seed == seeds[0]
             trainer, speed = tried[result.learning_rate] if first else self.train(method, seed, result.learning_rate)
             result.steps_per_second.append(speed)
-            for name, rows in self.measured.items():
-                result.mae[name].append(error(trainer, rows))
+            for name, figure in self.task.measure(trainer).items():
+                result.figures.setdefault(name, []).append(figure)
             result.trained_parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         return result
 
     def untrained(self) -> Result:
         """The base as it is."""
         trainer = self.trainer("base", 0, 0.0, 1)
-        mae = {name: [error(trainer, rows)] for name, rows in self.measured.items()}
-        return Result("base, untrained", parameters=self.base.num_parameters(), mae=mae)
-
-    def mean(self) -> Result:
-        """Always the mean count of the training scenes."""
-        said = statistics.fmean(row["count"] for row in self.train_rows)
-        mae = {
-            name: [statistics.fmean(abs(row["count"] - said) for row in rows)] for name, rows in self.measured.items()
-        }
-        return Result("always the mean", mae=mae)
+        figures = {name: [figure] for name, figure in self.task.measure(trainer).items()}
+        return Result("base, untrained", parameters=self.task.base.num_parameters(), figures=figures)
 
 
 def error(trainer: DensityTrainer, rows: Sequence[Any]) -> float:
@@ -191,37 +320,61 @@ def error(trainer: DensityTrainer, rows: Sequence[Any]) -> float:
     return float(abs(prediction.predictions - prediction.label_ids).mean())
 
 
-def table_row(result: Result) -> str:
+def table_row(result: Result, columns: Sequence[str]) -> str:
     """A line of the table."""
 
-    def shown(values: list[float]) -> str:
+    def shown(values: list[float], digits: int = 2) -> str:
         if not values:
             return ""
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        return f"{statistics.fmean(values):.2f}{spread}"
+        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+        return f"{statistics.fmean(values):.{digits}f}{spread}"
 
     share = f"{100 * result.trained_parameters / result.parameters:.2f} %" if result.parameters else ""
     rate = "" if result.learning_rate is None else f"{result.learning_rate:g}"
     cells = [result.method, f"{result.trained_parameters:,}", share, rate, shown(result.steps_per_second)]
-    return "| " + " | ".join([*cells, *(shown(result.mae[name]) for name in MEASURED)]) + " |"
+    figures = [
+        shown(result.figures[name]) if name.startswith("MAE") else f"{shown(result.figures[name], 1)} %"
+        for name in columns
+    ]
+    return "| " + " | ".join([*cells, *figures]) + " |"
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder of a density model without prompts of its own")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which (default: all)")
+    parser.add_argument("--task", choices=TASKS, default="density", help="what to train for (default: density)")
+    parser.add_argument("--model", required=True, help="folder of a model of the task, without prompts of its own")
+    parser.add_argument("--methods", nargs="+", help="which of the task's (default: all)")
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of prompts and order (default: 0 1 2)"
     )
-    parser.add_argument("--learning_rates", type=float, nargs="+", default=[2e-3, 1e-2, 5e-2], help="to choose from")
+    parser.add_argument(
+        "--learning_rates",
+        type=float,
+        nargs="+",
+        help="to choose from (default: "
+        + "; ".join(
+            f"{' '.join(f'{rate:g}' for rate in task.learning_rates)} for {name}" for name, task in TASKS.items()
+        )
+        + ")",
+    )
     parser.add_argument("--steps", type=int, default=150, help="steps of every training (default: 150)")
-    parser.add_argument("--batch_size", type=int, default=16, help="scenes a step (default: 16)")
-    parser.add_argument("--train_scenes", type=int, default=200, help="scenes to train on (default: 200)")
-    parser.add_argument("--test_scenes", type=int, default=150, help="scenes of each measurement (default: 150)")
+    for name, what in (("batch_size", "scenes a step"), ("train_scenes", "scenes to train on")):
+        defaults = ", ".join(f"{getattr(task, name)} for {kind}" for kind, task in TASKS.items())
+        parser.add_argument(f"--{name}", type=int, help=f"{what} (default: {defaults})")
+    parser.add_argument("--test_scenes", type=int, default=180, help="scenes of each measurement (default: 180)")
     parser.add_argument("--image_size", type=int, default=64, help="side of the scenes in pixels (default: 64)")
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16, with plain attention")
     parser.add_argument("--output", type=Path, help="a JSON file for all figures")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    for name in ("learning_rates", "batch_size", "train_scenes"):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, getattr(TASKS[arguments.task], name))
+    known = METHODS[arguments.task]
+    arguments.methods = arguments.methods or list(known)
+    if unknown := [method for method in arguments.methods if method not in known]:
+        parser.error(f"--methods of {arguments.task} are {', '.join(map(repr, known))}, but got {unknown[0]!r}")
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> list[Result]:
@@ -238,17 +391,18 @@ def main(argv: Sequence[str] | None = None) -> list[Result]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     benchmark = Benchmark(arguments)
+    columns = benchmark.task.columns
     print(
         f"{platform.processor() or platform.machine()}, PyTorch {torch.__version__}, {torch.get_num_threads()} thread"
     )
     print(f"{arguments.steps} steps of {arguments.batch_size}, {arguments.train_scenes} training scenes", end="")
     print(f", {len(arguments.seeds)} seeds (mean ± standard deviation)\n")
-    print("| method | trained | share | learning rate | steps/s | " + " | ".join(f"MAE, {x}" for x in MEASURED) + " |")
-    print("| --- " * (5 + len(MEASURED)) + "|", flush=True)
+    print("| method | trained | share | learning rate | steps/s | " + " | ".join(columns) + " |")
+    print("| --- " * (5 + len(columns)) + "|", flush=True)
     results = []
-    for part in (benchmark.mean, benchmark.untrained, *arguments.methods):
+    for part in (benchmark.task.guess, benchmark.untrained, *arguments.methods):
         results.append(benchmark.measure(part) if isinstance(part, str) else part())
-        print(table_row(results[-1]), flush=True)
+        print(table_row(results[-1], columns), flush=True)
         if arguments.output:
             arguments.output.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
     return results

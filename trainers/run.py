@@ -138,9 +138,10 @@ def write_run_card(run: RunArguments, trainer: CountingTrainer | DensityTrainer,
     """
     args = trainer.args
     command = trainer.command or "# trainers.run.train(...), called by a program"
+    total, trained = results["num_parameters"], results["num_trained_parameters"]
     facts = {
         "rows": ", ".join(f"{name} {number:,}" for name, number in results["num_rows"].items()),
-        "parameters": f"{results['num_parameters']:,}, {results['num_trained_parameters']:,} of them trained",
+        "parameters": f"{total:,}, {trained:,} of them trained ({trained / total:.2%})",
         "steps": trainer.state.global_step,
         "seconds": results["seconds"],
     }
