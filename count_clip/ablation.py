@@ -153,7 +153,7 @@ def read_config(path: Path | None = None, settings: Sequence[str] = (), quick: b
         ValueError: If a part or a key is unknown or missing, or a value does not do.
     """
     from count_clip.trainers.keys import check_keys
-    from count_clip.trainers.run_arguments import load_config, parse_overrides
+    from count_clip.trainers.run_arguments import load_config, merge_keys, parse_overrides
 
     if path is not None and not path.is_file():
         raise FileNotFoundError(f"There is no file {path}. Give a YAML file like {CONFIG}.")
@@ -163,7 +163,7 @@ def read_config(path: Path | None = None, settings: Sequence[str] = (), quick: b
     if missing := [part for part in parts if part not in config]:
         raise ValueError(f"Expected {path} to have {', '.join(parts)}, but {', '.join(missing)} is missing.")
     if quick:
-        config = _merged(config, QUICK)
+        config = merge_keys(config, QUICK)
     for setting in settings:
         key, separator, value = setting.partition("=")
         if not separator or key.partition(".")[0] not in parts:
@@ -173,19 +173,11 @@ def read_config(path: Path | None = None, settings: Sequence[str] = (), quick: b
         for keys, parsed in parse_overrides([f"--{key}", value]):
             for inner in reversed(keys):
                 parsed = {inner: parsed}
-            config = _merged(config, parsed)
+            config = merge_keys(config, parsed)
     check_keys(config["evaluation"], parts["evaluation"], "`evaluation`")
     check_keys(config["noise"], parts["noise"], "`noise`")
     _try_out(config)
     return config
-
-
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = copy.deepcopy(dict(values))
-    for key, change in changes.items():
-        inner = merged.get(key)
-        merged[key] = _merged(inner, change) if isinstance(inner, dict) and isinstance(change, Mapping) else change
-    return merged
 
 
 def _try_out(config: Mapping[str, Any]) -> None:

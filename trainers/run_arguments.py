@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 import types
@@ -164,15 +165,25 @@ def _choose_variant(values: dict[str, Any], chosen: Sequence[Any], file: Path) -
         if name not in variants:
             known = ", ".join(sorted(variants)) or "none"
             raise ValueError(f"`--config` must be one of the `variants` of {file} ({known}), but got {name!r}.")
-        values = _merge(values, variants[name])
+        values = merge_keys(values, variants[name])
     return values
 
 
-def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(values)
-    for key, value in changes.items():
+def merge_keys(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Change some keys, and of keys that hold further keys only those that are named.
+
+    Args:
+        values (`Mapping[str, Any]`): As a YAML file holds them; left as they are.
+        changes (`Mapping[str, Any]`): Those to change.
+
+    Returns:
+        `dict[str, Any]`: The values with the changes.
+    """
+    merged = copy.deepcopy(dict(values))
+    for key, change in changes.items():
         inner = merged.get(key)
-        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        merged[key] = merge_keys(inner, change) if isinstance(inner, dict) and isinstance(change, Mapping) else change
     return merged
 
 
@@ -367,4 +378,4 @@ def _describe(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
-__all__ = ["CONFIGS", "RunArguments", "convert", "find_config", "load_config", "parse_run"]
+__all__ = ["CONFIGS", "RunArguments", "convert", "find_config", "load_config", "merge_keys", "parse_run"]

@@ -17,6 +17,7 @@ from transformers import TrainingArguments
 from .loss_curve import draw_losses, loss_series
 from .model_card import LOSS_PICTURE, Figure, TrainingRecord
 from .run_arguments import RunArguments
+from .run_data import FOLDER_KINDS
 
 
 # Where the run writes, whom it tells and how the machine is used: none of it changes what is learnt.
@@ -45,7 +46,6 @@ _NOT_TOLD = (
     "do_*",
 )
 _FIGURES = {"counting": ("accuracy", "mean_deviation"), "density": ("mae", "rmse")}
-_KINDS_OF_FOLDERS = ("voc", "coco", "points", "csv")
 _VERSIONS = ("count-clip", "torch", "transformers", "accelerate", "peft", "datasets")
 
 
@@ -126,8 +126,8 @@ def data_name(spec: Mapping[str, Any]) -> str:
         `str`: Its name; of a folder of pictures, and of every other folder of this machine, the last part of its path.
     """
     name = str(spec.get("name"))
-    place = spec.get("path", name) if name in _KINDS_OF_FOLDERS else name
-    is_folder = name in _KINDS_OF_FOLDERS or Path(str(place)).expanduser().exists()
+    place = spec.get("path", name) if name in FOLDER_KINDS else name
+    is_folder = name in FOLDER_KINDS or Path(str(place)).expanduser().exists()
     return Path(str(place)).expanduser().name if is_folder else name
 
 

@@ -201,7 +201,9 @@ def _load_set(options: argparse.Namespace, split: str, image_column: str) -> Any
     arguments: dict[str, Any] = {"revision": getattr(options, "data_revision", None)}
     name, data_dir = options.data, getattr(options, "data_dir", None)
     if place.is_file() and place.name == "CountBench.json":
-        name, data_dir = "countbench", str(place.parent)
+        place = place.parent
+    if (place / "CountBench.json").is_file():
+        name, data_dir = "countbench", str(place)
     is_local = name not in DATASETS and (place.exists() or not _HUB_NAME.fullmatch(name))
     try:
         if is_local:
@@ -215,7 +217,8 @@ def _load_set(options: argparse.Namespace, split: str, image_column: str) -> Any
         return load_named(name, options.config, split, image_column, **arguments)
     except (ValueError, OSError, DatasetsError, ImportError) as error:
         hint = "" if is_local or name in DATASETS else f"There is no data set {name} on this machine. "
-        raise CommandError(f"{hint}{error}") from error
+        remedy = " Name one with --split." if str(error).startswith("Unknown split") else ""
+        raise CommandError(f"{hint}{error}{remedy}") from error
 
 
 def _as_seen_from_here(path: str | None) -> str | None:

@@ -150,6 +150,15 @@ def test_the_published_benchmark_lists_what_is_missing(run, countbench, counting
     beside, _ = run("countbench", "--model", counting_folder, "--data", "countbench", "--data-dir", folder, code=1)
     assert beside["rows"] == written["rows"]
     assert beside["skipped"] == written["skipped"]
+    # Or by the folder alone.
+    assert run("countbench", "--model", counting_folder, "--data", folder, code=1)[0]["rows"] == written["rows"]
+
+
+def test_a_split_that_is_not_there_names_the_option(run, counting_folder, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"image": "a.png", "text": "two cats"}\n')
+    _, printed = run("countbench", "--model", counting_folder, "--data", tmp_path, code=2)
+    assert "Unknown split" in printed.err
+    assert "['train']. Name one with --split." in printed.err
 
 
 def test_other_pictures_are_not_taken_from_a_cache(run, countbench, counting_folder):
