@@ -48,7 +48,7 @@ from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityMode
 from count_clip.modeling.modeling_count_clip import CLIPForCounting
 from count_clip.modeling.processing_clip_count_density import CLIPCountDensityProcessor
 from count_clip.modeling.processing_count_clip import CountCLIPProcessor
-from count_clip.trainers.adapters import adapter_configs, add_adapters
+from count_clip.trainers.adapters import adapter_configs, add_adapters, leave_room
 from count_clip.trainers.counting_config import CountingConfig
 from count_clip.trainers.counting_trainer import CountingTrainer
 from count_clip.trainers.density_config import DensityConfig
@@ -148,7 +148,7 @@ class DensityTask:
             "MAE, before": draw("density", "test", number, size, 15, OLD),
         }
 
-    def trainer(self, model: Any, what: Any, common: Mapping[str, Any]) -> DensityTrainer:
+    def trainer(self, model: Any, processor: Any, what: Any, common: Mapping[str, Any]) -> DensityTrainer:
         """A run that was not started yet."""
         args = DensityConfig(
             **common,
@@ -160,7 +160,7 @@ class DensityTask:
             blur_probability=0.0,
             affine_probability=0.0,
         )
-        return DensityTrainer(model=model, args=args, train_dataset=self.train_rows, processing_class=self.processor)
+        return DensityTrainer(model=model, args=args, train_dataset=self.train_rows, processing_class=processor)
 
     def loss(self, trainer: Any) -> float:
         """What a learning rate is chosen by: the error on the validation scenes."""
@@ -204,12 +204,12 @@ class CountingTask:
         # The configuration of the protocol has no training kinds in its builder, but draws any.
         self.seen_rows = draw("benchmark", "train", number, size, 14, stated)
 
-    def trainer(self, model: Any, what: Any, common: Mapping[str, Any]) -> CountingTrainer:
+    def trainer(self, model: Any, processor: Any, what: Any, common: Mapping[str, Any]) -> CountingTrainer:
         """A run that was not started yet."""
         args = CountingConfig(
             **common, train_towers=what if isinstance(what, str) else "all", num_counterfactuals=8, adam_beta2=0.98
         )
-        return CountingTrainer(model=model, args=args, train_dataset=self.train_rows, processing_class=self.processor)
+        return CountingTrainer(model=model, args=args, train_dataset=self.train_rows, processing_class=processor)
 
     def loss(self, trainer: Any) -> float:
         """What a learning rate is chosen by: the nine-way cross-entropy on the validation scenes."""
@@ -219,10 +219,10 @@ class CountingTask:
         """CountBench's protocol on unseen and on seen kinds, and zero-shot classification of the unseen ones."""
         how: dict[str, Any] = {"batch_size": 64, "progress": False}
         names = sorted({row["name"] for row in self.unseen_rows})
-        told = evaluate_zero_shot(trainer.model, self.processor, self.unseen_rows, names, **how)
+        told = evaluate_zero_shot(trainer.model, trainer.processing_class, self.unseen_rows, names, **how)
         figures = [
-            evaluate_countbench(trainer.model, self.processor, self.unseen_rows, **how).accuracy,
-            evaluate_countbench(trainer.model, self.processor, self.seen_rows, **how).accuracy,
+            evaluate_countbench(trainer.model, trainer.processing_class, self.unseen_rows, **how).accuracy,
+            evaluate_countbench(trainer.model, trainer.processing_class, self.seen_rows, **how).accuracy,
             told.accuracy,
         ]
         return {name: 100 * figure for name, figure in zip(self.columns, figures, strict=True)}
@@ -252,12 +252,16 @@ class Benchmark:
         if arguments.bf16:  # on a CPU, twice as fast as the fused attention is in bfloat16
             self.task.base.set_attn_implementation("eager")
 
-    def adapted(self, method: str) -> Any:
-        """A copy of the base in which nothing but what the method trains will train."""
-        model, what = copy.deepcopy(self.task.base), self.methods.get(method, "all")
+    def adapted(self, method: str) -> tuple[Any, Any]:
+        """Copies of the base, in which nothing but what the method trains will train, and of its processor."""
+        model, processor = copy.deepcopy(self.task.base), copy.deepcopy(self.task.processor)
+        what = self.methods.get(method, "all")
         if isinstance(what, str):
-            return model
-        return add_adapters(model, adapter_configs(what, self.task.processor.tokenizer))
+            return model, processor
+        configs = adapter_configs(what, processor.tokenizer)
+        model = add_adapters(model, configs)
+        leave_room(processor, configs)
+        return model, processor
 
     def trainer(self, method: str, seed: int, learning_rate: float, steps: int) -> Any:
         """A run that was not started yet."""
@@ -281,7 +285,7 @@ class Benchmark:
                 "dataloader_pin_memory": torch.cuda.is_available(),
                 "seed": seed,
             }
-            trainer = self.task.trainer(self.adapted(method), self.methods.get(method), common)
+            trainer = self.task.trainer(*self.adapted(method), self.methods.get(method), common)
         trainer.remove_callback(PrinterCallback)
         return trainer
 

@@ -122,6 +122,19 @@ def read_picture(row: Mapping[str, Any]) -> Image.Image:
     return to_rgb(open_picture(row.get("image"), image_id_of(row)))
 
 
+def _text_positions(model: Any) -> int:
+    """How many tokens of a text a tower has room for, beside the context that adapters put into it."""
+    positions = int(model.config.text_config.max_position_embeddings)
+    adapters = getattr(model, "peft_config", None)
+    if adapters:
+        from count_clip.modeling.prompt_tuning import ContextPromptConfig
+
+        active = [adapters[name] for name in model.active_adapters if name in adapters]
+        contexts = [config for config in active if isinstance(config, ContextPromptConfig)]
+        positions -= sum(config.num_virtual_tokens or 0 for config in contexts)
+    return positions
+
+
 def _unit_norm(features: torch.Tensor) -> torch.Tensor:
     """Unit-norm embeddings in float32 on the CPU."""
     embeds = features.float()
@@ -159,7 +172,7 @@ class Encoder:
                 )
         self.model, self.processor = model, processor
         self.device, self.dtype, self.batch_size = device, dtype, batch_size
-        self.max_length = int(model.config.text_config.max_position_embeddings)
+        self.max_length = _text_positions(model)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text as the text tower reads them, cut to its length."""

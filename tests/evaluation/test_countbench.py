@@ -1,3 +1,4 @@
+import copy
 import io
 import json
 from types import SimpleNamespace
@@ -93,6 +94,19 @@ class _OracleProcessor:
     def image_processor(self, images, return_tensors):
         values = np.stack([np.asarray(image, dtype=np.float32).transpose(2, 0, 1) for image in images])
         return {"pixel_values": torch.from_numpy(values)}
+
+
+def test_long_captions_are_cut_to_what_learned_context_leaves(counting_model, counting_processor, rows):
+    from peft import get_peft_model
+
+    from count_clip.modeling.prompt_tuning import ContextPromptConfig
+
+    adapted = get_peft_model(copy.deepcopy(counting_model), ContextPromptConfig(num_virtual_tokens=3))
+    rows[1]["text"] += " and so on" * 20
+    result = evaluate_countbench(adapted, counting_processor, rows, progress=False)
+    assert (result.n, result.skipped) == (6, [])
+    short = evaluate_countbench(adapted, counting_processor, [rows[0], *rows[2:]], progress=False)
+    np.testing.assert_allclose(np.delete(result.scores, 1, axis=0), short.scores, atol=2e-6)
 
 
 def _grey(number):
