@@ -129,7 +129,9 @@ def _text_positions(model: Any) -> int:
     if adapters:
         from count_clip.modeling.prompt_tuning import ContextPromptConfig
 
-        active = [adapters[name] for name in model.active_adapters if name in adapters]
+        # The base inside knows of its adapters too, but not in this way which of them are on.
+        names = getattr(model, "active_adapters", None)
+        active = [config for name, config in adapters.items() if not isinstance(names, list) or name in names]
         contexts = [config for config in active if isinstance(config, ContextPromptConfig)]
         positions -= sum(config.num_virtual_tokens or 0 for config in contexts)
     return positions
