@@ -380,7 +380,6 @@ def test_a_detector_that_always_fails_stops_the_build(tmp_path: Path) -> None:
 # --- Ray ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_ray_gives_the_same_set_row_for_row(
     scenes: Path, square_detector: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
