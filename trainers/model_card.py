@@ -279,7 +279,7 @@ def _eval_result(figure: Figure, kind: str) -> EvalResult:
         dataset_revision=figure.revision,
         metric_type=figure.metric,
         metric_name=figure.metric,
-        metric_value=round(figure.value, 6),
+        metric_value=figure.value,
     )
 
 
