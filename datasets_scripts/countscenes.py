@@ -371,6 +371,7 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
         ),
         CountScenesConfig(name="mixed", scene="mixed", description="Two or three kinds at once, or an absent one."),
         CountScenesConfig(name="benchmark", scene="benchmark", description="CountBench's protocol."),
+        CountScenesConfig(name="plain", scene="plain", description="CountBench's protocol in small, smooth pictures."),
     ]
     DEFAULT_CONFIG_NAME = "density"
     # Pictures are large rows: fewer of them in memory at once.

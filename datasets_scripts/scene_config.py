@@ -258,6 +258,20 @@ _THINGS: dict[str, Any] = {
     "blur_probability": 0.2,
     "jpeg_probability": 0.3,
 }
+# Small pictures in which nothing hides or resembles what is to be counted.
+_PLAIN: dict[str, Any] = {
+    "image_size": 96,
+    "min_objects": 2,
+    "max_objects": 10,
+    "count_distribution": "balanced",
+    "max_object_size": 0.25,
+    "size_variation": 0.1,
+    "max_hidden": 0.0,
+    "distractor_probability": 0.0,
+    "background_styles": ("solid", "gradient"),
+    "grain_probability": 0.0,
+    "shadow_probability": 0.0,
+}
 SCENE_CONFIGS: dict[str, SceneConfig] = {
     "captions": SceneConfig(
         name="captions", rows="captions", min_objects=2, max_objects=10, number_rate=0.5, **_THINGS
@@ -289,13 +303,15 @@ SCENE_CONFIGS: dict[str, SceneConfig] = {
     "benchmark": SceneConfig(
         name="benchmark", rows="captions", min_objects=2, max_objects=10, count_distribution="balanced", **_THINGS
     ),
+    "plain": SceneConfig(name="plain", rows="captions", max_rotation=45.0, **_PLAIN),
 }
-"""The named configurations: `"captions"` and `"benchmark"` for `CLIPForCounting`, the others for density models.
+"""The named configurations: `"density"` and `"mixed"` for density models, the others for `CLIPForCounting`.
 
 `"benchmark"` has CountBench's protocol: scene `i` has `2 + i % 9` objects, so any multiple of nine scenes has equally
-many of each number, and every caption states it. `"density"` has up to 300 objects in its pictures of 384 pixels a
-side; in smaller ones [`scene_config`] has fewer of the same size, unless it is told otherwise, and objects of the same
-size in smaller pictures of `"mixed"`."""
+many of each number, and every caption states it. `"plain"` is the same in pictures of 96 pixels a side that show
+nothing but these objects, whole, on smooth ground: what a CLIP of a few million parameters learns first. `"density"`
+has up to 300 objects in its pictures of 384 pixels a side; in smaller ones [`scene_config`] has fewer of the same
+size, unless it is told otherwise, and objects of the same size in smaller pictures of `"mixed"`."""
 
 SHAPE_CONFIGS: dict[str, SceneConfig] = {
     "captions": SceneConfig(
@@ -332,8 +348,9 @@ SHAPE_CONFIGS: dict[str, SceneConfig] = {
         max_objects=10,
         count_distribution="balanced",
     ),
+    "plain": SceneConfig(name="plain", rows="captions", objects="shapes", **_PLAIN),
 }
-"""The same of shapes, as the first version of `countscenes` had them: their pixels are the same."""
+"""The same of shapes. But for `"plain"` they are as the first version of `countscenes` had them, to the pixel."""
 
 # How many scenes of each split the builder makes unless told otherwise. 540 = 60 for each of 2-10, as in CountBench.
 DEFAULT_NUM_SCENES: dict[str, dict[str, int]] = {
@@ -341,6 +358,7 @@ DEFAULT_NUM_SCENES: dict[str, dict[str, int]] = {
     "density": {"train": 2000, "validation": 200, "test": 540},
     "mixed": {"train": 2000, "validation": 200, "test": 540},
     "benchmark": {"validation": 180, "test": 540},
+    "plain": {"train": 2000, "validation": 180, "test": 540},
 }
 
 

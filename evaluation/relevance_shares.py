@@ -29,18 +29,19 @@ _LABELS = ("text", "number", "name")
 
 class BoxedScenes(CountScenes):
     """
-    The scenes of `countscenes`' benchmark with their captions, and with the boxes that caption rows do not have.
+    Scenes of `countscenes` with their captions, and with the boxes that caption rows do not have.
 
     Args:
         split (`str`): `"validation"` or `"test"`; of `"train"`, too, scenes can be drawn.
         num_scenes (`int`, *optional*): How many; by default those of the benchmark.
         image_size (`int`, *optional*): Side of the pictures in pixels; by default the configuration's.
         seed (`int`, *optional*, defaults to 0): Which of the endless sets of scenes.
+        config (`str`, *optional*, defaults to `"benchmark"`): Or another configuration with captions, `"plain"`.
         overrides (`Any`, *optional*): Other fields of `SceneConfig` to change.
 
     Raises:
         TypeError: If there is no field of a given name.
-        ValueError: If there is no such split, or a value does not do.
+        ValueError: If there is no such split or configuration, or a value does not do.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class BoxedScenes(CountScenes):
         num_scenes: int | None = None,
         image_size: int | None = None,
         seed: int = 0,
+        config: str = "benchmark",
         **overrides: Any,
     ) -> None:
-        self._captions = CountScenes(split, "benchmark", num_scenes, image_size, seed, **overrides)
+        self._captions = CountScenes(split, config, num_scenes, image_size, seed, **overrides)
         # What a row says is chosen after what its scene shows, so rows of both kinds are about the same scenes.
         boxed = scene_config(self._captions.config, rows="density")
         super().__init__(split, boxed, self._captions.num_scenes, None, seed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CommandError
 from .explain import add_relevance_options, load_compared
-from .loading import Data, load_clip, load_data
+from .loading import Data, load_clip, load_data, scenes_config
 from .measuring import Run, describe_loaded, refusing
 from .options import Commands, add_data_options, add_model_options, positive
 from .output import OverlayNamer, on_terminal, print_table
@@ -85,16 +85,18 @@ def _load_boxed(options: argparse.Namespace) -> Data:
         return load_data(options, options.split, ("image", "text", "boxes"))
     from count_clip.evaluation.relevance_shares import BoxedScenes
 
-    if options.config not in (None, "benchmark"):
+    config = scenes_config(options)
+    if config not in ("benchmark", "plain"):
         raise CommandError(
-            f"--config {options.config}: of countscenes, the scenes of its benchmark are what has captions and boxes."
+            f"--config {config}: of countscenes, the scenes of benchmark and plain are what has captions and boxes."
         )
+    looks = {"image_size": options.image_size, "seed": options.seed, "objects": options.objects}
     try:
-        scenes = partial(BoxedScenes, image_size=options.image_size, seed=options.seed, objects=options.objects)
+        scenes = partial(BoxedScenes, config=config, **looks)
         rows, total = scenes(options.split, options.limit), len(scenes(options.split))
     except (ValueError, TypeError, ImportError) as error:
         raise CommandError(str(error)) from error
-    return Data(options.data, "benchmark", options.split, rows, total)
+    return Data(options.data, config, options.split, rows, total)
 
 
 def _measure(

@@ -46,6 +46,14 @@ def test_scenes_give_a_table_figures_and_json(run, counting_folder, tmp_path):
     assert "drew 2 pictures" in remarks
 
 
+def test_plain_scenes_too(run, tmp_path):
+    path = tmp_path / "result.json"
+    run("--config", "plain", "--limit", 9, "--image-size", 48, "--objects", "shapes", "--json", path)
+    written = json.loads(path.read_text())
+    assert written["run"]["data"]["config"] == "plain"
+    assert written["n"] == 9 - written["missing"] > 2
+
+
 def test_own_data_with_boxes(run, picture, tmp_path):
     picture(40, 40).save(tmp_path / "a.png")
     row = {"file_name": "a.png", "text": "two dogs", "boxes": [[0, 0, 20, 40]]}
@@ -60,7 +68,7 @@ def test_own_data_with_boxes(run, picture, tmp_path):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--config", "density"], "of countscenes, the scenes of its benchmark"),
+        (["--config", "density"], "of countscenes, the scenes of benchmark and plain"),
         (["--split", "nowhere"], "nowhere"),
         (["--data", "gone.jsonl"], "gone.jsonl"),
         (["--start-layer", "9", "--limit", "1", "--objects", "shapes"], "`start_layer` from 0 to"),
