@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from .captions import WORD_TO_NUMBER
 from .scene_config import SceneConfig
 
 
@@ -167,6 +170,35 @@ SINGULAR_CAPTIONS = (
     "{one} by itself",
 )
 SINGULAR_CAPTIONS_ON_COLOR = ("{one} on a {background} background", "a photo of {one} on {background} paper")
+
+
+# Of a syllable: how it begins, its vowel, and how it ends.
+_ONSETS = (
+    "b bl br c ch cl cr d dr f fl fr g gl gr h j k kl l m n p ph pl pr qu r s sc sh sk sl sn sp st t th tr v w wh y z"
+)
+_VOWELS = "a a e e i o o u ai ea ee oa oo ou y"
+_CODAS = "b ck ct d ft g k l ld lf ll lt m mb mp n nd ng nk nt p r rb rd rk rm rn rt rst s sh sk ss st t tch x zz"
+
+
+def made_up_name(rng: np.random.RandomState) -> str:
+    """
+    A name that sounds like English and that nothing has, as in tests of what children know of plurals.
+
+    Args:
+        rng (`numpy.random.RandomState`): Where it comes from.
+
+    Returns:
+        `str`: One word or two of one to three syllables, in the singular.
+    """
+    onsets, vowels, codas = _ONSETS.split(), _VOWELS.split(), _CODAS.split()
+    words = []
+    for _ in range(1 + int(rng.random_sample() < 0.4)):
+        num_syllables = 1 + int(rng.random_sample() * 3)
+        syllables = [onsets[rng.randint(len(onsets))] + vowels[rng.randint(len(vowels))] for _ in range(num_syllables)]
+        word = "".join(syllables) + codas[rng.randint(len(codas))]
+        # "ten" is a name already.
+        words.append(f"{word}let" if word in WORD_TO_NUMBER else word)
+    return " ".join(words)
 
 
 def caption_templates(config: SceneConfig, states_number: bool, count: int, has_others: bool) -> Sequence[str]:

@@ -86,6 +86,9 @@ class SceneConfig:
             far as there are so many, and the others kinds that are not in it.
         number_rate (`float`, *optional*, defaults to 1.0):
             Share of the captions that state the number. On the web it is small.
+        made_up_name_rate (`float`, *optional*, defaults to 0.0):
+            Share of the captions that call the objects by a name that nothing has, "five drimbles", while `name` stays
+            what they are: what a small text tower learns of numbers then does not hang on the few names it has seen.
         background_styles (`Sequence[str]`, *optional*, defaults to all):
             Which of `BACKGROUND_STYLES` to choose from.
         layouts (`Sequence[str]`, *optional*, defaults to `PLAIN_LAYOUTS`):
@@ -130,6 +133,7 @@ class SceneConfig:
     absent_probability: float = 0.0
     texts_per_scene: int = 1
     number_rate: float = 1.0
+    made_up_name_rate: float = 0.0
     background_styles: Sequence[str] = BACKGROUND_STYLES
     layouts: Sequence[str] = PLAIN_LAYOUTS
     grain_probability: float = 0.5

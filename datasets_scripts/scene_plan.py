@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from .captions import NUMBER_TO_WORD
-from .scene_captions import caption_templates
+from .plurals import plural_of
+from .scene_captions import caption_templates, made_up_name
 from .scene_config import SceneConfig
 from .scene_sources import Kind, ObjectSource, object_source
 
@@ -169,10 +170,15 @@ def _caption_labels(
     # Of one object, or of more than ten, captions do not state the number: the words are those of two to ten.
     states_number = rng.random_sample() < config.number_rate and count in NUMBER_TO_WORD
     templates = caption_templates(config, states_number, count, has_others=len(kinds) > 1)
-    caption = choose(rng, templates).format(
+    template = choose(rng, templates)
+    name, one = kind.plural, kind.with_article
+    if config.made_up_name_rate and rng.random_sample() < config.made_up_name_rate:
+        made_up = made_up_name(rng)
+        name, one = plural_of(made_up), f"{'an' if made_up[0] in 'aeiou' else 'a'} {made_up}"
+    caption = template.format(
         number=NUMBER_TO_WORD.get(count, ""),
-        name=kind.plural,
-        one=kind.with_article,
+        name=name,
+        one=one,
         background=background,
         others=kinds[-1].plural,
     )

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import pickle
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -26,6 +27,7 @@ from count_clip.datasets_scripts.countscenes import (
     scene_config,
     scene_features,
 )
+from count_clip.datasets_scripts.scene_captions import made_up_name
 from count_clip.datasets_scripts.scene_layout import lay_out
 from count_clip.datasets_scripts.scene_objects import COLORS
 from count_clip.datasets_scripts.scene_plan import plan_scene, scene_generator
@@ -526,3 +528,27 @@ def test_plain_scenes_show_nothing_but_what_is_counted() -> None:
         steps = np.abs(np.diff(pixels, axis=1)).max(-1)[empty[:, 1:] & empty[:, :-1]]
         assert steps.size
         assert steps.max() <= 4
+
+
+def test_made_up_names_are_in_the_caption_alone() -> None:
+    known = {kind.plural for split in ("train", "validation", "test") for kind in kinds_of_split(split)}
+    usual = shapes("train", config="plain", num_scenes=300, seed=3)
+    renamed = shapes("train", config="plain", num_scenes=300, seed=3, made_up_name_rate=0.5)
+    assert renamed.column("name") == usual.column("name")
+    assert renamed.column("number") == usual.column("number")
+    assert np.array_equal(np.asarray(renamed[7]["image"]), np.asarray(usual[7]["image"]))
+    # The number stands where it stood, whatever follows it.
+    for text, number in zip(renamed.column("text"), renamed.column("number"), strict=True):
+        assert find_count(text).number == number
+    is_renamed = [name not in text for text, name in zip(renamed.column("text"), usual.column("name"), strict=True)]
+    assert 120 < sum(is_renamed) < 180
+    names = [made_up_name(np.random.RandomState(seed)) for seed in range(2000)]
+    assert len(set(names)) > 1900
+    words = {word for name in names for word in name.split()}
+    assert not words & (set(NUMBER_TO_WORD.values()) | {word for name in known for word in name.split()})
+
+
+def test_made_up_names_of_one_thing_have_their_article() -> None:
+    options = {"min_objects": 1, "max_objects": 1, "count_distribution": "uniform", "made_up_name_rate": 1.0}
+    for text in shapes("train", config="plain", num_scenes=50, **options).column("text"):
+        assert re.search(r"\b(a (?!photo|picture)[^aeiou ]|an (?!image)[aeiou])", text, re.IGNORECASE), text
