@@ -89,6 +89,8 @@ class SceneConfig:
         made_up_name_rate (`float`, *optional*, defaults to 0.0):
             Share of the captions that call the objects by a name that nothing has, "five drimbles", while `name` stays
             what they are: what a small text tower learns of numbers then does not hang on the few names it has seen.
+            Of the other rows, the share of those about the only kind in its picture: an unknown name then comes to
+            mean what there is to see.
         background_styles (`Sequence[str]`, *optional*, defaults to all):
             Which of `BACKGROUND_STYLES` to choose from.
         layouts (`Sequence[str]`, *optional*, defaults to `PLAIN_LAYOUTS`):

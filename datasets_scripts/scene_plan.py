@@ -136,6 +136,8 @@ def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> SceneP
     else:
         asked = _choose_asked(rng, source, config, split, kinds, num_counted)[question]
     labels = {"text": asked.plural, "count": counts[kinds.index(asked)] if asked in kinds else 0}
+    if len(kinds) == 1 and asked in kinds and _takes_made_up_name(rng, config):
+        labels["text"] = plural_of(made_up_name(rng))
     if config.rows == "mixed":
         labels |= {"other_texts": [kind.plural for kind in kinds], "other_counts": counts}
     return ScenePlan(tuple(kinds), tuple(counts), background, labels, asked)
@@ -159,6 +161,11 @@ def _choose_asked(
     return asked
 
 
+def _takes_made_up_name(rng: np.random.RandomState, config: SceneConfig) -> bool:
+    # Asked only where it can be true: other scenes keep their streams.
+    return config.made_up_name_rate > 0 and bool(rng.random_sample() < config.made_up_name_rate)
+
+
 def _caption_labels(
     rng: np.random.RandomState,
     config: SceneConfig,
@@ -172,7 +179,7 @@ def _caption_labels(
     templates = caption_templates(config, states_number, count, has_others=len(kinds) > 1)
     template = choose(rng, templates)
     name, one = kind.plural, kind.with_article
-    if config.made_up_name_rate and rng.random_sample() < config.made_up_name_rate:
+    if _takes_made_up_name(rng, config):
         made_up = made_up_name(rng)
         name, one = plural_of(made_up), f"{'an' if made_up[0] in 'aeiou' else 'a'} {made_up}"
     caption = template.format(

@@ -552,3 +552,20 @@ def test_made_up_names_of_one_thing_have_their_article() -> None:
     options = {"min_objects": 1, "max_objects": 1, "count_distribution": "uniform", "made_up_name_rate": 1.0}
     for text in shapes("train", config="plain", num_scenes=50, **options).column("text"):
         assert re.search(r"\b(a (?!photo|picture)[^aeiou ]|an (?!image)[aeiou])", text, re.IGNORECASE), text
+
+
+def test_made_up_names_in_density_rows_are_for_the_only_kind_there() -> None:
+    options = {"image_size": SIZE, "num_scenes": 100, "min_kinds": 1, "max_objects": 5, "texts_per_scene": 3}
+    usual = shapes("train", config="mixed", **options)
+    renamed = shapes("train", config="mixed", made_up_name_rate=0.5, **options)
+    known = {kind.plural for kind in kinds_of_split("train")}
+    num_renamed = 0
+    for before, after in zip(usual, renamed, strict=True):
+        assert (after["count"], after["points"]) == (before["count"], before["points"])
+        if after["text"] != before["text"]:
+            num_renamed += 1
+            assert after["text"] not in known
+            assert before["count"] > 0
+            assert len(before["other_texts"]) == 1
+    alone = sum(len(row["other_texts"]) == 1 and row["count"] > 0 for row in usual)
+    assert 0.25 * alone < num_renamed < 0.75 * alone
