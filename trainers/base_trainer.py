@@ -175,8 +175,16 @@ class BaseTrainer(HubTrainer):
         stack = self.model if model is None else model
         if isinstance(stack, AdapterStack):
             self._load_stack(stack, resume_from_checkpoint)
-        else:
+            return
+        try:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+        except RuntimeError as error:
+            if "size mismatch" not in str(error):
+                raise
+            raise ValueError(
+                f"The checkpoint {resume_from_checkpoint} is of another model than this run trains: its weights have "
+                "other sizes. Choose another `output_dir`, or move the checkpoint away."
+            ) from error
 
     def _load_best_model(self) -> None:
         if isinstance(self.model, AdapterStack) and self.state.best_model_checkpoint is not None:

@@ -276,6 +276,13 @@ def test_folders_that_only_look_like_checkpoints_are_no_hindrance(write, tmp_pat
     assert results["after"]["test"]["num_rows"] == 6
 
 
+def test_a_checkpoint_of_another_model_is_named(write, tmp_path):
+    main([write(COUNTING, max_steps=1, save_strategy="steps", save_steps=1)])
+    wider = {**TOWERS, "projection_dim": 48}
+    with pytest.raises(ValueError, match=r"checkpoint-1 is of another model .* another `output_dir`"):
+        main([write(COUNTING, scratch=wider, max_steps=2, resume_from_checkpoint="auto")])
+
+
 @pytest.mark.parametrize("name", ["countscenes_base", "countscenes_counting"])
 def test_shipped_counting_runs_report_countbench_protocol(name):
     run, _ = parse_run(name, [])
