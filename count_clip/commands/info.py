@@ -93,7 +93,7 @@ def _show(info: CheckpointInfo, checks: list[TextCheck]) -> None:
             lines.append([name, ", ".join(values)])
     if info.license:
         lines.append(["licence", info.license])
-    figures = [f"{one['metric']} {one['value']} on {one['dataset']}" for one in info.figures[:10]]
+    figures = [f"{one['metric']} {_short(one['value'])} on {one['dataset']}" for one in info.figures[:10]]
     lines += [["figures" if index == 0 else "", figure] for index, figure in enumerate(figures)]
     if len(info.figures) > len(figures):
         lines.append(["", f"... and {len(info.figures) - len(figures)} more in its card"])
@@ -103,6 +103,11 @@ def _show(info: CheckpointInfo, checks: list[TextCheck]) -> None:
         print(f"\n{check.text!r}: {answer}, {check.num_tokens} of {check.max_tokens} tokens")
         notes = [f"reads {' '.join(check.tokens)}", *([check.reason] if check.reason else []), *check.remarks]
         print("\n".join(f"  {note}" for note in notes))
+
+
+def _short(value: Any) -> str:
+    """A figure as its card has it, which may be a text."""
+    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else str(value)
 
 
 def _parameters(info: CheckpointInfo) -> str:
