@@ -41,7 +41,7 @@ from count_clip.trainers.data_collator import CountingDataCollator
 from count_clip.trainers.scratch import build_counting_model
 
 
-# As in trainers/configs/countscenes_density.yaml, the small CLIP of the demonstration.
+# As in trainers/configs/countscenes_density.yaml, whose towers countscenes_base takes.
 SMALL = {
     "vocab_size": 1024,
     "projection_dim": 64,

@@ -3,7 +3,7 @@ How fast a CLIPCountDensityModel is and what memory it takes, beside the bare vi
 
     python benchmarks/density.py
     python benchmarks/density.py --threads 2 --dtypes float32 --ways floor plain sdpa
-    python benchmarks/density.py --model demo_output/clip-count --num_scenes 200
+    python benchmarks/density.py --model runs/countscenes_density --num_scenes 200
 
 Without `--model` the model has the sizes of the authors' (ViT-B/16) and random weights; nothing is downloaded. A
 picture of one window and one of three windows' width are looked at in each of these ways:

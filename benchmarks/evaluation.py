@@ -4,7 +4,7 @@ How fast CountBench's protocol is in one pass over pictures and captions, beside
     python benchmarks/evaluation.py
     python benchmarks/evaluation.py --presets tiny --pictures 54
     python benchmarks/evaluation.py --captions CountBench.json --threads 2
-    python benchmarks/evaluation.py --model demo_output/count-clip
+    python benchmarks/evaluation.py --model model_cards/count-clip-tiny
 
 Without `--model` the models have random weights, one of CLIP ViT-B/32's sizes and a tiny one; nothing is downloaded.
 The captions are made up, all different, of as many words as CountBench's have tokens and with the number where it is

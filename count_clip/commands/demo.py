@@ -13,14 +13,20 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "demo",
-        help="train two small models on rendered scenes and count with them",
-        description="Train two small counting models on rendered scenes and count with them.",
+        help="teach a released CLIP to count, train a density model, and count with them",
+        description="Teach the small released CLIP that cannot count, train a density model from nothing, both on "
+        "rendered scenes and in minutes, and count with them. Nothing is downloaded.",
     )
     parser.add_argument(
         "--output",
         default="demo_output",
         metavar="DIR",
         help="folder for pictures, checkpoints and cards (default: demo_output)",
+    )
+    parser.add_argument(
+        "--checkpoints",
+        metavar="DIR",
+        help="folder with the released checkpoints (default: model_cards of the project's checkout)",
     )
     parser.add_argument("--fresh", action="store_true", help="train again, even where an earlier run has finished")
     parser.add_argument(
@@ -29,21 +35,23 @@ def add_parser(commands: Commands) -> None:
         default=[],
         metavar="STAGE.KEY=VALUE",
         dest="settings",
-        help="change a key of a stage's configuration (density, base, counting), for example density.max_steps=100",
+        help="change a key of a stage's configuration (counting, density), for example density.max_steps=100",
     )
     parser.set_defaults(run=_demo)
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from count_clip.demo import parse_settings, run_demo
+    from count_clip.demo import RELEASED, check_released, parse_settings, run_demo
 
     output = Path(options.output).expanduser()
+    released = Path(options.checkpoints).expanduser() if options.checkpoints else RELEASED
     try:
-        changes = parse_settings(options.settings, output)
-    except ValueError as error:
+        changes = parse_settings(options.settings, released)
+        check_released(released)
+    except (ValueError, FileNotFoundError) as error:
         raise CommandError(str(error)) from error
     try:
-        run_demo(output, changes, fresh=options.fresh)
+        run_demo(output, changes, fresh=options.fresh, released=released)
     except FileExistsError as error:  # something in the folder that no demonstration wrote
         raise CommandError(str(error)) from error
     return 0

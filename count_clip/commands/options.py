@@ -81,8 +81,8 @@ def add_objects_option(parser: argparse.ArgumentParser) -> None:
         "--objects",
         choices=("drawings", "shapes"),
         default="drawings",
-        help="of countscenes: drawings of things, which need count-clip[scenes], or coloured shapes, as in the "
-        "demonstration (default: drawings)",
+        help="of countscenes: drawings of things, which need count-clip[scenes], or coloured shapes "
+        "(default: drawings)",
     )
 
 

@@ -1,4 +1,4 @@
-"""The demonstration: three stages, a table, pictures, checkpoints and cards; and it goes on where it was stopped."""
+"""The demonstration: two stages, a table, pictures, checkpoints and cards; and it goes on where it was stopped."""
 
 import json
 
@@ -15,6 +15,10 @@ from count_clip.cli import main
 
 
 SMALL = [
+    "counting.max_steps=2",
+    "counting.dataset.num_scenes=64",
+    "counting.test_dataset.num_scenes=18",
+    "counting.per_device_train_batch_size=4",
     "density.max_steps=2",
     "density.scratch.vision.hidden_size=32",
     "density.scratch.vision.num_hidden_layers=1",
@@ -22,14 +26,6 @@ SMALL = [
     "density.eval_dataset=null",
     "density.test_dataset.num_scenes=4",
     "density.per_device_train_batch_size=4",
-    "base.max_steps=1",
-    "base.dataset.num_scenes=64",
-    "base.test_dataset.num_scenes=9",
-    "base.per_device_train_batch_size=4",
-    "counting.max_steps=2",
-    "counting.dataset.num_scenes=64",
-    "counting.test_dataset.num_scenes=18",
-    "counting.per_device_train_batch_size=4",
 ]
 ARGUMENTS = [
     token
@@ -45,7 +41,10 @@ def test_demo_trains_counts_and_writes_everything_and_a_second_run_trains_nothin
     for line in ("CountBench accuracy", "mean deviation", "MAE", "RMSE", "coins"):
         assert line in printed
 
-    results = {stage: json.loads((output / "runs" / stage / "results.json").read_text()) for stage in demo.STAGES}
+    results = {
+        stage: json.loads((output / "runs" / title / "results.json").read_text())
+        for stage, title in demo.TITLES.items()
+    }
     assert f"{results['density']['after']['test']['mae']:.2f}" in printed
     assert f"{100 * results['counting']['after']['test']['accuracy']:.1f} %" in printed
     for title, model_type in (("clip-count", "clip_count_density"), ("count-clip", "count_clip")):
@@ -54,8 +53,9 @@ def test_demo_trains_counts_and_writes_everything_and_a_second_run_trains_nothin
         card = ModelCard.load(output / title / "README.md")
         assert card.data.eval_results[0].dataset_type == "countscenes"
         assert "CountBench accuracy" in card.text
-    names = sorted(path.name for path in (output / "pictures").iterdir())
-    assert names == ["all.png", "coins.png", *(f"scene-{i}{text}.png" for i in (1, 2, 3) for text in "abc")]
+    names = {path.stem for path in (output / "pictures").iterdir()}
+    scenes = {f"shapes-{i}{text}" for i in (1, 2, 3) for text in "abc"}
+    assert names == {"all", "coins", "plain-4", "plain-7", "plain-10"} | scenes
     with Image.open(output / "pictures" / "coins.png") as coins:
         assert coins.size == (384, 303)
 
@@ -65,7 +65,7 @@ def test_demo_trains_counts_and_writes_everything_and_a_second_run_trains_nothin
     monkeypatch.setattr("count_clip.trainers.run.train", train)
     assert main(["demo", "--output", str(output), *ARGUMENTS]) == 0
     assert "Finished by an earlier run" in capsys.readouterr().out
-    # Another configuration of a stage is another run, and so are the stages after it.
+    # Another configuration of a stage is another run.
     with pytest.raises(AssertionError, match="trained again"):
         main(["demo", "--output", str(output), *ARGUMENTS, "--set", "density.seed=5"])
 
@@ -76,8 +76,16 @@ def test_settings_that_name_no_stage_or_value_are_refused(setting, capsys):
     assert setting.split("=")[0].removeprefix("density.") in capsys.readouterr().err
 
 
+def test_checkpoints_that_are_not_there_are_missed_before_anything_is_trained(tmp_path, capsys):
+    assert main(["demo", "--output", str(tmp_path / "demo"), "--checkpoints", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path / "count-clip-tiny-base") in said
+    assert "--checkpoints" in said
+    assert not (tmp_path / "demo").exists()
+
+
 def test_folders_that_no_demonstration_wrote_are_left_alone(tmp_path, capsys):
-    mine = tmp_path / "runs" / "density" / "mine.txt"
+    mine = tmp_path / "runs" / "count-clip" / "mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("precious")
     for arguments in ([], ["--fresh"]):
@@ -87,7 +95,7 @@ def test_folders_that_no_demonstration_wrote_are_left_alone(tmp_path, capsys):
 
 
 def test_coins_are_twenty_four():
-    coins = next(picture for picture in demo.unseen_pictures() if picture.name == "coins")
+    coins = next(picture for picture in demo.shapes() if picture.name == "coins")
     # Bright blobs of a coin's size on the darker ground.
     pixels = ndimage.gaussian_filter(np.asarray(coins.image.convert("L"), dtype=float), 2)
     pixels -= ndimage.gaussian_filter(pixels, 40)

@@ -86,6 +86,7 @@ def workplace(fsc147, carpk, shanghaitech, checkpoints, tmp_path, monkeypatch, p
     picture(40, 30, 9).save(tmp_path / "birds" / "images" / "owl.png")
     (tmp_path / "birds" / "points.csv").write_text("file_name,x,y\nowl.png,3,4\nowl.png,20,11\n")
     (tmp_path / "results").mkdir()
+    (tmp_path / "model_cards").symlink_to(Path(__file__).parents[2] / "model_cards")
     return tmp_path
 
 

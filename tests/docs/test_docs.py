@@ -29,7 +29,11 @@ from count_clip.trainers.run_arguments import parse_run
 
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "model_cards" / "README.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]
 # Block by block: the reason why it is not run, its language, its text. The fence may be indented in no page.
 BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S

@@ -1,0 +1,123 @@
+"""The released checkpoints: each folder is what its repository holds, loads in every way, and counts."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors import safe_open
+from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor, pipeline
+
+from count_clip import modeling
+from count_clip.datasets_scripts.countscenes import CountScenes
+from count_clip.evaluation.countbench import evaluate_countbench
+
+
+RELEASED = Path(__file__).parents[2] / "model_cards"
+TYPES = {
+    "count-clip-tiny-base": "count_clip",
+    "count-clip-tiny": "count_clip",
+}
+NAMES = list(TYPES)
+
+
+def load(name: str) -> tuple:
+    return AutoModel.from_pretrained(RELEASED / name).eval(), AutoProcessor.from_pretrained(RELEASED / name)
+
+
+def test_folders_are_the_repositories() -> None:
+    assert {path.name for path in RELEASED.iterdir()} == {"README.md", *NAMES}
+    sizes = {name: sum(file.stat().st_size for file in (RELEASED / name).iterdir()) for name in NAMES}
+    assert max(sizes.values()) < 24e6
+    assert sum(sizes.values()) < 60e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_those_of_a_repository(name: str) -> None:
+    files = {path.name for path in (RELEASED / name).iterdir()}
+    needed = {"README.md", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
+    assert needed <= files
+    assert {path.suffix for path in (RELEASED / name).iterdir()} <= {".md", ".json", ".safetensors", ".py", ".png"}
+    with safe_open(RELEASED / name / "model.safetensors", "pt") as weights:
+        dtypes = {weights.get_tensor(key).dtype for key in weights.keys()}  # noqa: SIM118 (it is no dictionary)
+    assert {dtype for dtype in dtypes if dtype.is_floating_point} == {torch.float16}
+    # `count-clip push model_cards/NAME ORG/NAME` brings them up to date, and so does copying them.
+    sources = Path(modeling.__file__).parent
+    code = list((RELEASED / name).glob("*.py"))
+    assert code
+    for path in code:
+        assert path.read_text() == (sources / path.name).read_text(), f"copy {path.name} from modeling/ to {path}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cards_say_what_readers_need(name: str) -> None:
+    card = ModelCard.load(RELEASED / name / "README.md", ignore_metadata_errors=False)
+    assert card.data.license
+    assert card.data.datasets == ["countscenes"]
+    assert card.data.library_name == "transformers"
+    metrics = {result.metric_type for result in card.data.eval_results}
+    assert metrics >= {"accuracy", "mean_deviation"}
+    for heading in ("## Use", "## Figures", "## Training", "## Limits"):
+        assert heading in card.text
+    assert f"runs/{name.replace('-', '_')}" not in card.text
+    assert "/tmp" not in card.text
+    assert "More Information Needed" not in card.text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loads_in_single_precision_with_and_without_this_package(name: str, tmp_path: Path) -> None:
+    model, _ = load(name)
+    assert model.config.model_type == TYPES[name]
+    assert model.dtype == torch.float32
+    script = (
+        "import sys; from transformers import AutoModel, AutoProcessor\n"
+        "model, processor = (auto.from_pretrained(sys.argv[1], trust_remote_code=True) "
+        "for auto in (AutoModel, AutoProcessor))\n"
+        "assert 'count_clip' not in sys.modules\n"
+        "print(type(model).__name__, float(sum(p.double().sum().item() for p in model.parameters())))"
+    )
+    environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": ""}
+    command = [sys.executable, "-c", script, str(RELEASED / name)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()
+    assert printed[0] == type(model).__name__
+    assert float(printed[1]) == pytest.approx(sum(p.double().sum().item() for p in model.parameters()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_clips_are_plain_clips_too(name: str) -> None:
+    model, _ = load(name)
+    plain = CLIPModel.from_pretrained(RELEASED / name).eval()
+    inputs = CLIPProcessor.from_pretrained(RELEASED / name, trust_remote_code=False)(
+        text=["three apples", "four apples"],
+        images=[CountScenes("test", "plain", num_scenes=1)[0]["image"]],
+        padding=True,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        assert torch.allclose(plain(**inputs).logits_per_image, model(**inputs).logits_per_image, atol=1e-4)
+
+
+def test_the_counting_method_taught_the_base_to_count() -> None:
+    scenes = CountScenes("validation", "plain", num_scenes=90)
+    base, taught = (evaluate_countbench(*load(name), scenes, progress=False) for name in NAMES)
+    assert base.accuracy < 0.25
+    assert taught.accuracy > 0.55
+    assert taught.mean_deviation < 0.6 < 2 < base.mean_deviation
+
+
+def test_the_pipeline_chooses_the_caption() -> None:
+    chooser = pipeline("caption-counting", model=str(RELEASED / "count-clip-tiny"))
+    scenes = CountScenes("validation", "plain", num_scenes=18)
+    chosen = [chooser(row["image"], text="a photo of {} " + row["name"])[0]["number"] for row in scenes]
+    assert sum(abs(one - row["number"]) <= 1 for one, row in zip(chosen, scenes, strict=True)) >= 14
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_configurations_name_nothing_of_the_machine_that_trained_them(name: str) -> None:
+    for file in ("config.json", "processor_config.json", "tokenizer_config.json"):
+        content = json.loads((RELEASED / name / file).read_text())
+        assert not str(content.get("_name_or_path", "")).startswith(("/", "runs"))
+        assert "/tmp" not in json.dumps(content)
