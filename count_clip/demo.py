@@ -264,9 +264,18 @@ def shapes() -> list[CountedPicture]:
     """
     from count_clip.datasets_scripts.countscenes import CountScenes
 
-    looks = {"objects": "shapes", "image_size": 320, "max_objects": 10, "texts_per_scene": 3}
-    sizes = {"min_object_size": 0.125, "max_object_size": 0.3}
-    scenes = CountScenes("test", config="mixed", num_scenes=3, seed=3, **looks, **sizes)
+    scenes = CountScenes(
+        "test",
+        config="mixed",
+        objects="shapes",
+        num_scenes=3,
+        image_size=320,
+        max_objects=10,
+        min_object_size=0.125,
+        max_object_size=0.3,
+        texts_per_scene=3,
+        seed=3,
+    )
     pictures = [
         CountedPicture(f"shapes-{index // 3 + 1}{'abc'[index % 3]}", row["image"], row["text"], row["count"])
         for index, row in enumerate(scenes)

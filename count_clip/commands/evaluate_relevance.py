@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +91,8 @@ def _load_boxed(options: argparse.Namespace) -> Data:
         )
     looks = {"image_size": options.image_size, "seed": options.seed, "objects": options.objects}
     try:
-        scenes = partial(BoxedScenes, config=config, **looks)
-        rows, total = scenes(options.split, options.limit), len(scenes(options.split))
+        rows = BoxedScenes(options.split, options.limit, config=config, **looks)
+        total = len(BoxedScenes(options.split, config=config, **looks))
     except (ValueError, TypeError, ImportError) as error:
         raise CommandError(str(error)) from error
     return Data(options.data, config, options.split, rows, total)

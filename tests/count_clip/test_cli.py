@@ -315,12 +315,12 @@ def test_data_sheet_draws_countscenes(tmp_path, capsys):
 def test_demo_gets_its_arguments(monkeypatch, tmp_path):
     seen = []
 
-    def run_demo(output, changes, fresh):
-        seen.append((output, changes, fresh))
+    def run_demo(output, changes, fresh, released):
+        seen.append((output, changes, fresh, released.name))
 
     monkeypatch.setattr("count_clip.demo.run_demo", run_demo)
     assert main(["demo", "--output", str(tmp_path), "--fresh", "--set", "density.max_steps=3"]) == 0
-    assert seen == [(tmp_path, {"density": ["--max_steps", "3"], "base": [], "counting": []}, True)]
+    assert seen == [(tmp_path, {"density": ["--max_steps", "3"], "counting": []}, True, "model_cards")]
 
 
 @pytest.mark.parametrize(

@@ -152,10 +152,12 @@ def test_shipped_configs_are_right(name, variant):
     run, args = parse_run(name, ["--config", variant] if variant else [])
     assert find_config(name).is_file()
     assert run.task in ("counting", "density")
-    # New weights, a checkpoint of the web, or what another of these configurations leaves where it writes.
+    # New weights, a checkpoint of the web or a released one, or what another of these configurations leaves.
     sources = (run.scratch, run.model_name_or_path, run.density_name_or_path, run.clip_name_or_path)
     (source,) = [source for source in sources if source is not None]
-    if isinstance(source, str) and not source.startswith(WEB):
+    if isinstance(source, str) and source.startswith("model_cards/"):
+        assert (Path(__file__).parents[2] / source / "config.json").is_file()
+    elif isinstance(source, str) and not source.startswith(WEB):
         assert source in {
             parse_run(other, ["--config", one] if one else [])[1].output_dir
             for other, one in RUNS
