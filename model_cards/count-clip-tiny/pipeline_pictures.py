@@ -138,12 +138,15 @@ class PicturePipeline(Pipeline):
         return {"text": text, "error": error}
 
     def _prepare(self, image: Image.Image, text: Any, **options: Any) -> dict[str, Any]:
+        """What the model needs for a picture and what is asked of it; each pipeline has its own."""
         raise NotImplementedError
 
     def _answer(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
+        """What the model says of it; each pipeline has its own."""
         raise NotImplementedError
 
     def _finish(self, model_outputs: dict[str, Any], **options: Any) -> Any:
+        """What the caller gets; each pipeline has its own."""
         raise NotImplementedError
 
 
