@@ -28,6 +28,10 @@ class CLIPCountDensityConfig(CLIPConfig):
             Last step of the head, on the scaled density. `"sigmoid"` is the authors'; it cannot exceed one, so that
             an object whose target is a sharp peak is spread over at least `density_scale` pixels. `"softplus"` has
             no such bound and suits small windows.
+        density_sharpness (`float`, *optional*, defaults to 1.0):
+            How sharply `"softplus"` bends at zero: it is `softplus(sharpness * x) / sharpness`. A squared error hardly
+            minds a thousandth too much in each pixel, of which a picture of many windows has enough for several
+            objects; where the bend is sharp, the head leaves it out.
         interaction (`str`, *optional*, defaults to `"hierarchical"`):
             How the text meets the patches: `"hierarchical"` (two blocks, the second at twice the resolution),
             `"plain"` (`num_interaction_layers` blocks at one resolution) or `"add"` (the text is added): the three
@@ -86,6 +90,7 @@ class CLIPCountDensityConfig(CLIPConfig):
     window_size: int = 384
     density_scale: float | int = 60.0
     density_activation: str = "sigmoid"
+    density_sharpness: float | int = 1.0
     interaction: str = "hierarchical"
     num_interaction_layers: int = 4
     num_interaction_heads: int = 8
@@ -112,7 +117,7 @@ class CLIPCountDensityConfig(CLIPConfig):
     def validate_architecture(self) -> None:
         """Check that the fields are in range and fit together."""
         self._validate_choices()
-        for name in ("window_size", "density_scale", "num_interaction_heads", "num_norm_groups"):
+        for name in ("window_size", "density_scale", "density_sharpness", "num_interaction_heads", "num_norm_groups"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive, but got {getattr(self, name)}.")
         for name in ("num_visual_prompts", "num_context_tokens", "num_interaction_layers"):

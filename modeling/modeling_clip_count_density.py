@@ -422,9 +422,6 @@ class CLIPCountDensityPreTrainedModel(PreTrainedModel):
             init.uniform_(module.prompt_embeds, -bound, bound)
         elif isinstance(module, CLIPCountDensityContextPrompts):
             init.normal_(module.context_embeds, std=0.02)
-        elif isinstance(module, CLIPCountDensityDecoder):
-            # Most of a picture holds nothing, and so does the map at the start.
-            init.constant_(module.density_projection.bias, -2.0)
 
 
 class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
@@ -703,8 +700,8 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         (hidden_states,) = self.interaction(hidden_states, None, grid)
         # From here on in float32: a sum over all pixels in half precision is no count.
         logits = self._logits(hidden_states, prompts.to(hidden_states.dtype), grid, (height, width)).float()
-        sigmoid = self.config.density_activation == "sigmoid"
-        scaled_density_map = logits.sigmoid() if sigmoid else nn.functional.softplus(logits)
+        sigmoid, sharpness = self.config.density_activation == "sigmoid", float(self.config.density_sharpness)
+        scaled_density_map = logits.sigmoid() if sigmoid else nn.functional.softplus(logits, beta=sharpness)
         if text_embeds.dim() == 2:
             scaled_density_map, similarity_map = scaled_density_map[:, 0], similarity_map[:, 0]
 

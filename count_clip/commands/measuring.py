@@ -111,7 +111,7 @@ class Run:
 
     def result(self, result: dict[str, Any], summary: Summary) -> dict[str, Any]:
         """
-        Put the result together with what is known of the run.
+        Put the result together with what is known of the run, and write it where `--json` says.
 
         Args:
             result (`dict[str, Any]`): What the benchmark has to say.
@@ -120,7 +120,7 @@ class Run:
         Returns:
             `dict[str, Any]`: What `--json` writes.
         """
-        from count_clip.evaluation.run_record import plain_command, result_file, run_record
+        from count_clip.evaluation.run_record import plain_command, result_file, run_record, write_plain
 
         options = self.options
         run = run_record(
@@ -135,9 +135,15 @@ class Run:
         rows, total = self.data.get("rows"), self.data.get("total")
         limited = rows is not None and total is not None and rows < total
         about = {"protocol": self.benchmark, "model": options.model, "data": options.data, "split": self.data["split"]}
-        return result_file(
+        written = result_file(
             self.benchmark, run, {**about, **result}, summary.metrics, summary.intervals, summary.missing, limited
         )
+        # Before anything is printed: `| head` ends a command that still has lines to print.
+        if options.json_file:
+            text = write_plain(written)
+            with open_for_writing(options.json_file) as stream:
+                stream.write(text + "\n")
+        return written
 
     def heading(self, written: dict[str, Any], what: str) -> None:
         """Print what was measured on what, and whether it is all of it."""
@@ -147,15 +153,9 @@ class Run:
         print(f"{self.options.model} on {self.where}, {what}" + (f"\n{note}" if note else "") + "\n")
 
     def finish(self, written: dict[str, Any], skipped: list[Any]) -> int:
-        """List what is missing, write the files, and give the exit code."""
-        from count_clip.evaluation.run_record import write_plain
-
+        """List what is missing, write the card, and give the exit code."""
         list_skipped(skipped)
         options = self.options
-        if options.json_file:
-            text = write_plain(written)
-            with open_for_writing(options.json_file) as stream:
-                stream.write(text + "\n")
         if getattr(options, "model_card", None):
             from count_clip.evaluation.model_index import update_card
 

@@ -1,6 +1,8 @@
 """Baselines in the place of a model, and CountBench as it is published."""
 
 import json
+import subprocess
+import sys
 import shutil
 
 import datasets
@@ -52,6 +54,17 @@ def test_the_mean_is_measured_like_a_model(run, counted, name):
     assert written["run"]["model"]["model_type"] == "always-the-mean"
     assert written["run"]["model"]["count"] == 3.0
     assert "2.50" in printed.out
+
+
+def test_the_result_is_written_though_nobody_reads_the_table_to_its_end(counted, tmp_path):
+    output = tmp_path / "result.json"
+    command = [sys.executable, "-m", "count_clip", "evaluate", "density", "--model", "mean", "--data", str(counted)]
+    with subprocess.Popen([*command, "--json", str(output)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        running.stdout.close()
+        running.communicate(timeout=50)
+    assert running.returncode != 0
+    assert json.loads(output.read_text())["metrics"]["mae"] == 2.5
 
 
 def test_without_a_training_part_there_is_no_mean(run, counted):

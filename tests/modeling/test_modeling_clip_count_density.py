@@ -63,6 +63,18 @@ def test_density_loss_is_the_mean_squared_error_of_the_scaled_map(density_model,
     torch.testing.assert_close(outputs.loss, parts)
 
 
+@pytest.mark.parametrize("sharpness", [1, 4.0])
+def test_softplus_bends_at_zero_as_sharply_as_asked(density_config, batch, sharpness):
+    config = density_config(density_activation="softplus", density_sharpness=sharpness)
+    model = CLIPCountDensityModel(config).eval()
+    torch.nn.init.zeros_(model.decoder.density_projection.weight)
+    for logit in (-1.5, 0.0, 3.0):
+        torch.nn.init.constant_(model.decoder.density_projection.bias, logit)
+        scaled = np.log1p(np.exp(sharpness * logit)) / sharpness
+        expected = torch.full((2, 48, 48), scaled / config.density_scale)
+        torch.testing.assert_close(model(**batch).density_map, expected, rtol=1e-4, atol=0)
+
+
 def test_contrastive_loss_is_the_share_of_the_positive_patches():
     similarity = np.array([[[0.1, -0.2], [0.3, 0.05]]])
     density = np.zeros((1, 8, 8))
@@ -383,6 +395,7 @@ def test_counting_checkpoint_is_refused(counting_model, tmp_path):
         ({"interaction": "sum"}, "interaction"),
         ({"text_readout": "cls"}, "text_readout"),
         ({"density_activation": "relu"}, "density_activation"),
+        ({"density_sharpness": 0}, "density_sharpness"),
         ({"visual_prompt_depth": 4}, "visual_prompt_depth"),
         ({"num_context_tokens": 38}, "leaves no room"),
         ({"num_norm_groups": 8}, "projection_dim"),
