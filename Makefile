@@ -16,7 +16,7 @@ STAMP := .venv/.installed
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    train two small counting models on rendered scenes, count with them, write demo_output/"
+	@echo "make demo    teach a small CLIP to count and a density model new things, count with them, write demo_output/"
 	@echo "make test    run the tests"
 	@echo "make lint    check style (ruff) and types (mypy)"
 	@echo "make format  rewrite the files in the style that 'make lint' checks"

@@ -1,9 +1,9 @@
 """
-`count-clip demo`: the counting method on a released CLIP, a density model from nothing, and both at work.
+`count-clip demo`: the released checkpoints, measured, taught more, and asked about pictures.
 
-It runs two of the configurations in `trainers/configs`: `demo_counting`, on the released CLIP that cannot count, and
-`countscenes_density`. It measures them beside the released CLIP that can count, counts with them in pictures, and
-writes a table, pictures, checkpoints and cards.
+It runs the two configurations `demo_*` in `trainers/configs`, each from a released checkpoint: the counting method on
+the CLIP that cannot count yet, and the density model on scenes of a look it has never seen. Then it counts, and writes
+a table, pictures, checkpoints and cards.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from .text_tables import markdown_table
 
 
 STAGES = {
-    "counting": "the counting method on a small CLIP that cannot count: CLIPForCounting",
-    "density": "a CLIPCountDensityModel, from nothing",
+    "counting": "the counting method on a small CLIP of which one caption in ten stated a number",
+    "density": "the density model, which has seen drawings of things, on coloured shapes",
 }
-CONFIGS = {"counting": "demo_counting", "density": "countscenes_density"}
 STATE_NAME = "demo_stage.json"
 TITLES = {"counting": "count-clip", "density": "clip-count"}
-UNTAUGHT = "count-clip-tiny-base"
+SOURCES = {"counting": "count-clip-tiny-base", "density": "clip-count-tiny"}
 TAUGHT = "count-clip-tiny"
 RELEASED = Path(__file__).resolve().parent.parent / "model_cards"
 """Where a checkout of the project has the released checkpoints."""
@@ -45,15 +44,15 @@ class CountedPicture:
         image (`PIL.Image.Image`): The picture.
         text (`str`): What was asked for.
         true_count (`int`): How many there are.
-        count (`float`, *optional*): What the density model counted, where it was asked.
-        number (`int`, *optional*): Which of two to ten the released counting CLIP chose, where it was asked.
+        count (`float`): What the density model counted.
+        number (`int`, *optional*): Which of two to ten the counting CLIP chose, where it was asked.
     """
 
     name: str
     image: Image.Image
     text: str
     true_count: int
-    count: float | None = None
+    count: float = 0.0
     number: int | None = None
 
 
@@ -82,7 +81,7 @@ def run_demo(
     for index, (stage, what) in enumerate(STAGES.items(), start=1):
         print(f"\n[{index}/{steps}] {stage}: {what}", flush=True)
         results[stage] = run_stage(stage, output, changes[stage], released)
-    print(f"\n[{steps}/{steps}] counting in pictures that the models have not seen", flush=True)
+    print(f"\n[{steps}/{steps}] counting in pictures that none of the models has seen", flush=True)
     pictures = count_pictures(output / "runs" / TITLES["density"], released, output / "pictures")
     report = "\n\n".join([results_table(results, released), pictures_table(pictures)])
     for stage, title in TITLES.items():
@@ -101,7 +100,7 @@ def check_released(released: Path) -> None:
     Raises:
         FileNotFoundError: If one is not there.
     """
-    for name in (UNTAUGHT, TAUGHT):
+    for name in (*SOURCES.values(), TAUGHT):
         if not (released / name / "config.json").is_file():
             raise FileNotFoundError(
                 f"There is no released checkpoint in {released / name}. They are in model_cards/ of the project's "
@@ -151,16 +150,16 @@ def run_stage(stage: str, output: Path, changes: Sequence[str], released: Path =
         `dict`: The figures that `trainers/run.py` wrote to `results.json`.
     """
     overrides = _configure(stage, released, changes)
-    return train_stage(output / "runs" / TITLES[stage], CONFIGS[stage], overrides, STATE_NAME)
+    return train_stage(output / "runs" / TITLES[stage], f"demo_{stage}", overrides, STATE_NAME)
 
 
 def _configure(stage: str, released: Path, changes: Sequence[str]) -> list[str]:
     """What the demonstration changes in a stage's configuration, after making sure that it can be read."""
     from count_clip.trainers.run_arguments import parse_run
 
-    source = ["--model_name_or_path", str(released / UNTAUGHT)] if stage == "counting" else []
-    overrides = [*source, "--report_to", "none", *changes]
-    parse_run(CONFIGS[stage], overrides)
+    source = str(released / SOURCES[stage])
+    overrides = ["--model_name_or_path", source, "--report_to", "none", *changes]
+    parse_run(f"demo_{stage}", overrides)
     return overrides
 
 
@@ -187,7 +186,7 @@ def publish(run: Path, folder: Path, stage: str, report: str) -> None:
     card.text += f"""
 ## From the demonstration
 
-`count-clip demo` trained it in minutes: {STAGES[stage]}.
+`count-clip demo` trained it for minutes, from {SOURCES[stage]}: {STAGES[stage]}.
 
 {report}
 
@@ -198,12 +197,11 @@ It has only ever seen drawn scenes, and few words. It is no replacement for a mo
 
 def count_pictures(density: Path, released: Path, folder: Path) -> list[CountedPicture]:
     """
-    Count in new pictures: the density model in scenes of shapes, with its maps drawn over them, and the released
-    counting CLIP in plain scenes of things.
+    Count in new pictures and draw the density maps over them.
 
     Args:
-        density (`Path`): The density model.
-        released (`Path`): The folder with the released checkpoints.
+        density (`Path`): The density model that has learned the shapes.
+        released (`Path`): The folder with the released checkpoints, which are asked about the other pictures.
         folder (`Path`): Where the pictures are written, and all of them on one sheet.
 
     Returns:
@@ -214,50 +212,64 @@ def count_pictures(density: Path, released: Path, folder: Path) -> list[CountedP
     from count_clip.evaluation.figures import contact_sheet, draw_density
 
     folder.mkdir(parents=True, exist_ok=True)
+    counters = {
+        "things": pipeline("object-counting", model=str(released / SOURCES["density"])),
+        "shapes": pipeline("object-counting", model=str(density)),
+    }
     chooser = pipeline("caption-counting", model=str(released / TAUGHT))
-    counter = pipeline("object-counting", model=str(density))
     answered, drawn, captions = [], [], []
-    for picture in things():
-        picture.number = chooser(picture.image, text="{} " + picture.text)[0]["number"]
-        picture.image.save(folder / f"{picture.name}.png")
-        answered.append(picture)
-        drawn.append(picture.image)
-        captions.append(f"{picture.text}: {picture.number} chosen, really {picture.true_count}")
-    for picture in shapes():
-        result = counter(picture.image, text=picture.text)
-        picture.count = result["count"]
-        figure = draw_density(
-            picture.image, result["density_map"], result["points"], text=picture.text, count=picture.count
-        )
-        figure.save(folder / f"{picture.name}.png")
-        answered.append(picture)
-        drawn.append(figure)
-        captions.append(f"{picture.text}: {picture.count:.1f}, really {picture.true_count}")
+    for what, pictures in {"things": things(), "shapes": shapes()}.items():
+        for picture in pictures:
+            result = counters[what](picture.image, text=picture.text)
+            picture.count = result["count"]
+            if picture.name.startswith("plain"):
+                picture.number = chooser(picture.image, text="{} " + picture.text)[0]["number"]
+            figure = draw_density(
+                picture.image, result["density_map"], result["points"], text=picture.text, count=picture.count
+            )
+            figure.save(folder / f"{picture.name}.png")
+            answered.append(picture)
+            drawn.append(figure)
+            captions.append(f"{picture.text}: {picture.count:.1f}, really {picture.true_count}")
     contact_sheet(drawn, captions, columns=3).save(folder / "all.png")
     return answered
 
 
 def things() -> list[CountedPicture]:
     """
-    Plain scenes of kinds of things that no training scene had.
+    New pictures for the released checkpoints: of kinds that no training scene had, of several kinds that they know
+    (each scene asked about three times, the last time for what is not in it), and the coins that scikit-image ships.
 
     Returns:
         `list[CountedPicture]`.
     """
     from count_clip.datasets_scripts.countscenes import CountScenes
 
-    scenes = CountScenes("test", config="plain", num_scenes=9, image_size=288, seed=1)
-    return [
+    plain = CountScenes("test", config="plain", num_scenes=9, image_size=288, seed=1)
+    pictures = [
         CountedPicture(f"plain-{row['number']}", row["image"], row["name"], row["number"])
-        for index, row in enumerate(scenes)
+        for index, row in enumerate(plain)
         if index % 3 == 2
     ]
+    mixed = CountScenes(
+        "train", config="mixed", num_scenes=3, image_size=288, texts_per_scene=3, min_kinds=2, max_kinds=2, seed=1
+    )
+    pictures += [_asked("mixed", index, row) for index, row in enumerate(mixed)]
+    try:
+        from skimage import data
+    except ImportError:
+        print(
+            "scikit-image is not installed, so its photograph of coins is left out (pip install 'count-clip[demo]')."
+        )
+        return pictures
+    # 24 coins, in four rows of six: counted by eye.
+    return [*pictures, CountedPicture("coins", Image.fromarray(data.coins()).convert("RGB"), "coins", 24)]
 
 
 def shapes() -> list[CountedPicture]:
     """
-    Scenes of shapes that no training scene had, larger than those, each asked about twice for what is there and once
-    for what is not, and the coins that scikit-image ships.
+    Scenes for the model that has learned the shapes, of shapes that none of its scenes had: two of their three words
+    are always new together.
 
     Returns:
         `list[CountedPicture]`.
@@ -269,26 +281,16 @@ def shapes() -> list[CountedPicture]:
         config="mixed",
         objects="shapes",
         num_scenes=3,
-        image_size=320,
+        image_size=288,
         max_objects=10,
-        min_object_size=0.125,
-        max_object_size=0.3,
         texts_per_scene=3,
         seed=3,
     )
-    pictures = [
-        CountedPicture(f"shapes-{index // 3 + 1}{'abc'[index % 3]}", row["image"], row["text"], row["count"])
-        for index, row in enumerate(scenes)
-    ]
-    try:
-        from skimage import data
-    except ImportError:
-        print(
-            "scikit-image is not installed, so its photograph of coins is left out (pip install 'count-clip[demo]')."
-        )
-        return pictures
-    # 24 coins, in four rows of six: counted by eye.
-    return [*pictures, CountedPicture("coins", Image.fromarray(data.coins()).convert("RGB"), "gray discs", 24)]
+    return [_asked("shapes", index, row) for index, row in enumerate(scenes)]
+
+
+def _asked(name: str, index: int, row: Mapping[str, Any]) -> CountedPicture:
+    return CountedPicture(f"{name}-{index // 3 + 1}{'abc'[index % 3]}", row["image"], row["text"], row["count"])
 
 
 def results_table(results: dict[str, dict[str, Any]], released: Path = RELEASED) -> str:
@@ -336,9 +338,9 @@ def results_table(results: dict[str, dict[str, Any]], released: Path = RELEASED)
         f"{after['num_rows']} texts asked of scenes with one to three kinds of shapes (one or two of three texts name "
         "what is not there), all of kinds that no training scene had. "
         '"Knows nothing" is a uniform guess among the nine numbers, and always saying the mean count of the training '
-        f'scenes. "Before" are {UNTAUGHT} as released, and the density model with new weights; "after" the one after '
-        f"{seconds['counting']} seconds of the counting method, the other after {seconds['density']} seconds of "
-        f"training. {TAUGHT} had the method for most of an hour. No web-scale CLIP is behind any of them."
+        f'scenes. "Before" are {SOURCES["counting"]} and {SOURCES["density"]} as released, "after" the same after '
+        f"{seconds['counting']} seconds of the counting method on things, and {seconds['density']} seconds of "
+        "training on shapes."
     )
     return f"{markdown_table([head, *rows])}\n\n{note}"
 
@@ -355,7 +357,7 @@ def pictures_table(pictures: Sequence[CountedPicture]) -> str:
     """
     head = ("picture", "prompt", "really", "density model", f"{TAUGHT} (2-10)")
     rows = [
-        (x.name, x.text, str(x.true_count), *("-" if y is None else f"{y:.3g}" for y in (x.count, x.number)))
+        (x.name, x.text, str(x.true_count), f"{x.count:.1f}", "-" if x.number is None else str(x.number))
         for x in pictures
     ]
     return markdown_table([head, *rows])

@@ -20,10 +20,7 @@ SMALL = [
     "counting.test_dataset.num_scenes=18",
     "counting.per_device_train_batch_size=4",
     "density.max_steps=2",
-    "density.scratch.vision.hidden_size=32",
-    "density.scratch.vision.num_hidden_layers=1",
     "density.dataset.num_scenes=64",
-    "density.eval_dataset=null",
     "density.test_dataset.num_scenes=4",
     "density.per_device_train_batch_size=4",
 ]
@@ -54,7 +51,7 @@ def test_demo_trains_counts_and_writes_everything_and_a_second_run_trains_nothin
         assert card.data.eval_results[0].dataset_type == "countscenes"
         assert "CountBench accuracy" in card.text
     names = {path.stem for path in (output / "pictures").iterdir()}
-    scenes = {f"shapes-{i}{text}" for i in (1, 2, 3) for text in "abc"}
+    scenes = {f"{kind}-{i}{text}" for kind in ("mixed", "shapes") for i in (1, 2, 3) for text in "abc"}
     assert names == {"all", "coins", "plain-4", "plain-7", "plain-10"} | scenes
     with Image.open(output / "pictures" / "coins.png") as coins:
         assert coins.size == (384, 303)
@@ -95,7 +92,7 @@ def test_folders_that_no_demonstration_wrote_are_left_alone(tmp_path, capsys):
 
 
 def test_coins_are_twenty_four():
-    coins = next(picture for picture in demo.shapes() if picture.name == "coins")
+    coins = next(picture for picture in demo.things() if picture.name == "coins")
     # Bright blobs of a coin's size on the darker ground.
     pixels = ndimage.gaussian_filter(np.asarray(coins.image.convert("L"), dtype=float), 2)
     pixels -= ndimage.gaussian_filter(pixels, 40)

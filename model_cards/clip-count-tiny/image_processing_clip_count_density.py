@@ -1,0 +1,410 @@
+"""Pictures of any size and mode to windows for a [`CLIPCountDensityModel`], and window maps back to picture maps."""
+
+import itertools
+from collections.abc import Iterable, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BatchFeature
+from transformers.image_processing_backends import PilBackend
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
+from transformers.processing_utils import ImagesKwargs
+
+from .pictures import PictureError, open_picture, to_rgb
+
+
+WINDOWS = ("sliding", "whole")
+WINDOW_BLENDS = ("hat", "authors")
+
+
+class CLIPCountDensityImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict, unseen
+    """
+    What the image processor takes beside the usual arguments.
+
+    Args:
+        window (`str`): `"sliding"` or `"whole"`.
+        window_size (`int`): Side of a window, in pixels of the resized picture.
+        window_stride (`int`): Largest step from one window to the next, in pixels of the resized picture.
+        window_blend (`str`): How overlapping windows share the pixels between them.
+        max_aspect_ratio (`float`): Pictures that are longer than this many times their shorter side are squeezed.
+        max_whole_area (`float`): Largest whole picture, in areas of a sliding window.
+    """
+
+    window: str
+    window_size: int
+    window_stride: int
+    window_blend: str
+    max_aspect_ratio: float
+    max_whole_area: float
+
+
+class CLIPCountDensityImageProcessorPil(PilBackend):
+    """
+    Resize pictures until their shorter side is `size["shortest_edge"]`, normalise them as CLIP does, and cut them into
+    overlapping square windows, or leave them whole.
+
+    Pictures are paths, addresses, PIL pictures, arrays or tensors, of any size and mode (see `to_rgb` in
+    `pictures.py`). Those that carry an EXIF rotation are turned first: all sizes and positions, here and in what
+    `post_process_density` makes of them, are those of the upright picture.
+
+    Args:
+        window (`str`, *optional*, defaults to `"sliding"`):
+            `"sliding"` cuts square windows. `"whole"` makes each resized picture one window, for one pass of a model
+            that is called with `interpolate_pos_encoding=True`: objects on the border between two windows are seen
+            whole, but the memory grows with the picture's longer side, and the model sees sizes it was not trained on.
+        window_size (`int`, *optional*, defaults to 384):
+            Side of a sliding window, in pixels of the resized picture.
+        window_stride (`int`, *optional*, defaults to two thirds of `window_size`; `"authors"`: a third):
+            Largest step from one window to the next. Windows are spread evenly and cover the picture exactly.
+        window_blend (`str`, *optional*, defaults to `"hat"`):
+            How overlapping windows share a pixel. `"hat"` weighs each by its distance from the window's border.
+            `"authors"` is the scheme of the published model: a step of exactly `window_stride` along the width, zeros
+            on the right, a sigmoid ramp. Either way the weights at every pixel sum to one.
+        max_aspect_ratio (`float`, *optional*, defaults to 16.0):
+            Pictures longer than this many times their shorter side are squeezed to it, which bounds the windows.
+        max_whole_area (`float`, *optional*, defaults to 16.0):
+            With `window="whole"`, a picture that after resizing has more than this many times the area of a sliding
+            window is refused. It is not made smaller in silence, because its objects would shrink with it. With the
+            default `size` and `max_aspect_ratio` every picture fits.
+        size (`dict`, *optional*):
+            `{"shortest_edge": pixels}`, at least `window_size` (the default): more pixels show smaller objects.
+
+    Raises:
+        ValueError: If the options contradict one another or a picture cannot be used.
+    """
+
+    valid_kwargs = CLIPCountDensityImagesKwargs
+    resample = PILImageResampling.BILINEAR
+    image_mean = OPENAI_CLIP_MEAN
+    image_std = OPENAI_CLIP_STD
+    size = {"shortest_edge": 384}
+    default_to_square = False
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+    window = "sliding"
+    window_size = 384
+    window_stride = 256
+    window_blend = "hat"
+    max_aspect_ratio = 16.0
+    max_whole_area = 16.0
+    model_input_names = ["pixel_values"]
+
+    def __init__(self, **kwargs: Any):
+        window_size = kwargs.get("window_size", self.window_size)
+        # The authors' windows of 384 pixels are 128 apart.
+        thirds = 1 if kwargs.get("window_blend", self.window_blend) == "authors" else 2
+        kwargs.setdefault("window_stride", max(1, window_size * thirds // 3))
+        kwargs.setdefault("size", {"shortest_edge": window_size})
+        super().__init__(**kwargs)
+        _check_window_options(
+            self.window,
+            self.window_size,
+            self.window_stride,
+            self.window_blend,
+            self.max_aspect_ratio,
+            self.max_whole_area,
+            self.size["shortest_edge"],
+        )
+
+    def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
+        _check_window_options(
+            kwargs["window"],
+            kwargs["window_size"],
+            kwargs["window_stride"],
+            kwargs["window_blend"],
+            kwargs["max_aspect_ratio"],
+            kwargs["max_whole_area"],
+            kwargs["size"]["shortest_edge"],
+        )
+        super()._validate_preprocess_kwargs(**kwargs)
+
+    def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
+        # The base class takes greyscale arrays for no pictures, and brings files to RGB without regard to their mode.
+        if isinstance(images, (list, tuple)):
+            images = [image for entry in images for image in (entry if isinstance(entry, (list, tuple)) else [entry])]
+        elif getattr(images, "ndim", 0) == expected_ndims + 1:
+            images = list(images)
+        else:
+            images = [images]
+        if not images:
+            raise ValueError("Expected at least one picture, but got an empty list.")
+        return images
+
+    def process_image(self, image: Any, *args: Any, **kwargs: Any) -> Image.Image:
+        """Turn one picture of any kind into an upright one in RGB; Pillow resizes it before it becomes an array."""
+        return to_rgb(open_picture(image))
+
+    def _preprocess(
+        self,
+        images: list[Image.Image],
+        do_resize: bool,
+        size: Any,
+        resample: Any,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: Any,
+        image_std: Any,
+        window: str,
+        window_size: int,
+        window_stride: int,
+        window_blend: str,
+        max_aspect_ratio: float,
+        max_whole_area: float,
+        return_tensors: Any = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        windows, positions, sizes = [], [], []
+        for index, image in enumerate(images):
+            width, height = image.size
+            new_height, new_width = height, width
+            if do_resize:
+                new_height, new_width = resized_size(height, width, size.shortest_edge, max_aspect_ratio)
+            if window == "whole":
+                _check_whole_area(new_height, new_width, window_size, max_whole_area)
+            if (new_height, new_width) != (height, width):
+                image = image.resize((new_width, new_height), resample)
+            pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float32)
+            if do_rescale:
+                pixels = pixels * np.float32(rescale_factor)
+            pad_value = np.zeros(3, np.float32)
+            if do_normalize:
+                mean, std = np.asarray(image_mean, np.float32), np.asarray(image_std, np.float32)
+                pixels = (pixels - mean[:, None, None]) / std[:, None, None]
+                pad_value = -mean / std  # black, seen by the network
+            sides = (new_height, new_width) if window == "whole" else (window_size, window_size)
+            offsets = [(0, 0)]
+            if window == "sliding":
+                offsets = self.window_offsets(new_height, new_width, window_size, window_stride, window_blend)
+            bottom = max(top for top, _ in offsets) + sides[0]
+            right = max(left for _, left in offsets) + sides[1]
+            if (bottom, right) != (new_height, new_width):
+                padded = np.broadcast_to(pad_value[:, None, None], (3, bottom, right)).copy()
+                padded[:, :new_height, :new_width] = pixels
+                pixels = padded
+            for top, left in offsets:
+                windows.append(pixels[:, top : top + sides[0], left : left + sides[1]])
+                positions.append((index, top, left))
+            sizes.append((height, width, new_height, new_width))
+        if len({shown.shape for shown in windows}) > 1:
+            raise ValueError(
+                'Expected pictures that have one size after resizing, because with `window="whole"` each of them is a '
+                f"window, but got {', '.join(sorted({f'{h}x{w}' for _, _, h, w in sizes}))}. Process them one by one, "
+                'or use `window="sliding"`, which mixes sizes.'
+            )
+        data = {
+            "pixel_values": np.stack(windows),
+            "window_positions": np.asarray(positions, np.int64),
+            "picture_sizes": np.asarray(sizes, np.int64),
+        }
+        return BatchFeature(data=data, tensor_type=return_tensors)
+
+    def resize_picture(self, image: Image.Image) -> Image.Image:
+        """
+        Resize a picture as it is before windows are cut out of it.
+
+        Args:
+            image (`PIL.Image.Image`): An upright picture in RGB.
+
+        Returns:
+            `PIL.Image.Image`: With the shorter side that `size` says; the same picture without `do_resize`.
+        """
+        if not self.do_resize:
+            return image
+        height, width = resized_size(image.height, image.width, self.size["shortest_edge"], self.max_aspect_ratio)
+        return image if (width, height) == image.size else image.resize((width, height), self.resample)
+
+    def cut_windows(self, image: Image.Image, offsets: list[tuple[int, int]]) -> torch.Tensor:
+        """
+        Cut some of the sliding windows out of a resized picture, where all at once would take too much memory.
+
+        Args:
+            image (`PIL.Image.Image`): From [`resize_picture`].
+            offsets (`list[tuple[int, int]]`): Some of [`window_offsets`].
+
+        Returns:
+            `torch.Tensor` of shape `(num_windows, 3, window_size, window_size)`: The `pixel_values` of these windows.
+        """
+        side = self.window_size
+        # Beyond the picture, Pillow crops black.
+        windows = [image.crop((left, top, left + side, top + side)) for top, left in offsets]
+        return self(windows, do_resize=False, window="whole", return_tensors="pt")["pixel_values"]
+
+    def window_offsets(
+        self,
+        height: int,
+        width: int,
+        window_size: int | None = None,
+        window_stride: int | None = None,
+        window_blend: str | None = None,
+    ) -> list[tuple[int, int]]:
+        """
+        Where the sliding windows of a resized picture lie.
+
+        Args:
+            height, width (`int`): Size of the resized picture, in pixels.
+            window_size, window_stride, window_blend (*optional*): Instead of the processor's own.
+
+        Returns:
+            `list[tuple[int, int]]`: Top and left of each window, row by row.
+        """
+        window_size = window_size or self.window_size
+        stride = window_stride or self.window_stride
+        if (window_blend or self.window_blend) == "authors":
+            # The authors pad by a whole extra stride where the width already divides.
+            padded = width + stride - width % stride
+            lefts = list(range(0, max(padded - window_size, 0) + 1, stride))
+        else:
+            lefts = _even_offsets(width, window_size, stride)
+        return [(top, left) for top in _even_offsets(height, window_size, stride) for left in lefts]
+
+    def composite(
+        self,
+        window_maps: torch.Tensor | Iterable[torch.Tensor],
+        offsets: list[tuple[int, int]],
+        size: tuple[int, int],
+        window_blend: str | None = None,
+    ) -> torch.Tensor:
+        """
+        Put the maps of a picture's windows together; at every pixel the windows' weights sum to one.
+
+        Args:
+            window_maps (`torch.Tensor` of shape `(num_windows, *, window_height, window_width)`):
+                A map for each window, or several (`*` stands for any dimensions, for example one of prompts). Maps
+                that come one after another, as from a generator, are never all in memory.
+            offsets (`list[tuple[int, int]]`): Top and left of each window in the resized picture.
+            size (`tuple[int, int]`): Height and width of the resized picture.
+            window_blend (`str`, *optional*): Instead of the processor's own.
+
+        Returns:
+            `torch.Tensor` of shape `(*, height, width)`.
+
+        Raises:
+            ValueError: If the windows do not cover the picture, or are not as many as `offsets`.
+        """
+        if not offsets or (isinstance(window_maps, Sized) and len(window_maps) != len(offsets)):
+            got = len(window_maps) if isinstance(window_maps, Sized) else "some"
+            raise ValueError(f"Expected a map for each of {len(offsets)} windows, but got {got}.")
+        maps = iter(window_maps)
+        first = next(maps)
+        height, width = size
+        window_height, window_width = first.shape[-2:]
+        if offsets == [(0, 0)] and (window_height, window_width) == (height, width):
+            return first
+        rows = _axis_weights({top for top, _ in offsets}, window_height, height, "hat", first)
+        columns = _axis_weights(
+            {left for _, left in offsets}, window_width, width, window_blend or self.window_blend, first
+        )
+        result = first.new_zeros(*first.shape[:-2], height, width)
+        for window_map, (top, left) in zip(itertools.chain([first], maps), offsets, strict=True):
+            # A window may reach beyond a picture that is smaller than it.
+            bottom, right = min(top + window_height, height), min(left + window_width, width)
+            weights = rows[top][: bottom - top, None] * columns[left][None, : right - left]
+            result[..., top:bottom, left:right] += window_map[..., : bottom - top, : right - left] * weights
+        return result
+
+
+def _axis_weights(
+    offsets: set[int], side: int, length: int, blend: str, like: torch.Tensor
+) -> dict[int, torch.Tensor]:
+    """Weights of the windows along one axis, by their start."""
+    starts = sorted(offsets)
+    ends = [0, *(start + side for start in starts)]
+    if any(start > end for start, end in zip([*starts, length], ends, strict=True)):
+        raise ValueError(
+            f"Expected windows that cover {length} pixels, but got some of {side} that begin at "
+            f"{', '.join(map(str, starts))}."
+        )
+    weights = torch.zeros(len(starts), max(length, ends[-1]), dtype=torch.float64)
+    if blend == "authors":
+        for i, start in enumerate(starts):
+            overlap = starts[i - 1] + side - start if i else 0
+            ramp = torch.linspace(-3, 3, overlap, dtype=torch.float64).sigmoid()
+            weights[:i, start : start + overlap] *= 1 - ramp
+            weights[i, start : start + side] = 1
+            weights[i, start : start + overlap] = ramp
+    else:
+        distance = torch.arange(side, dtype=torch.float64) + 0.5
+        hat = torch.minimum(distance, side - distance)
+        for i, start in enumerate(starts):
+            weights[i, start : start + side] = hat
+        weights = weights / weights.sum(dim=0, keepdim=True)
+    weights = weights.to(like)
+    return {start: weights[i, start : start + side] for i, start in enumerate(starts)}
+
+
+def _check_window_options(
+    window: str,
+    window_size: int,
+    window_stride: int,
+    window_blend: str,
+    max_aspect_ratio: float,
+    max_whole_area: float,
+    shortest_edge: int,
+) -> None:
+    """Refuse options that cannot work."""
+    for name, value, allowed in (("window", window, WINDOWS), ("window_blend", window_blend, WINDOW_BLENDS)):
+        if value not in allowed:
+            raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, but got {value!r}.")
+    if not 0 < window_stride <= window_size:
+        raise ValueError(
+            f"`window_stride` must lie between 1 and `window_size` ({window_size}), but got {window_stride}: a "
+            "larger step would leave gaps."
+        )
+    if window_blend == "authors" and window_size % window_stride:
+        raise ValueError(
+            f"With `window_blend='authors'` the `window_stride` ({window_stride}) must divide the `window_size` "
+            f"({window_size}), or the end of a picture is not covered."
+        )
+    if max_aspect_ratio < 1 or max_whole_area < 1:
+        raise ValueError(
+            "`max_aspect_ratio` and `max_whole_area` must be at least 1, but got "
+            f"{max_aspect_ratio} and {max_whole_area}."
+        )
+    if shortest_edge < window_size:
+        raise ValueError(
+            f"`size['shortest_edge']` ({shortest_edge}) must be at least `window_size` ({window_size}): a picture "
+            "fills a window. Set both."
+        )
+
+
+def _check_whole_area(height: int, width: int, window_size: int, max_whole_area: float) -> None:
+    """Refuse a picture that is too large to be seen in one pass."""
+    area = height * width / window_size**2
+    if area > max_whole_area:
+        raise PictureError(
+            f'Expected a picture of at most {max_whole_area:g} windows for one pass with `window="whole"`, but it '
+            f"has {height}x{width} pixels after resizing, {area:.1f} windows of {window_size}x{window_size}. Use "
+            '`window="sliding"`, whose memory does not grow with the picture, a smaller `size`, or raise '
+            "`max_whole_area` if there is memory for it."
+        )
+
+
+def resized_size(height: int, width: int, shortest_edge: int, max_aspect_ratio: float) -> tuple[int, int]:
+    """
+    Size of a picture after its shorter side was brought to `shortest_edge` pixels.
+
+    Args:
+        height, width (`int`): Size of the picture, in pixels.
+        shortest_edge (`int`): Length of the shorter side afterwards.
+        max_aspect_ratio (`float`): The longer side becomes at most this many times `shortest_edge`.
+
+    Returns:
+        `tuple[int, int]`: Height and width.
+    """
+    longest_edge = shortest_edge * min(max(height, width) / min(height, width), max_aspect_ratio)
+    longest_edge = max(shortest_edge, round(longest_edge))
+    return (shortest_edge, longest_edge) if height <= width else (longest_edge, shortest_edge)
+
+
+def _even_offsets(length: int, side: int, stride: int) -> list[int]:
+    """Starts of the fewest evenly spread windows of `side` that cover `length`, at most `stride` apart."""
+    steps = max(0, -(-(length - side) // stride))
+    return [round(step * (length - side) / steps) for step in range(steps + 1)] if steps else [0]
+
+
+__all__ = ["CLIPCountDensityImageProcessorPil", "CLIPCountDensityImagesKwargs", "resized_size", "to_rgb"]

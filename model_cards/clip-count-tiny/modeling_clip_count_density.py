@@ -1,0 +1,911 @@
+"""CLIP-Count: text-prompted density maps, after https://huggingface.co/papers/2305.07304."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention, CLIPEncoderLayer, eager_attention_forward
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_clip_count_density import CLIPCountDensityConfig
+from .cpu_products import attends_through_onednn, attention, is_plain, is_traced, linear, linear_gelu
+
+
+# What a CPU draws at once, in numbers of the patches' hidden states: enough maps to share the reading of the weights,
+# few enough to stay near its caches. With the authors' sizes, five maps.
+STATES_AT_ONCE = 2**19
+
+
+@dataclass
+class CLIPCountDensityOutput(ModelOutput):
+    """
+    What a [`CLIPCountDensityModel`] answers. With several prompts a window, `num_prompts` stands after `batch_size`
+    in the shapes of `density_map`, `counts`, `text_embeds` and `similarity_map`.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels`):
+            The parts, each times its weight in the configuration.
+        contrastive_loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels`):
+            Patch-text contrastive loss, in nats.
+        region_loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels` where its weight is not 0):
+            Region-text contrastive loss, in nats.
+        density_loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels`):
+            Mean squared error of the density times `density_scale`.
+        count_loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels`):
+            Mean absolute error of the windows' counts, in objects.
+        density_map (`torch.FloatTensor` of shape `(batch_size, height, width)`):
+            Objects per pixel of the window; it sums to the count.
+        counts (`torch.FloatTensor` of shape `(batch_size,)`):
+            Objects in the window.
+        text_embeds (`torch.FloatTensor` of shape `(batch_size, projection_dim)`):
+            Text embeddings, not normalised.
+        patch_embeds (`torch.FloatTensor` of shape `(batch_size, num_patches, projection_dim)`):
+            Patch embeddings that the contrastive loss compares with the text, not normalised.
+        similarity_map (`torch.FloatTensor` of shape `(batch_size, patch_rows, patch_columns)`):
+            Cosine similarity of the text with each patch.
+    """
+
+    loss: torch.Tensor | None = None
+    contrastive_loss: torch.Tensor | None = None
+    region_loss: torch.Tensor | None = None
+    density_loss: torch.Tensor | None = None
+    count_loss: torch.Tensor | None = None
+    density_map: torch.Tensor | None = None
+    counts: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    patch_embeds: torch.Tensor | None = None
+    similarity_map: torch.Tensor | None = None
+
+
+def patch_text_contrastive_loss(
+    similarity_map: torch.Tensor, density_map: torch.Tensor, temperature: float = 0.07, count_empty: bool = True
+) -> torch.Tensor:
+    """
+    Pull the patches that hold objects towards the text, and push the others away.
+
+    Args:
+        similarity_map (`torch.Tensor` of shape `(batch_size, patch_rows, patch_columns)`):
+            Cosine similarity of each patch with the text.
+        density_map (`torch.Tensor` of shape `(batch_size, height, width)`):
+            Target density; a patch is positive if the density is not zero somewhere in it.
+        temperature (`float`, *optional*, defaults to 0.07):
+            What the similarities are divided by.
+        count_empty (`bool`, *optional*, defaults to `True`):
+            Whether windows without a positive patch count, as they do for the authors, or cost nothing.
+
+    Returns:
+        `torch.Tensor` of shape `()`: Mean over the windows of minus the logarithm of the positive patches' share, in
+        nats.
+
+    Source:
+        Jiang et al., 2023, eq. 2, with the epsilons of the authors' `models/contrastive_loss.py`, which keep windows
+        without a positive or a negative patch finite.
+    """
+    positive = nn.functional.adaptive_max_pool2d(density_map[:, None].float(), similarity_map.shape[-2:])[:, 0] > 0
+    logits = similarity_map.float() / temperature  # (B, h, w)
+    # Numerator and denominator share a factor that keeps the exponentials of a low temperature in range.
+    highest = logits.detach().amax(dim=(1, 2), keepdim=True).clamp(min=0)
+    weights, epsilon = (logits - highest).exp(), 1e-5 * (-highest[:, 0, 0]).exp()
+    positive_sum = (weights * positive).sum(dim=(1, 2)) + epsilon
+    negative_sum = (weights * ~positive).sum(dim=(1, 2)) + epsilon
+    losses = -(positive_sum / (positive_sum + negative_sum)).log()
+    if not count_empty:
+        losses = losses * positive.any(dim=2).any(dim=1)
+    return losses.mean()
+
+
+def region_text_contrastive_loss(
+    patch_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    patch_counts: torch.Tensor,
+    same_text: torch.Tensor,
+    temperature: float = 0.07,
+) -> torch.Tensor:
+    """
+    Pull the patches that hold objects towards the text that names these, away from the other texts of the batch.
+
+    The patch-text loss compares the patches of one window, and is small as soon as objects differ from background,
+    whatever the text says. This one compares texts. With several processes each sees those of its own part.
+
+    Args:
+        patch_embeds (`torch.Tensor` of shape `(batch_size, num_patches, projection_dim)`):
+            Patch embeddings, normalised or not.
+        text_embeds (`torch.Tensor` of shape `(batch_size, num_prompts, projection_dim)`):
+            The prompts of each window, normalised or not.
+        patch_counts (`torch.Tensor` of shape `(batch_size, num_prompts, num_patches)`):
+            How many of the objects that a prompt names lie in each patch, in any unit: the weights with which the
+            patches' directions become one.
+        same_text (`torch.Tensor` of shape `(batch_size * num_prompts, batch_size * num_prompts)`):
+            Which prompts of the batch say the same; these are not set against each other.
+        temperature (`float`, *optional*, defaults to 0.07):
+            What the cosine similarities are divided by.
+
+    Returns:
+        `torch.Tensor` of shape `()`: Mean over all prompts of the cross-entropy of the true one, in nats; a prompt of
+        which nothing is in its window costs nothing.
+    """
+    patch_directions = nn.functional.normalize(patch_embeds.float(), dim=-1)
+    text_directions = nn.functional.normalize(text_embeds.float(), dim=-1).flatten(0, 1)  # (B * T, P)
+    regions = nn.functional.normalize(patch_counts @ patch_directions, dim=-1).flatten(0, 1)  # (B * T, P)
+    logits = regions @ text_directions.T / temperature
+    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    logits = logits.masked_fill(same_text & ~own, torch.finfo(logits.dtype).min)
+    losses = nn.functional.cross_entropy(logits, own.int().argmax(dim=1), reduction="none")
+    return (losses * (patch_counts.flatten(0, 1).sum(dim=1) > 0)).mean()
+
+
+def sinusoidal_positions(length: int, dim: int, device: torch.device | None = None) -> torch.Tensor:
+    """
+    One-dimensional position encodings: sines in the even columns, cosines in the odd ones.
+
+    Args:
+        length (`int`): Number of positions.
+        dim (`int`): Width of an encoding, even.
+        device (`torch.device`, *optional*): Where the result lives.
+
+    Returns:
+        `torch.Tensor` of shape `(length, dim)`, in float32.
+
+    Source:
+        Vaswani et al., 2017, Sec. 3.5 (https://huggingface.co/papers/1706.03762).
+    """
+    frequencies = torch.exp(torch.arange(0, dim, 2, device=device).float() * -(math.log(10000.0) / dim))
+    angles = torch.arange(length, device=device).float()[:, None] * frequencies
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+class CLIPCountDensityVisualPrompts(nn.Module):
+    """
+    Learned tokens that stand between the class token and the patches (VPT, https://huggingface.co/papers/2203.12119).
+
+    Row `i` of `prompt_embeds` belongs to vision layer `i`; the first row enters before the tower's first norm.
+    """
+
+    def __init__(self, config: CLIPCountDensityConfig):
+        super().__init__()
+        hidden_size = config.vision_config.hidden_size
+        self.patch_size = config.vision_config.patch_size
+        self.depth = config.visual_prompt_depth
+        self.num_prompts = config.num_visual_prompts
+        self.prompt_embeds = nn.Parameter(torch.empty(self.depth, self.num_prompts, hidden_size))
+        self.projection = nn.Linear(hidden_size, hidden_size)
+        self.dropout = nn.Dropout(config.visual_prompt_dropout)
+        self.norm = nn.LayerNorm(hidden_size, eps=1e-6)
+
+    def forward(self, hidden_states: torch.Tensor, layer_index: int) -> torch.Tensor:
+        """Put the prompts of layer `layer_index` into `hidden_states`, in the place of those of the layer before."""
+        # Not `len`, here and below: an exporter takes that for a constant.
+        prompts = self.projection(self.prompt_embeds[layer_index]).expand(hidden_states.shape[0], -1, -1)
+        patches = hidden_states[:, 1:] if layer_index == 0 else self.remove(hidden_states)[:, 1:]
+        return torch.cat([hidden_states[:, :1], self.dropout(prompts).to(hidden_states.dtype), patches], dim=1)
+
+    def remove(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Take the prompts out of `hidden_states` again."""
+        return torch.cat([hidden_states[:, :1], hidden_states[:, 1 + self.num_prompts :]], dim=1)
+
+
+class CLIPCountDensityContextPrompts(nn.Module):
+    """Learned context vectors after the start token (CoOp, https://huggingface.co/papers/2109.01134)."""
+
+    def __init__(self, config: CLIPCountDensityConfig):
+        super().__init__()
+        self.context_embeds = nn.Parameter(torch.empty(config.num_context_tokens, config.text_config.hidden_size))
+
+    def forward(self, inputs_embeds: torch.Tensor) -> torch.Tensor:
+        """Insert the context into `(batch_size, sequence_length, hidden_size)` token embeddings."""
+        context = self.context_embeds.to(inputs_embeds.dtype).expand(inputs_embeds.shape[0], -1, -1)
+        return torch.cat([inputs_embeds[:, :1], context, inputs_embeds[:, 1:]], dim=1)
+
+
+class CLIPCountDensityAttention(nn.Module):
+    """Multi-head attention of the patches to one another, or to the text."""
+
+    def __init__(self, config: CLIPCountDensityConfig):
+        super().__init__()
+        self.config = config
+        dim = config.projection_dim
+        self.head_dim = dim // config.num_interaction_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(config.interaction_dropout)
+
+    def forward(self, hidden_states: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        """Attend from `(B, N, P)` hidden states to `(B, M, P)` context, or to themselves."""
+        context = hidden_states if context is None else context
+        query, key, value = (
+            linear(projection, states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for projection, states in ((self.q_proj, hidden_states), (self.k_proj, context), (self.v_proj, context))
+        )  # (B, heads, N or M, head_dim)
+        attended = _attend(self, query, key, value, None, scaling=self.scaling)
+        return self.dropout(linear(self.out_proj, attended))
+
+    def attend_to_one(self, context: torch.Tensor) -> torch.Tensor:
+        """
+        What `forward` gives every query for `(B, 1, P)` context: the weight of a single key is one.
+
+        Training computes it at length, so that every parameter has a gradient, if only zero.
+        """
+        return self.out_proj(self.v_proj(context))
+
+
+class CLIPCountDensityDropPath(nn.Module):
+    """Leave out a whole residual branch for some samples of the batch (https://huggingface.co/papers/1603.09382)."""
+
+    def __init__(self, probability: float):
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Zero samples of `(B, N, P)` hidden states at random in training, and scale the others up."""
+        if not self.training or self.probability == 0:
+            return hidden_states
+        keep = hidden_states.new_empty(len(hidden_states), 1, 1).bernoulli_(1 - self.probability)
+        return hidden_states * keep / (1 - self.probability)
+
+
+class CLIPCountDensityPatchLayer(GradientCheckpointingLayer):
+    """First half of an interaction block: the patches, at twice the resolution if asked, attend to one another."""
+
+    def __init__(self, config: CLIPCountDensityConfig, upsample: bool = False):
+        super().__init__()
+        dim = config.projection_dim
+        self.conv = nn.Conv2d(dim, dim, kernel_size=3, padding=1) if upsample else None
+        self.norm = nn.LayerNorm(dim)
+        self.attention = CLIPCountDensityAttention(config)
+        self.drop_path = CLIPCountDensityDropPath(config.interaction_dropout)
+
+    def forward(self, hidden_states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Map `(B, h * w, P)` to itself, or to `(B, 4 * h * w, P)`; `grid` is `(h, w)` on the way in."""
+        if self.conv is not None:
+            features = _to_map(hidden_states, grid)
+            features = features + nn.functional.gelu(self.conv(features))
+            features = nn.functional.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
+            hidden_states = features.flatten(2).transpose(1, 2)
+        return hidden_states + self.drop_path(self.attention(self.norm(hidden_states)))
+
+
+class CLIPCountDensityTextLayer(GradientCheckpointingLayer):
+    """Second half of an interaction block: the patches attend to the text, then an MLP."""
+
+    def __init__(self, config: CLIPCountDensityConfig):
+        super().__init__()
+        dim = config.projection_dim
+        intermediate_size = int(dim * config.interaction_mlp_ratio)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = CLIPCountDensityAttention(config)
+        self.attention_drop_path = CLIPCountDensityDropPath(config.interaction_dropout)
+        self.mlp_norm = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, intermediate_size),
+            nn.GELU(),
+            nn.Dropout(config.interaction_dropout),
+            nn.Linear(intermediate_size, dim),
+            nn.Dropout(config.interaction_dropout),
+        )
+        self.mlp_drop_path = CLIPCountDensityDropPath(config.interaction_dropout)
+
+    def forward(self, hidden_states: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+        """Map `(B, N, P)` patches to themselves, given `(B, 1, P)` text."""
+        are_plain = is_plain(self.attention, CLIPCountDensityAttention) and is_plain(self.mlp, nn.Sequential)
+        if _is_inference(self) and are_plain:
+            hidden_states = hidden_states + self.attention.attend_to_one(text_embeds)
+            return hidden_states + linear(self.mlp[3], linear_gelu(self.mlp[0], self.mlp_norm(hidden_states)))
+        attended = self.attention(self.attention_norm(hidden_states), text_embeds)
+        hidden_states = hidden_states + self.attention_drop_path(attended)
+        return hidden_states + self.mlp_drop_path(self.mlp(self.mlp_norm(hidden_states)))
+
+
+class CLIPCountDensityInteraction(nn.Module):
+    """The patch-text interaction; it hands the decoder one map, or two of which the second is twice as fine."""
+
+    def __init__(self, config: CLIPCountDensityConfig):
+        super().__init__()
+        self.kind = config.interaction
+        num_layers = {"hierarchical": 2, "plain": config.num_interaction_layers, "add": 0}[self.kind]
+        upsampled = 1 if self.kind == "hierarchical" else None
+        self.patch_layers = nn.ModuleList(
+            CLIPCountDensityPatchLayer(config, upsample=i == upsampled) for i in range(num_layers)
+        )
+        self.text_layers = nn.ModuleList(CLIPCountDensityTextLayer(config) for _ in range(num_layers))
+        # The hierarchical decoder reads the two blocks directly, without a norm.
+        self.norm = None if self.kind == "hierarchical" else nn.LayerNorm(config.projection_dim)
+
+    def forward(
+        self, hidden_states: torch.Tensor, text_embeds: torch.Tensor | None, grid: tuple[int, int]
+    ) -> list[torch.Tensor]:
+        """
+        Let patches and text meet, in two calls: the first does what depends on no text, once for all prompts.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, num_patches, projection_dim)`):
+                Patches with their position encodings; in the second call what the first made of them, one for each
+                prompt.
+            text_embeds (`torch.Tensor` of shape `(batch_size, 1, projection_dim)`):
+                `None` in the first call, the prompts in the second.
+            grid (`tuple[int, int]`): Rows and columns of patches.
+
+        Returns:
+            `list[torch.Tensor]`: From the first call the one of shape `(batch_size, num_patches, projection_dim)`;
+            from the second those of shapes `(batch_size, projection_dim, rows, columns)`.
+        """
+        if text_embeds is None:
+            return [self.patch_layers[0](hidden_states, grid) if len(self.patch_layers) else hidden_states]
+        if self.kind == "add":
+            hidden_states = hidden_states + text_embeds
+        maps = []
+        for i, text_layer in enumerate(self.text_layers):
+            if i > 0:
+                hidden_states = self.patch_layers[i](hidden_states, grid)
+                if self.patch_layers[i].conv is not None:
+                    grid = (2 * grid[0], 2 * grid[1])
+            hidden_states = text_layer(hidden_states, text_embeds)
+            if self.kind == "hierarchical":
+                maps.append(_to_map(hidden_states, grid))
+        if self.norm is not None:
+            maps.append(_to_map(self.norm(hidden_states), grid))
+        return maps
+
+
+class CLIPCountDensityDecoder(nn.Module):
+    """Convolutions from the patches' maps to one number a pixel."""
+
+    def __init__(self, config: CLIPCountDensityConfig):
+        super().__init__()
+        dim, groups = config.projection_dim, config.num_norm_groups
+        widths = [dim // 2**level for level in range(config.num_decoder_levels + 1)]
+        self.levels = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(wide, narrow, kernel_size=3, padding=1), nn.GroupNorm(groups, narrow), nn.GELU())
+            for wide, narrow in pairwise(widths)
+        )
+        self.fine_projection = None
+        if config.interaction == "hierarchical":
+            self.fine_projection = nn.Sequential(
+                nn.Conv2d(dim, dim // 2, kernel_size=1), nn.GroupNorm(groups, dim // 2), nn.GELU()
+            )
+        self.density_projection = nn.Conv2d(widths[-1], 1, kernel_size=1)
+
+    def forward(self, maps: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        """Turn the interaction's maps into `(B, height, width)` logits of the scaled density."""
+        features = maps[0]
+        for i, level in enumerate(self.levels):
+            if i == 1 and self.fine_projection is not None:
+                features = features + self.fine_projection(maps[1])
+            features = level(features)
+            if i < len(self.levels) - 1:
+                features = nn.functional.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
+        # A 1x1 convolution and an interpolation commute, and one channel is less to interpolate than many.
+        features = self.density_projection(features)
+        return nn.functional.interpolate(features, size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+class CLIPCountDensityPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, and what `transformers` wants to know of every model of this family."""
+
+    config: CLIPCountDensityConfig
+    config_class = CLIPCountDensityConfig
+    base_model_prefix = "clip_count_density"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["CLIPEncoderLayer", "CLIPCountDensityPatchLayer", "CLIPCountDensityTextLayer"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, CLIPCountDensityVisualPrompts):
+            # VPT's rule: the range of a Xavier-uniform patch embedding.
+            bound = math.sqrt(6.0 / (3 * module.patch_size**2 + module.prompt_embeds.shape[-1]))
+            init.uniform_(module.prompt_embeds, -bound, bound)
+        elif isinstance(module, CLIPCountDensityContextPrompts):
+            init.normal_(module.context_embeds, std=0.02)
+
+
+class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
+    """
+    A CLIP with prompts in both towers, an interaction of patches and text, and a decoder that draws where the objects
+    named by the text are and sums to how many there are.
+
+    Args:
+        config ([`CLIPCountDensityConfig`]): Sizes of all parts.
+
+    Example:
+
+    ```python
+    >>> import count_clip
+    >>> from transformers import AutoModel, AutoProcessor
+
+    >>> model = AutoModel.from_pretrained("org/clip-count").eval()
+    >>> processor = AutoProcessor.from_pretrained("org/clip-count")
+    >>> inputs = processor(images=image, text="red apples")
+    >>> outputs = model(**inputs)
+    >>> result = processor.post_process_density(outputs, inputs["window_positions"], inputs["picture_sizes"])[0]
+    >>> result["count"], result["density_map"].shape
+    ```
+
+    Source:
+        Jiang et al., 2023 (https://huggingface.co/papers/2305.07304).
+    """
+
+    def __init__(self, config: CLIPCountDensityConfig):
+        super().__init__(config)
+        vision_dim, dim = config.vision_config.hidden_size, config.projection_dim
+        self.text_model = CLIPTextModel._from_config(config.text_config)
+        self.vision_model = CLIPVisionModel._from_config(config.vision_config)
+        self.text_projection = nn.Linear(config.text_config.hidden_size, dim, bias=False)
+        self.visual_prompts = CLIPCountDensityVisualPrompts(config) if config.num_visual_prompts else None
+        self.context_prompts = CLIPCountDensityContextPrompts(config) if config.num_context_tokens else None
+        self.patch_projection = nn.Linear(vision_dim, dim)
+        self.contrastive_patch_projection = nn.Linear(vision_dim, dim)
+        self.interaction = CLIPCountDensityInteraction(config)
+        self.decoder = CLIPCountDensityDecoder(config)
+        self.post_init()
+
+    @classmethod
+    def from_clip(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> "CLIPCountDensityModel":
+        """
+        Start a density model from the towers of a CLIP; prompts, interaction and decoder are new.
+
+        Args:
+            pretrained_model_name_or_path (`str`):
+                A `clip` or `count_clip` checkpoint: a folder or a name on the Hub.
+            kwargs:
+                Fields of [`CLIPCountDensityConfig`] (`interaction="plain"`, `num_visual_prompts=10`, ...), and
+                arguments of `from_pretrained` that say how to find the checkpoint (`revision`, `cache_dir`, `token`,
+                `local_files_only`, `subfolder`) or how to load it (`dtype`, `attn_implementation`).
+
+        Returns:
+            [`CLIPCountDensityModel`] in evaluation mode.
+
+        Raises:
+            ValueError: If the checkpoint is not that of a CLIP.
+        """
+        hub_names = ("revision", "cache_dir", "token", "local_files_only", "force_download", "subfolder")
+        hub_kwargs = {name: kwargs.pop(name) for name in hub_names if name in kwargs}
+        attn_implementation = kwargs.pop("attn_implementation", None)
+        dtype = kwargs.pop("dtype", torch.float32)
+        config_dict, _ = CLIPCountDensityConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)
+        found = config_dict.get("model_type")
+        if found not in ("clip", "count_clip"):
+            raise ValueError(
+                f"Expected a CLIP checkpoint (model type `clip` or `count_clip`), but the model type of "
+                f"{pretrained_model_name_or_path!r} is {found!r}. A density model loads with `from_pretrained`."
+            )
+        clip = CLIPModel.from_pretrained(pretrained_model_name_or_path, dtype=dtype, **hub_kwargs)
+        config = CLIPCountDensityConfig(
+            text_config=clip.config.text_config.to_dict(),
+            vision_config=clip.config.vision_config.to_dict(),
+            **{"projection_dim": clip.config.projection_dim, **kwargs},
+        )
+        model = cls._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
+        for name in ("text_model", "vision_model", "text_projection"):
+            getattr(model, name).load_state_dict(getattr(clip, name).state_dict())
+        return model.eval()
+
+    def get_text_embeds(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        Embed prompts, with the learned context in front of them.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
+                Tokens, from the start token to the end-of-text token, padded on the right.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                1 for tokens, 0 for padding. Padding never changes a result, with or without it.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, projection_dim)`, not normalised: what `forward` takes as
+            `text_embeds`.
+
+        Raises:
+            ValueError: If a prompt is too long for the positions that the context leaves.
+        """
+        text_model = self.text_model
+        max_length = text_model.config.max_position_embeddings
+        end_positions = _end_of_text(input_ids, text_model.config.eos_token_id)
+        # Here a context adapter does what it does before the tower's own forward, which is not called.
+        make_room = getattr(text_model.embeddings.token_embedding, "make_room", None)
+        if make_room is not None:
+            input_ids, attention_mask = make_room(input_ids, attention_mask)
+            if self.config.text_readout == "eos":
+                end_positions = _end_of_text(input_ids, text_model.config.eos_token_id)
+        hidden_states = text_model.embeddings.token_embedding(input_ids)
+        if self.context_prompts is not None:
+            num_context = self.context_prompts.context_embeds.shape[0]
+            # Only padding may be pushed out at the end.
+            if input_ids.shape[1] + num_context > max_length and end_positions.max() + num_context >= max_length:
+                raise ValueError(
+                    f"A prompt takes {int(end_positions.max()) + 1} tokens, but beside {num_context} context tokens "
+                    f"only {max_length - num_context} fit. Shorten the prompt."
+                )
+            hidden_states = self.context_prompts(hidden_states)[:, :max_length]
+            if self.config.text_readout == "eos":
+                end_positions = end_positions + num_context
+            if attention_mask is not None:
+                attention_mask = nn.functional.pad(attention_mask, (num_context, 0), value=1)[:, :max_length]
+        hidden_states = text_model.embeddings(inputs_embeds=hidden_states)
+        causal_mask = create_causal_mask(
+            config=text_model.config,
+            inputs_embeds=hidden_states,
+            attention_mask=attention_mask,
+            past_key_values=None,
+        )
+        if _is_inference(self) and all(_is_plain_layer(layer) for layer in text_model.encoder.layers):
+            for layer in text_model.encoder.layers:
+                hidden_states = _run_layer(layer, hidden_states, attention_mask=causal_mask, is_causal=True)
+        else:
+            hidden_states = text_model.encoder(
+                inputs_embeds=hidden_states, attention_mask=causal_mask, is_causal=True
+            ).last_hidden_state
+        hidden_states = text_model.final_layer_norm(hidden_states)
+        rows = torch.arange(hidden_states.shape[0], device=hidden_states.device)
+        return self.text_projection(hidden_states[rows, end_positions])
+
+    def get_patch_features(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
+        """
+        Run the vision tower with its prompts.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+                Windows as the processor prepares them, `window_size` a side.
+            interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
+                Whether windows of other sizes are accepted, with interpolated position encodings.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, patch_rows * patch_columns, hidden_size)`: the patches after the
+            last layer (and after the prompts' norm, where there are prompts).
+        """
+        tower, prompts = self.vision_model, self.visual_prompts
+        size = self._vision_size(pixel_values.shape[-2], pixel_values.shape[-1])
+        if size != pixel_values.shape[-2:]:
+            pixel_values = nn.functional.interpolate(
+                pixel_values.float(), size=size, mode="bilinear", align_corners=False, antialias=False
+            )
+        hidden_states = tower.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        are_plain = prompts is None or is_plain(prompts, CLIPCountDensityVisualPrompts)
+        if _is_inference(self) and are_plain and all(_is_plain_layer(layer) for layer in tower.encoder.layers):
+            return self._patch_features_in_inference(hidden_states)
+        if prompts is not None:
+            hidden_states = prompts(hidden_states, 0)
+        hidden_states = tower.pre_layrnorm(hidden_states)
+        has_prompts = prompts is not None
+        for i, layer in enumerate(tower.encoder.layers):
+            if prompts is not None and 0 < i < prompts.depth:
+                hidden_states = prompts(hidden_states, i)
+            elif prompts is not None and 1 < i == prompts.depth:
+                hidden_states = prompts.remove(hidden_states)
+                has_prompts = False
+            hidden_states = layer(hidden_states, None)
+        if prompts is not None:
+            if has_prompts:
+                hidden_states = prompts.remove(hidden_states)
+            hidden_states = prompts.norm(hidden_states)
+        return hidden_states[:, 1:]
+
+    def _patch_features_in_inference(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """
+        What `get_patch_features` makes of the embeddings, with less work.
+
+        What a layer makes of its prompts is thrown away where the next one has its own. So nothing but their keys and
+        values is needed, and in inference these are the same for all windows.
+        """
+        tower, prompts = self.vision_model, self.visual_prompts
+        read: list[torch.Tensor | None] = [None] * len(tower.encoder.layers)
+        if prompts is not None and prompts.depth > 1:
+            states = linear(prompts.projection, prompts.prompt_embeds).to(hidden_states.dtype)
+            read[: prompts.depth] = states.split(1)  # each (1, num_prompts, D)
+            read[0] = tower.pre_layrnorm(states[:1])
+        elif prompts is not None:
+            hidden_states = prompts(hidden_states, 0)
+        hidden_states = tower.pre_layrnorm(hidden_states)
+        for layer, layer_prompts in zip(tower.encoder.layers, read, strict=True):
+            hidden_states = _run_layer(layer, hidden_states, layer_prompts)
+        if prompts is not None:
+            if prompts.depth == 1:
+                hidden_states = prompts.remove(hidden_states)
+            hidden_states = prompts.norm(hidden_states)
+        return hidden_states[:, 1:]
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        text_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_loss: bool | None = None,
+        interpolate_pos_encoding: bool = False,
+        window_positions: torch.Tensor | None = None,
+        picture_sizes: torch.Tensor | None = None,
+    ) -> CLIPCountDensityOutput:
+        """
+        Draw the density of what the prompts name.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+                Windows as the processor prepares them, `window_size` a side.
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)` or
+                `(batch_size, num_prompts, sequence_length)`, *optional*): Tokens of each window's prompt or prompts.
+            attention_mask (`torch.Tensor` of the shape of `input_ids`, *optional*):
+                1 for tokens, 0 for padding.
+            text_embeds (`torch.FloatTensor` of shape `(batch_size, projection_dim)` or
+                `(batch_size, num_prompts, projection_dim)`, *optional*): What `get_text_embeds` returned, instead of
+                `input_ids`; several prompts for a window share the pass through the vision tower.
+            labels (`torch.FloatTensor` of shape `(batch_size, height, width)`, *optional*):
+                Target density: objects per pixel of the window, summing to the count.
+            return_loss (`bool`, *optional*):
+                Whether to compute the losses; by default exactly where there are `labels`.
+            interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
+                Whether windows of other sizes are accepted, with interpolated position encodings.
+            window_positions, picture_sizes (`torch.LongTensor`, *optional*):
+                Not used here: they come with the processor's output and belong to `post_process_density`.
+
+        Returns:
+            [`CLIPCountDensityOutput`].
+
+        Raises:
+            ValueError: If windows or prompts are missing or of the wrong shape, or if the labels are missing or of
+                another size than the map.
+        """
+        if pixel_values is None:
+            raise ValueError("Expected windows of pictures, but `pixel_values` is missing.")
+        if text_embeds is not None and input_ids is not None:
+            raise ValueError("Expected either `input_ids` or `text_embeds`, but got both.")
+        height, width = pixel_values.shape[-2:]
+        self._check_size(height, width, interpolate_pos_encoding)
+        if text_embeds is None:
+            if input_ids is None:
+                raise ValueError("Expected prompts, as `input_ids` or as `text_embeds`, but got neither.")
+            flat_mask = None if attention_mask is None else attention_mask.flatten(0, -2)
+            text_embeds = self._embed_each_once(input_ids.flatten(0, -2), flat_mask)
+            text_embeds = text_embeds.unflatten(0, input_ids.shape[:-1])
+        self._check_text(text_embeds, pixel_values.shape[0])
+        prompts = text_embeds if text_embeds.dim() == 3 else text_embeds[:, None]  # (B, T, P)
+
+        patch_size = self.vision_model.config.patch_size
+        vision_height, vision_width = self._vision_size(height, width)
+        grid = (vision_height // patch_size, vision_width // patch_size)
+        patch_features = self.get_patch_features(pixel_values, interpolate_pos_encoding)
+        patch_embeds = linear(self.contrastive_patch_projection, patch_features)
+        with torch.autocast(device_type=patch_embeds.device.type, enabled=False):
+            text_directions = nn.functional.normalize(prompts.float(), dim=-1)
+            patch_directions = nn.functional.normalize(patch_embeds.float(), dim=-1)
+            similarity_map = (text_directions @ patch_directions.transpose(1, 2)).unflatten(-1, grid)  # (B, T, h, w)
+
+        hidden_states = linear(self.patch_projection, patch_features)
+        hidden_states = hidden_states + self._positions(grid, hidden_states.device).to(hidden_states.dtype)
+        (hidden_states,) = self.interaction(hidden_states, None, grid)
+        # From here on in float32: a sum over all pixels in half precision is no count.
+        logits = self._logits(hidden_states, prompts.to(hidden_states.dtype), grid, (height, width)).float()
+        sigmoid, sharpness = self.config.density_activation == "sigmoid", float(self.config.density_sharpness)
+        scaled_density_map = logits.sigmoid() if sigmoid else nn.functional.softplus(logits, beta=sharpness)
+        if text_embeds.dim() == 2:
+            scaled_density_map, similarity_map = scaled_density_map[:, 0], similarity_map[:, 0]
+
+        density_map = scaled_density_map / self.config.density_scale
+        outputs = CLIPCountDensityOutput(
+            density_map=density_map,
+            counts=density_map.sum(dim=(-2, -1)),
+            text_embeds=text_embeds,
+            patch_embeds=patch_embeds,
+            similarity_map=similarity_map,
+        )
+        if return_loss or (return_loss is None and labels is not None):
+            self._add_losses(outputs, scaled_density_map, similarity_map, labels, input_ids)
+        return outputs
+
+    def _embed_each_once(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """As `get_text_embeds`; a prompt that comes with every window of a picture is encoded once."""
+        if is_traced() or not _is_inference(self) or len(input_ids) < 2:
+            return self.get_text_embeds(input_ids, attention_mask)
+        if attention_mask is None:
+            input_ids, rows = input_ids.unique(dim=0, return_inverse=True)
+        else:
+            tokens = torch.stack([input_ids, attention_mask.to(input_ids.dtype)], dim=1)  # (B, 2, L)
+            tokens, rows = tokens.unique(dim=0, return_inverse=True)
+            input_ids, attention_mask = tokens[:, 0], tokens[:, 1].to(attention_mask.dtype)
+        return self.get_text_embeds(input_ids, attention_mask)[rows]
+
+    def _logits(
+        self, hidden_states: torch.Tensor, prompts: torch.Tensor, grid: tuple[int, int], size: tuple[int, int]
+    ) -> torch.Tensor:
+        """Logits of the scaled density `(B, T, height, width)` of each of `(B, T, P)` prompts in its window."""
+        num_prompts = prompts.shape[1]
+        hidden_states = hidden_states[:, None].expand(-1, num_prompts, -1, -1).flatten(0, 1)  # (B * T, N, P)
+        text_embeds = prompts.flatten(0, 1)[:, None]  # (B * T, 1, P)
+        parts = [(hidden_states, text_embeds)]
+        if _is_inference(self) and hidden_states.device.type == "cpu" and not is_traced():
+            at_once = max(1, STATES_AT_ONCE // hidden_states[0].numel())
+            parts = list(zip(hidden_states.split(at_once), text_embeds.split(at_once), strict=True))
+        logits = [self.decoder(self.interaction(*part, grid), size) for part in parts]
+        return torch.cat(logits).unflatten(0, prompts.shape[:2])
+
+    def _vision_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size in which the vision tower sees a window of `height` x `width`: whole patches, at the same zoom."""
+        vision_config = self.vision_model.config
+        if height == width == self.config.window_size:
+            return vision_config.image_size, vision_config.image_size
+        unit = self.config.window_size * vision_config.patch_size / vision_config.image_size
+        rows, columns = (max(1, round(side / unit)) for side in (height, width))
+        return rows * vision_config.patch_size, columns * vision_config.patch_size
+
+    def _positions(self, grid: tuple[int, int], device: torch.device) -> torch.Tensor:
+        """Position encodings `(1, rows * columns, P)` of the patches, counted row by row."""
+        side = self.vision_model.config.image_size // self.vision_model.config.patch_size
+        positions = sinusoidal_positions(side * side, self.config.projection_dim, device)[None]
+        if grid != (side, side):
+            square = _to_map(positions, (side, side))
+            resized = nn.functional.interpolate(square, size=grid, mode="bilinear", align_corners=False)
+            positions = resized.flatten(2).transpose(1, 2)
+        return positions
+
+    def _add_losses(
+        self,
+        outputs: CLIPCountDensityOutput,
+        scaled_density_map: torch.Tensor,
+        similarity_map: torch.Tensor,
+        labels: torch.Tensor | None,
+        input_ids: torch.Tensor | None,
+    ) -> None:
+        if labels is None:
+            raise ValueError("The losses need `labels`: the target density (batch_size, height, width).")
+        if labels.shape != scaled_density_map.shape:
+            raise ValueError(
+                f"`labels` must have the shape of the density map, {tuple(scaled_density_map.shape)}, but has "
+                f"{tuple(labels.shape)}. The processor's windows and the target must be cut alike."
+            )
+        labels, weights = labels.float(), self.config
+        density_loss = nn.functional.mse_loss(scaled_density_map, labels * weights.density_scale)
+        count_difference = scaled_density_map.sum(dim=(-2, -1)) / weights.density_scale - labels.sum(dim=(-2, -1))
+        count_loss = count_difference.abs().mean()
+        if labels.dim() == 4:
+            labels, similarity_map = labels.flatten(0, 1), similarity_map.flatten(0, 1)
+        # Seen as the vision tower sees it: the patches are cut from the resized window.
+        seen = nn.functional.interpolate(labels[:, None], size=self._vision_size(*labels.shape[-2:]), mode="nearest")
+        contrastive_loss = patch_text_contrastive_loss(
+            similarity_map, seen[:, 0], weights.contrastive_temperature, weights.contrast_empty_windows
+        )
+        loss = weights.density_loss_weight * density_loss
+        if weights.contrastive_loss_weight:
+            loss = loss + weights.contrastive_loss_weight * contrastive_loss
+        patch_embeds, text_embeds = outputs.patch_embeds, outputs.text_embeds
+        if weights.region_loss_weight and patch_embeds is not None and text_embeds is not None:
+            grid = (similarity_map.shape[-2], similarity_map.shape[-1])
+            patch_counts = nn.functional.adaptive_avg_pool2d(seen, grid).flatten(1)  # (B * T, N)
+            outputs.region_loss = self._region_loss(patch_embeds, text_embeds, patch_counts, input_ids)
+            loss = loss + weights.region_loss_weight * outputs.region_loss
+        if weights.count_loss_weight:
+            loss = loss + weights.count_loss_weight * count_loss
+        outputs.density_loss, outputs.contrastive_loss, outputs.count_loss = density_loss, contrastive_loss, count_loss
+        outputs.loss = loss
+
+    def _region_loss(
+        self,
+        patch_embeds: torch.Tensor,
+        text_embeds: torch.Tensor,
+        patch_counts: torch.Tensor,
+        input_ids: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The region-text loss, given `(B * T, N)` objects in each patch."""
+        text_embeds = text_embeds if text_embeds.dim() == 3 else text_embeds[:, None]
+        patch_counts = patch_counts.unflatten(0, text_embeds.shape[:2])
+        # Without tokens, texts are known to be the same by their embeddings.
+        texts = text_embeds.detach().flatten(0, 1) if input_ids is None else input_ids.flatten(0, -2)
+        same_text = (texts[:, None] == texts).all(dim=-1)
+        with torch.autocast(device_type=patch_embeds.device.type, enabled=False):
+            return region_text_contrastive_loss(
+                patch_embeds, text_embeds, patch_counts, same_text, self.config.contrastive_temperature
+            )
+
+    def _check_size(self, height: int, width: int, interpolate_pos_encoding: bool) -> None:
+        side = self.config.window_size
+        if not interpolate_pos_encoding and (height, width) != (side, side):
+            raise ValueError(
+                f"Expected windows of {side}x{side} pixels, but got {height}x{width}. The processor cuts them, or "
+                "pass `interpolate_pos_encoding=True` to see a window of another size in one pass."
+            )
+
+    def _check_text(self, text_embeds: torch.Tensor, batch_size: int) -> None:
+        dim = self.config.projection_dim
+        if text_embeds.dim() not in (2, 3) or text_embeds.shape[0] != batch_size or text_embeds.shape[-1] != dim:
+            raise ValueError(
+                f"Expected one prompt for each of the {batch_size} windows: text embeddings of shape "
+                f"({batch_size}, {dim}) or ({batch_size}, prompts, {dim}), but got {tuple(text_embeds.shape)}."
+            )
+
+
+def _end_of_text(input_ids: torch.Tensor, eos_token_id: int) -> torch.Tensor:
+    """Position of each row's end-of-text token, `(batch_size,)`."""
+    if eos_token_id == 2:
+        # Old CLIP configurations carry a wrong id; there the end-of-text token is the highest one of its row.
+        return input_ids.int().argmax(dim=-1)
+    return (input_ids == eos_token_id).int().argmax(dim=-1)
+
+
+def _is_inference(module: nn.Module) -> bool:
+    """Whether shortcuts are open: those that give the same result, but not every parameter a gradient."""
+    return not (module.training or torch.is_grad_enabled())
+
+
+def _is_plain_layer(layer: Any) -> bool:
+    """Whether a layer of a tower is `transformers`' own and nobody has wrapped, watched or changed it."""
+    if not is_plain(layer, CLIPEncoderLayer):
+        return False
+    attention, mlp = layer.self_attn, layer.mlp
+    has_projections = {"q_proj", "k_proj", "v_proj", "out_proj"} <= {name for name, _ in attention.named_children()}
+    return is_plain(attention, CLIPAttention) and has_projections and is_plain(mlp, CLIPMLP)
+
+
+def _attend(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    is_causal: bool = False,
+) -> torch.Tensor:
+    """Attention of `(B, heads, N, head_dim)` queries to `(B, heads, M, head_dim)` keys and values, `(B, N, D)`."""
+    name = module.config._attn_implementation
+    if name == "sdpa" and attention_mask is None and not is_causal and attends_through_onednn(query, key):
+        return attention(query, key, value, scaling).flatten(2)
+    attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
+    options = {"scaling": scaling, "dropout": 0.0} | ({"is_causal": True} if is_causal else {})
+    return attend(module, query, key, value, attention_mask, **options)[0].flatten(2)
+
+
+def _run_layer(
+    layer: Any,
+    hidden_states: torch.Tensor,
+    prompts: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+    is_causal: bool = False,
+) -> torch.Tensor:
+    """What a plain layer makes of `(B, N, D)` hidden states that may also see `(1, num_prompts, D)` prompts."""
+    own, mlp = layer.self_attn, layer.mlp
+    states = layer.layer_norm1(hidden_states)
+    query, key, value = (linear(projection, states) for projection in (own.q_proj, own.k_proj, own.v_proj))
+    if prompts is not None:
+        prompts = layer.layer_norm1(prompts)
+        key = torch.cat([key, linear(own.k_proj, prompts).expand(key.shape[0], -1, -1)], dim=1)
+        value = torch.cat([value, linear(own.v_proj, prompts).expand(key.shape[0], -1, -1)], dim=1)
+    query, key, value = (
+        x.unflatten(-1, (-1, own.head_dim)).transpose(1, 2) for x in (query, key, value)
+    )  # (B, heads, N or N + num_prompts, head_dim)
+    attended = _attend(own, query, key, value, attention_mask, own.scale, is_causal)
+    hidden_states = hidden_states + linear(own.out_proj, attended)
+    states = mlp.activation_fn(linear(mlp.fc1, layer.layer_norm2(hidden_states)))
+    return hidden_states + linear(mlp.fc2, states)
+
+
+def _to_map(hidden_states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Lay `(B, h * w, P)` patches out as a `(B, P, h, w)` map, in the memory format that convolutions know."""
+    batch_size, _, dim = hidden_states.shape
+    # Through one dimension, for of a batch of one the stride may be anything, and then the format is not recognised.
+    return hidden_states.reshape(-1).view(batch_size, *grid, dim).permute(0, 3, 1, 2)
+
+
+__all__ = ["CLIPCountDensityModel", "CLIPCountDensityOutput", "CLIPCountDensityPreTrainedModel"]

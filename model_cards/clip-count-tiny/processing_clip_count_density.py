@@ -1,0 +1,339 @@
+"""Processor of CLIP-Count: pictures and prompts to tensors, density maps back to pictures."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import BatchFeature, ProcessorMixin
+
+
+Prompts = str | list[str] | list[list[str]]
+
+
+class CLIPCountDensityProcessor(ProcessorMixin):
+    """
+    Prepare pictures and prompts for a [`CLIPCountDensityModel`], and bring its maps back to the pictures' own size.
+
+    Args:
+        image_processor ([`CLIPCountDensityImageProcessorPil`]): Cuts pictures into windows.
+        tokenizer ([`CLIPTokenizer`]): Tokenises prompts.
+        num_context_tokens (`int`, *optional*, defaults to 2):
+            Positions that the model's learned context takes, which a prompt cannot use.
+        max_text_length (`int`, *optional*, defaults to 77):
+            Positions of the text tower.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        num_context_tokens: int = 2,
+        max_text_length: int = 77,
+        **kwargs: Any,
+    ):
+        self.num_context_tokens = num_context_tokens
+        self.max_text_length = max_text_length
+        super().__init__(image_processor, tokenizer)
+
+    def __call__(
+        self, images: Any = None, text: Prompts | None = None, return_tensors: str = "pt", **kwargs: Any
+    ) -> BatchFeature:
+        """
+        Cut pictures into windows and tokenise their prompts.
+
+        With several prompts for a picture, all of them share its one pass through the vision tower:
+
+        ```python
+        >>> prompts = [["red apples", "green apples"], ["dogs"]]
+        >>> inputs = processor(images, prompts)
+        >>> outputs = model(**inputs)
+        >>> results = processor.post_process_density(
+        ...     outputs, inputs["window_positions"], inputs["picture_sizes"], text=prompts
+        ... )
+        >>> results[0][1]["text"], results[0][1]["count"]  # the green apples of the first picture
+        ```
+
+        Args:
+            images (a picture or a list of pictures, *optional*):
+                Paths, addresses, PIL pictures, arrays or tensors, of any size and mode.
+            text (`str`, `list[str]` or `list[list[str]]`, *optional*):
+                What to count: one prompt for all pictures, one for each, or a list of prompts for each, of any
+                lengths.
+            return_tensors (`str`, *optional*, defaults to `"pt"`):
+                Kind of the tensors.
+            kwargs: Options of the image processor, for example `window="whole"`.
+
+        Returns:
+            [`BatchFeature`] with, for the pictures, `pixel_values` `(num_windows, 3, window_size, window_size)`,
+            `window_positions` `(num_windows, 3)` (index of the picture, top and left in the resized picture) and
+            `picture_sizes` `(num_pictures, 4)` (height and width of the upright picture, then of the resized one);
+            and for the prompts `input_ids` and `attention_mask`, `(num_windows, sequence_length)`, one row for each
+            window, or for each prompt if there are no pictures.
+
+            With a list of prompts for each picture these two are `(num_windows, num_prompts, sequence_length)`, where
+            `num_prompts` is that of the picture with most; the others repeat their first prompt at the end, and
+            `post_process_density(text=...)` drops what that gives.
+
+            With `window="whole"`, `pixel_values` are `(num_pictures, 3, height, width)`, all pictures must have one
+            size after resizing, and `interpolate_pos_encoding` is `True`, as the model needs it.
+
+        Raises:
+            ValueError: If there is nothing to process, if pictures and prompts do not match in number, or if a prompt
+                is empty or too long.
+            TypeError: If a prompt is not a string.
+        """
+        if images is None and text is None:
+            raise ValueError("Expected pictures, prompts or both, but got neither.")
+        data: dict[str, Any] = {}
+        if images is not None:
+            data.update(self.image_processor(images, return_tensors=return_tensors, **kwargs))
+            if kwargs.get("window", self.image_processor.window) == "whole":
+                data["interpolate_pos_encoding"] = True
+        if text is not None:
+            num_pictures = None if images is None else len(data["picture_sizes"])
+            prompts = prompts_of_pictures(text, num_pictures)
+            nested = not isinstance(text, str) and any(not isinstance(entry, str) for entry in text)
+            most = max(map(len, prompts))
+            padded = [prompt for own in prompts for prompt in [*own, *own[:1] * (most - len(own))]]
+            tokens = self.tokenize(padded, return_tensors=return_tensors)
+            if nested:
+                tokens = {name: values.reshape(len(prompts), most, -1) for name, values in tokens.items()}
+            if images is not None:
+                owners = data["window_positions"][:, 0]
+                tokens = {name: values[owners] for name, values in tokens.items()}
+            data.update(tokens)
+        return BatchFeature(data=data)
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Tokens that a prompt may take, start and end of text included."""
+        return self.max_text_length - self.num_context_tokens
+
+    def tokenize(self, prompts: list[str], return_tensors: str = "pt") -> dict[str, Any]:
+        """
+        Tokenise prompts, padded to the longest. A prompt is never cut: what one counts would depend on the rest of it.
+
+        Args:
+            prompts (`list[str]`): What to count.
+            return_tensors (`str`, *optional*, defaults to `"pt"`): Kind of the tensors.
+
+        Returns:
+            `dict` with `input_ids` and `attention_mask`, both `(num_prompts, sequence_length)`.
+
+        Raises:
+            ValueError: If a prompt is empty or longer than `max_prompt_tokens`.
+            TypeError: If a prompt is not a string.
+        """
+        for prompt in prompts:
+            if not isinstance(prompt, str):
+                raise TypeError(f"Expected prompts as strings, but got {prompt!r} of type {type(prompt).__name__}.")
+            if not prompt.strip():
+                raise ValueError("A prompt is empty: name what to count, for example 'red apples'.")
+        tokens = self.tokenizer(prompts, padding=True, return_tensors=return_tensors, verbose=False)
+        lengths = tokens["attention_mask"].sum(-1)
+        longest = int(lengths.argmax())
+        if int(lengths[longest]) > self.max_prompt_tokens:
+            context = f" beside {self.num_context_tokens} of learned context" if self.num_context_tokens else ""
+            raise ValueError(
+                f"A prompt takes {int(lengths[longest])} tokens, but only {self.max_prompt_tokens} fit{context}, the "
+                f"start and end of text included: shorten {prompts[longest][:60]!r}..."
+            )
+        return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of what `__call__` returns."""
+        return [
+            *("pixel_values", "window_positions", "picture_sizes", "interpolate_pos_encoding"),
+            *("input_ids", "attention_mask"),
+        ]
+
+    def post_process_density(
+        self,
+        outputs: Any,
+        window_positions: torch.Tensor,
+        picture_sizes: torch.Tensor,
+        return_points: bool = True,
+        original_size: bool = True,
+        text: Prompts | None = None,
+    ) -> list[Any]:
+        """
+        Put the windows' density maps together, one map for each picture and prompt, in the picture's own size.
+
+        Args:
+            outputs ([`CLIPCountDensityOutput`], or `torch.Tensor` of shape `(num_windows, window_height,
+                window_width)` or `(num_windows, num_prompts, window_height, window_width)`):
+                The model's output for all windows of the pictures, or its density maps alone.
+            window_positions (`torch.LongTensor` of shape `(num_windows, 3)`):
+                From the processor.
+            picture_sizes (`torch.LongTensor` of shape `(num_pictures, 4)`):
+                From the processor.
+            return_points (`bool`, *optional*, defaults to `True`):
+                Whether to look for the objects' positions.
+            original_size (`bool`, *optional*, defaults to `True`):
+                Whether maps have the pictures' own size; otherwise that of the resized pictures.
+            text (`str`, `list[str]` or `list[list[str]]`, *optional*):
+                The prompts as the processor got them. Each result then also has its `text`, and of several prompts a
+                picture there are as many results as it has prompts.
+
+        Returns:
+            `list[dict]`, one for each picture, with `count` (`float`), `density_map` (`torch.FloatTensor` of shape
+            `(height, width)`, objects per pixel of the picture, summing to `count`), `points` (`[[x, y], ...]` in
+            pixels of the upright picture: the strongest peaks of the map, at most as many as the rounded count) and,
+            with prompts given, `text`. Where the maps have a dimension of prompts, a `list[list[dict]]`: for each
+            picture one for each of its prompts, in the order in which they were asked.
+
+        Raises:
+            ValueError: If the number of maps is not that of the windows or prompts, or a map has negative or
+                non-finite values.
+        """
+        maps = (outputs if isinstance(outputs, torch.Tensor) else outputs["density_map"]).detach().float().cpu()
+        window_positions, picture_sizes = (torch.as_tensor(x).cpu() for x in (window_positions, picture_sizes))
+        if maps.dim() not in (3, 4) or len(maps) != len(window_positions):
+            raise ValueError(
+                f"Expected one density map, or one for each prompt, for each of the {len(window_positions)} windows, "
+                f"but got a tensor of shape {tuple(maps.shape)}. Gather the outputs of all batches of windows first."
+            )
+        _check_density(maps)
+        several = maps.dim() == 4
+        prompts = None if text is None else prompts_of_pictures(text, len(picture_sizes))
+        if prompts is not None and max(map(len, prompts)) != (maps.shape[1] if several else 1):
+            raise ValueError(
+                f"Expected a density map for each prompt, but a picture has {max(map(len, prompts))} prompts and the "
+                f"maps have the shape {tuple(maps.shape)}."
+            )
+        results: list[Any] = []
+        for index, sizes in enumerate(picture_sizes.tolist()):
+            rows = (window_positions[:, 0] == index).nonzero()[:, 0]
+            offsets = [(top, left) for _, top, left in window_positions[rows].tolist()]
+            density_maps = self.image_processor.composite(maps[rows], offsets, tuple(sizes[2:]))
+            own = prompts[index] if prompts is not None else [None] * (len(density_maps) if several else 1)
+            of_picture = []
+            for density_map, prompt in zip(density_maps if several else [density_maps], own, strict=False):
+                result = _result_of(density_map, sizes, return_points, original_size)
+                of_picture.append(result if prompt is None else {"text": prompt, **result})
+            results.append(of_picture if several else of_picture[0])
+        return results
+
+
+def prompts_of_pictures(text: Prompts, num_pictures: int | None) -> list[list[str]]:
+    """
+    The prompts of each picture, from any form in which they may be given.
+
+    Args:
+        text (`str`, `list[str]` or `list[list[str]]`): One prompt for all pictures, one for each, or some for each.
+        num_pictures (`int`, *optional*): How many pictures there are; as many as there are entries by default.
+
+    Returns:
+        `list[list[str]]`: For each picture at least one prompt.
+
+    Raises:
+        ValueError: If there are more or fewer entries than pictures, or a picture has no prompt.
+    """
+    if isinstance(text, str):
+        return [[text]] * (1 if num_pictures is None else num_pictures)
+    prompts = [list(entry) if isinstance(entry, (list, tuple)) else [entry] for entry in text]
+    if num_pictures is not None and len(prompts) != num_pictures:
+        raise ValueError(
+            f"Expected one prompt, or one list of prompts, for each of the {num_pictures} pictures, or one string for "
+            f"all of them, but got {len(prompts)}. Several prompts for one picture are a list in the list: [[...]]."
+        )
+    if not prompts or not all(prompts):
+        raise ValueError("Expected at least one prompt for each picture, but got an empty list.")
+    return prompts
+
+
+def _result_of(
+    density_map: torch.Tensor, sizes: list[int], return_points: bool, original_size: bool
+) -> dict[str, Any]:
+    """Count, points and map of one resized picture's map."""
+    height, width, new_height, new_width = sizes
+    result: dict[str, Any] = {"count": _total(density_map)}
+    if return_points:
+        scale = torch.tensor([width / new_width, height / new_height])
+        # The middle of a pixel lies half a pixel from its corner, in both frames.
+        result["points"] = ((find_peaks(density_map) + 0.5) * scale).tolist()
+    result["density_map"] = resize_density(density_map, (height, width)) if original_size else density_map
+    return result
+
+
+def _total(density_map: torch.Tensor) -> float:
+    """The sum in float64. NumPy converts in small parts, where torch would first copy the whole map."""
+    return float(density_map.detach().cpu().numpy().sum(dtype=np.float64))
+
+
+def _check_density(density_map: torch.Tensor) -> None:
+    """Refuse what cannot be a number of objects."""
+    if density_map.numel() and not (density_map.min() >= 0 and density_map.max() < torch.inf):  # also for NaN
+        raise ValueError(
+            "Expected objects per pixel, but a density map has negative or non-finite values: it is not this model's, "
+            "or its weights are broken. A map of another model, where a little below zero is meant as nothing, has to "
+            "be clipped first: `density_map.clamp(min=0)`."
+        )
+
+
+def resize_density(density_map: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """
+    Resize a density map and keep its sum.
+
+    Args:
+        density_map (`torch.Tensor` of shape `(height, width)`): Objects per pixel.
+        size (`tuple[int, int]`): New height and width.
+
+    Returns:
+        `torch.Tensor` of shape `size`, with the sum of `density_map`.
+
+    Raises:
+        ValueError: If the map has negative or non-finite values.
+    """
+    _check_density(density_map)
+    if tuple(density_map.shape) == tuple(size):
+        return density_map
+    resized = nn.functional.interpolate(
+        density_map[None, None], size=size, mode="bilinear", align_corners=False, antialias=True
+    )[0, 0]
+    total, resized_total = _total(density_map), _total(resized)
+    if resized_total <= 0:
+        return torch.full_like(resized, total / resized.numel())
+    return resized.mul_(total / resized_total)
+
+
+def find_peaks(density_map: torch.Tensor, radius: int = 3) -> torch.Tensor:
+    """
+    Positions of the strongest local maxima of a density map, at most as many as the map counts.
+
+    Args:
+        density_map (`torch.Tensor` of shape `(height, width)`): Objects per pixel.
+        radius (`int`, *optional*, defaults to 3): Pixels around a peak in which no other may be.
+
+    Returns:
+        `torch.Tensor` of shape `(num_points, 2)`: x and y, in pixels of the map, strongest first.
+
+    Raises:
+        ValueError: If the map has negative or non-finite values.
+    """
+    _check_density(density_map)
+    num_points = round(_total(density_map))
+    if num_points <= 0:
+        return torch.zeros(0, 2)
+    # Two means in a row weigh the middle most: they drop single noisy pixels and leave a spot one top.
+    smooth = density_map.detach().float()[None, None]
+    for _ in range(2):
+        smooth = nn.functional.avg_pool2d(smooth, 3, stride=1, padding=1, count_include_pad=False)
+    highest = nn.functional.max_pool2d(smooth, 2 * radius + 1, stride=1, padding=radius)
+    rows, columns = ((smooth == highest) & (smooth > 0))[0, 0].nonzero(as_tuple=True)
+    order = smooth[0, 0][rows, columns].argsort(descending=True, stable=True)
+    # On a flat top every pixel is as high as any other: the first one found keeps the rest away.
+    taken = np.zeros(density_map.shape, dtype=bool)
+    points: list[list[float]] = []
+    for x, y in zip(columns[order].tolist(), rows[order].tolist(), strict=True):
+        if len(points) == num_points:
+            break
+        if not taken[y, x]:
+            points.append([x, y])
+            taken[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1] = True
+    return torch.tensor(points, dtype=torch.float32).reshape(-1, 2)
+
+
+__all__ = ["CLIPCountDensityProcessor", "find_peaks", "prompts_of_pictures", "resize_density"]
