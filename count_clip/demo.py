@@ -218,7 +218,7 @@ def count_pictures(density: Path, released: Path, folder: Path) -> list[CountedP
     }
     chooser = pipeline("caption-counting", model=str(released / TAUGHT))
     answered, drawn, captions = [], [], []
-    for what, pictures in {"things": things(), "shapes": shapes()}.items():
+    for what, pictures in (("things", things()), ("shapes", shapes()), ("things", coins())):
         for picture in pictures:
             result = counters[what](picture.image, text=picture.text)
             picture.count = result["count"]
@@ -237,8 +237,8 @@ def count_pictures(density: Path, released: Path, folder: Path) -> list[CountedP
 
 def things() -> list[CountedPicture]:
     """
-    New pictures for the released checkpoints: of kinds that no training scene had, of several kinds that they know
-    (each scene asked about three times, the last time for what is not in it), and the coins that scikit-image ships.
+    New scenes for the released checkpoints: of kinds that no training scene had, and of several kinds that they know,
+    each asked about three times, the last time for what is not in it.
 
     Returns:
         `list[CountedPicture]`.
@@ -254,16 +254,7 @@ def things() -> list[CountedPicture]:
     mixed = CountScenes(
         "train", config="mixed", num_scenes=3, image_size=288, texts_per_scene=3, min_kinds=2, max_kinds=2, seed=1
     )
-    pictures += [_asked("mixed", index, row) for index, row in enumerate(mixed)]
-    try:
-        from skimage import data
-    except ImportError:
-        print(
-            "scikit-image is not installed, so its photograph of coins is left out (pip install 'count-clip[demo]')."
-        )
-        return pictures
-    # 24 coins, in four rows of six: counted by eye.
-    return [*pictures, CountedPicture("coins", Image.fromarray(data.coins()).convert("RGB"), "coins", 24)]
+    return [*pictures, *(_asked("mixed", index, row) for index, row in enumerate(mixed))]
 
 
 def shapes() -> list[CountedPicture]:
@@ -287,6 +278,24 @@ def shapes() -> list[CountedPicture]:
         seed=3,
     )
     return [_asked("shapes", index, row) for index, row in enumerate(scenes)]
+
+
+def coins() -> list[CountedPicture]:
+    """
+    The photograph of coins that scikit-image ships.
+
+    Returns:
+        `list[CountedPicture]`: One, or none where scikit-image is not installed.
+    """
+    try:
+        from skimage import data
+    except ImportError:
+        print(
+            "scikit-image is not installed, so its photograph of coins is left out (pip install 'count-clip[demo]')."
+        )
+        return []
+    # 24 coins, in four rows of six: counted by eye.
+    return [CountedPicture("coins", Image.fromarray(data.coins()).convert("RGB"), "coins", 24)]
 
 
 def _asked(name: str, index: int, row: Mapping[str, Any]) -> CountedPicture:
@@ -366,6 +375,7 @@ def pictures_table(pictures: Sequence[CountedPicture]) -> str:
 __all__ = [
     "CountedPicture",
     "check_released",
+    "coins",
     "count_pictures",
     "parse_settings",
     "pictures_table",

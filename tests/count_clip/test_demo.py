@@ -92,7 +92,7 @@ def test_folders_that_no_demonstration_wrote_are_left_alone(tmp_path, capsys):
 
 
 def test_coins_are_twenty_four():
-    coins = next(picture for picture in demo.things() if picture.name == "coins")
+    (coins,) = demo.coins()
     # Bright blobs of a coin's size on the darker ground.
     pixels = ndimage.gaussian_filter(np.asarray(coins.image.convert("L"), dtype=float), 2)
     pixels -= ndimage.gaussian_filter(pixels, 40)

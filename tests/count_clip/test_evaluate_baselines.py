@@ -1,9 +1,9 @@
 """Baselines in the place of a model, and CountBench as it is published."""
 
 import json
+import shutil
 import subprocess
 import sys
-import shutil
 
 import datasets
 import pytest
@@ -58,8 +58,9 @@ def test_the_mean_is_measured_like_a_model(run, counted, name):
 
 def test_the_result_is_written_though_nobody_reads_the_table_to_its_end(counted, tmp_path):
     output = tmp_path / "result.json"
-    command = [sys.executable, "-m", "count_clip", "evaluate", "density", "--model", "mean", "--data", str(counted)]
-    with subprocess.Popen([*command, "--json", str(output)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+    options = ["--model", "mean", "--data", str(counted), "--json", str(output)]
+    command = [sys.executable, "-m", "count_clip", "evaluate", "density", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stdout is not None
         running.stdout.close()
         running.communicate(timeout=50)
