@@ -49,9 +49,11 @@ _VOWELS = "aeiou"
 
 def plural_of(name: str) -> str:
     """
-    Say a category's name in the plural: `"person"` becomes `"people"`, `"wine glass"` `"wine glasses"`.
+    Say a category's name in the plural: `"person"` becomes `"people"`, `"wine glass"` `"wine glasses"`,
+    `"slice of bread"` `"slices of bread"`.
 
-    The last word is changed, by the rules of English spelling and a list of words that do not follow them.
+    The last word is changed, or the one before "of", by the rules of English spelling and a list of words that do not
+    follow them.
 
     Args:
         name (`str`): A name in the singular, of one word or several, also joined by `_` or `-`.
@@ -65,9 +67,10 @@ def plural_of(name: str) -> str:
     words = name.replace("_", " ").split()
     if not words:
         raise ValueError(f"Expected the name of a category, but got {name!r}. Name what there is to count.")
-    *before, last = words
-    head, hyphen, last = last.rpartition("-")
-    return " ".join([*before, head + hyphen + _plural_of_word(last)])
+    place = words.index("of") - 1 if "of" in words[1:-1] else len(words) - 1
+    head, hyphen, last = words[place].rpartition("-")
+    words[place] = head + hyphen + _plural_of_word(last)
+    return " ".join(words)
 
 
 def _plural_of_word(word: str) -> str:

@@ -201,6 +201,28 @@ def made_up_name(rng: np.random.RandomState) -> str:
     return " ".join(words)
 
 
+def spliced_name(rng: np.random.RandomState, names: Sequence[str]) -> str:
+    """
+    A name that nothing has, of the beginning of one name and the end of another: "giraffe" and "barrel" make "girel".
+
+    A tokenizer that was learned from these names cuts such a word, like most words it has never met, into pieces of
+    theirs.
+
+    Args:
+        rng (`numpy.random.RandomState`): Where it comes from.
+        names (`Sequence[str]`): What things are called, in the singular; two or more, of two letters or more.
+
+    Returns:
+        `str`: The name in the singular, none of `names` and without the name of a number.
+    """
+    while True:
+        first, last = (names[rng.randint(len(names))] for _ in range(2))
+        name = first[: rng.randint(1, len(first))] + last[rng.randint(len(last) - 1) :]
+        words = name.split()
+        if " ".join(words) not in names and not any(word in WORD_TO_NUMBER for word in words):
+            return " ".join(words)
+
+
 def caption_templates(config: SceneConfig, states_number: bool, count: int, has_others: bool) -> Sequence[str]:
     """
     List the captions that are true of a scene.

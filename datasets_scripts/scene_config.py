@@ -91,6 +91,10 @@ class SceneConfig:
             what they are: what a small text tower learns of numbers then does not hang on the few names it has seen.
             Of the other rows, the share of those about the only kind in its picture: an unknown name then comes to
             mean what there is to see.
+        spliced_name_rate (`float`, *optional*, defaults to 0.0):
+            Share of the made-up names that are made of the beginning of one kind's name and the end of another's, as
+            "girel" is of "giraffe" and "barrel". To a text tower that has read only these names they look like the
+            words it does not know.
         background_styles (`Sequence[str]`, *optional*, defaults to all):
             Which of `BACKGROUND_STYLES` to choose from.
         layouts (`Sequence[str]`, *optional*, defaults to `PLAIN_LAYOUTS`):
@@ -136,6 +140,7 @@ class SceneConfig:
     texts_per_scene: int = 1
     number_rate: float = 1.0
     made_up_name_rate: float = 0.0
+    spliced_name_rate: float = 0.0
     background_styles: Sequence[str] = BACKGROUND_STYLES
     layouts: Sequence[str] = PLAIN_LAYOUTS
     grain_probability: float = 0.5

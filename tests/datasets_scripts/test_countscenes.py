@@ -27,7 +27,7 @@ from count_clip.datasets_scripts.countscenes import (
     scene_config,
     scene_features,
 )
-from count_clip.datasets_scripts.scene_captions import made_up_name
+from count_clip.datasets_scripts.scene_captions import made_up_name, spliced_name
 from count_clip.datasets_scripts.scene_layout import lay_out
 from count_clip.datasets_scripts.scene_objects import COLORS
 from count_clip.datasets_scripts.scene_plan import plan_scene, scene_generator
@@ -548,8 +548,36 @@ def test_made_up_names_are_in_the_caption_alone() -> None:
     assert not words & (set(NUMBER_TO_WORD.values()) | {word for name in known for word in name.split()})
 
 
+def test_spliced_names_begin_as_one_name_and_end_as_another() -> None:
+    names = ["barrel", "giraffe", "red tent", "red hen"]
+    spliced = {spliced_name(np.random.RandomState(seed), names) for seed in range(2000)}
+    beginnings = {name[:end].strip() for name in names for end in range(1, len(name))}
+    endings = {name[start:].strip() for name in names for start in range(len(name) - 1)}
+    for name in spliced:
+        assert any(name[:cut].strip() in beginnings and name[cut:].strip() in endings for cut in range(1, len(name)))
+        assert name == " ".join(name.split())
+    assert "girel" in spliced
+    assert "red barrel" in spliced
+    # Of two red things one makes the other; and "te" and "en" a number.
+    assert not spliced & {*names, "ten", "red ten"}
+
+
+def test_the_share_of_spliced_names_is_as_asked() -> None:
+    options = {"config": "mixed", "max_kinds": 1, "min_kinds": 1, "absent_probability": 0.0, "num_scenes": 400}
+    options["made_up_name_rate"] = 1.0
+    texts = {rate: shapes("train", spliced_name_rate=rate, **options).column("text") for rate in (0.0, 0.5, 1.0)}
+    assert texts[0.0] == shapes("train", **options).column("text")
+    # The names of shapes begin with a colour.
+    beginnings = tuple(color[:2] for color in COLORS)
+    shares = [np.mean([text.startswith(beginnings) for text in texts[rate]]) for rate in texts]
+    assert shares[0] < 0.2
+    assert shares[1] - shares[0] == pytest.approx((shares[2] - shares[0]) / 2, abs=0.1)
+    assert shares[2] > 0.8
+
+
 def test_made_up_names_of_one_thing_have_their_article() -> None:
     options = {"min_objects": 1, "max_objects": 1, "count_distribution": "uniform", "made_up_name_rate": 1.0}
+    options["spliced_name_rate"] = 0.5
     for text in shapes("train", config="plain", num_scenes=50, **options).column("text"):
         assert re.search(r"\b(a (?!photo|picture)[^aeiou ]|an (?!image)[aeiou])", text, re.IGNORECASE), text
 

@@ -31,7 +31,11 @@ from count_clip.datasets_scripts.plurals import plural_of
         ("traffic_light", "traffic lights"),
         ("  sea  urchin ", "sea urchins"),
         ("merry-go-round", "merry-go-rounds"),
+        ("slice of bread", "slices of bread"),
+        ("wine glass of Anna", "wine glasses of Anna"),
+        ("lily-of-the-valley", "lily-of-the-valleys"),
         # A plural already.
+        ("heads of cabbage", "heads of cabbage"),
         ("red blood cells", "red blood cells"),
     ],
 )
