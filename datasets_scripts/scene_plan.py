@@ -169,14 +169,17 @@ def _takes_made_up_name(rng: np.random.RandomState, config: SceneConfig) -> bool
 
 def _make_name_up(rng: np.random.RandomState, source: ObjectSource, config: SceneConfig, split: str) -> str:
     if config.spliced_name_rate > 0 and rng.random_sample() < config.spliced_name_rate:
-        return spliced_name(rng, _names_of_one(source, split))
+        names = _names_to_splice(source, split)
+        if names:
+            return spliced_name(rng, names)
     return made_up_name(rng)
 
 
 @lru_cache(maxsize=16)
-def _names_of_one(source: ObjectSource, split: str) -> tuple[str, ...]:
-    """What one object of each kind of a split is called, without its article."""
-    return tuple(kind.with_article.split(maxsplit=1)[1] for kind in source.kinds(split))
+def _names_to_splice(source: ObjectSource, split: str) -> tuple[str, ...]:
+    """What one object of each kind of a split is called, without its article. Cut-outs may be called "A" and "B"."""
+    names = (kind.with_article.split(maxsplit=1)[1] for kind in source.kinds(split))
+    return tuple(name for name in names if len(name) > 1)
 
 
 def _caption_labels(

@@ -94,6 +94,17 @@ def test_scenes_of_cutouts_show_what_they_say(tmp_path) -> None:
             assert np.abs(seen - reference * seen.sum() / reference.sum()).max() < 20
 
 
+def test_names_of_one_letter_are_not_spliced(tmp_path) -> None:
+    things = tmp_path / "things"
+    for name in ("A", "B"):
+        (things / "train" / name).mkdir(parents=True)
+        cutout(COLORS["mug"]).save(things / "train" / name / "0.png")
+    options = {"cutouts": str(things), "made_up_name_rate": 1.0, "spliced_name_rate": 1.0, **ALONE}
+    texts = CountScenes("train", **options).column("text")
+    assert len(set(texts)) > 2
+    assert not {text.removesuffix("s") for text in texts} & {"A", "B"}
+
+
 def test_scenes_of_cutouts_are_the_same_with_and_without_what_is_kept(tmp_path, sprites) -> None:
     folder = str(class_folder(tmp_path / "things"))
     first = [row["image"].tobytes() for row in CountScenes("train", cutouts=folder, **ALONE)]
