@@ -373,6 +373,20 @@ DEFAULT_NUM_SCENES: dict[str, dict[str, int]] = {
 }
 
 
+def config_with_objects(config: str, objects: str | None = None) -> str:
+    """
+    Name a configuration so that figures of shapes are not taken for figures of drawings.
+
+    Args:
+        config (`str`): A key of `SCENE_CONFIGS`.
+        objects (`str`, *optional*): What its scenes show; by default drawings.
+
+    Returns:
+        `str`: The configuration, of drawings: `"mixed"`. Of others with what they show: `"mixed-shapes"`.
+    """
+    return config if objects in (None, "drawings") else f"{config}-{objects}"
+
+
 def _in_smaller_pictures(config: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """What else changes with the size of the pictures: in small ones there is no room for many things one can see."""
     usual, side = SCENE_CONFIGS[config], overrides.get("image_size")

@@ -19,6 +19,7 @@ import torch
 
 from count_clip.datasets_scripts.countscenes import CountScenes
 from count_clip.datasets_scripts.scene_config import VERSION as SCENES_VERSION
+from count_clip.datasets_scripts.scene_config import config_with_objects
 
 
 FORMAT = 1
@@ -150,18 +151,20 @@ def describe_data(
         revision (`str`, *optional*): Which of the states of a set on the Hub was asked for.
 
     Returns:
-        `dict[str, Any]`: `name`, `config`, `split`, `revision` (the commit on the Hub, or the version of the rendered
-        scenes), `fingerprint` (one for each content, as far as it shows without reading all pictures) and `rows`.
+        `dict[str, Any]`: `name`, `config` (`"mixed-shapes"`: rendered scenes of shapes), `split`, `revision` (the
+        commit on the Hub, or the version of the rendered scenes), `fingerprint` (one for each content, as far as it
+        shows without reading all pictures) and `rows`; of rendered scenes `seed`.
     """
     fingerprint = getattr(rows, "_fingerprint", None)
     # `datasets` (5.2) keeps the rows of a set of the Hub in a folder that is named after its commit.
     files = [str(file["filename"]) for file in getattr(rows, "cache_files", [])]
     commit = next((found.group(1) for file in files if (found := _HUB_COMMIT.search(file))), None)
     if isinstance(rows, CountScenes):
-        about = [asdict(rows.config), rows.split, rows.seed, rows.num_scenes]
-        fingerprint = hashlib.sha256(json.dumps(about, default=str, sort_keys=True).encode()).hexdigest()[:16]
+        made_by = [asdict(rows.config), rows.split, rows.seed, rows.num_scenes]
+        fingerprint = hashlib.sha256(json.dumps(made_by, default=str, sort_keys=True).encode()).hexdigest()[:16]
         commit = str(SCENES_VERSION)
-    return {
+        config = config_with_objects(config or rows.config.name, rows.config.objects)
+    about = {
         "name": name,
         "config": config,
         "split": split,
@@ -169,6 +172,7 @@ def describe_data(
         "fingerprint": fingerprint,
         "rows": len(rows) if hasattr(rows, "__len__") else None,
     }
+    return about | ({"seed": rows.seed} if isinstance(rows, CountScenes) else {})
 
 
 def device_name(device: str | torch.device) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from count_clip.datasets_scripts.scene_config import config_with_objects
+
 from .loss_curve import draw_losses, loss_series
 from .model_card import LOSS_PICTURE, Figure, TrainingRecord
 from .run_arguments import RunArguments
@@ -96,6 +98,9 @@ def figures_of_run(run: RunArguments, results: Mapping[str, Any], command: str) 
         inherited = {} if "name" in spec else {k: v for k, v in (run.dataset or {}).items() if k != "split"}
         data = {**inherited, **spec}
         default_split = {"eval": "validation", "test": "test"}[part]
+        config = data.get("config")
+        if config is not None and data.get("name") == "countscenes":
+            config = config_with_objects(config, data.get("objects"))
         for metric in _FIGURES[run.task]:
             baseline = measured.get(f"mean_{metric}")
             notes = [f"{measured['num_rows']} rows"]
@@ -107,7 +112,7 @@ def figures_of_run(run: RunArguments, results: Mapping[str, Any], command: str) 
                     float(measured[metric]),
                     data_name(data),
                     command,
-                    config=data.get("config"),
+                    config=config,
                     split=str(data.get("split") or default_split),
                     note=", ".join(notes),
                 )

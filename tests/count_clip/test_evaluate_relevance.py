@@ -30,7 +30,7 @@ def test_scenes_give_a_table_figures_and_json(run, counting_folder, tmp_path):
     assert code in (0, 1)  # a caption may be longer than the tiny model reads
     said = json.loads(path.read_text())
     assert (said["benchmark"], said["format"], said["partial"]) == ("relevance", 1, True)
-    assert said["run"]["data"]["config"] == "benchmark"
+    assert said["run"]["data"]["config"] == "benchmark-shapes"
     assert said["run"]["data"]["fingerprint"]
     assert said["n"] == 9 - said["missing"] > 2
     metrics = said["metrics"]
@@ -50,7 +50,7 @@ def test_plain_scenes_too(run, tmp_path):
     path = tmp_path / "result.json"
     run("--config", "plain", "--limit", 9, "--image-size", 48, "--objects", "shapes", "--json", path)
     written = json.loads(path.read_text())
-    assert written["run"]["data"]["config"] == "plain"
+    assert written["run"]["data"]["config"] == "plain-shapes"
     assert written["n"] == 9 - written["missing"] > 2
 
 

@@ -98,7 +98,9 @@ def test_scenes_are_described_by_all_that_makes_them():
         return describe_data("countscenes", scenes, "captions", "test")
 
     one = about()
-    assert (one["rows"], one["config"], one["split"]) == (4, "captions", "test")
+    assert (one["rows"], one["config"], one["split"]) == (4, "captions-shapes", "test")
+    assert one["seed"] == 0
+    assert about(objects="drawings")["config"] == "captions"
     assert one["revision"]
     assert one == about()
     others = [about(seed=1), about(num_scenes=5), about(image_size=64)]

@@ -149,15 +149,15 @@ def test_figures_of_a_run_name_their_data() -> None:
         "density",
         dataset={"name": "voc", "path": "/somewhere/cells", "split": "train"},
         eval_dataset={},
-        test_dataset={"name": "countscenes", "config": "mixed", "split": "hard"},
+        test_dataset={"name": "countscenes", "config": "mixed", "objects": "shapes", "split": "hard"},
     )
     measured = {"num_rows": 5, "mae": 1.0, "rmse": 2.0, "mean_mae": 3.0, "mean_rmse": 4.0}
     figures = figures_of_run(run, {"after": {"eval": measured, "test": measured}}, "x")
     assert [(one.metric, one.dataset, one.config, one.split) for one in figures] == [
         ("mae", "cells", None, "validation"),
         ("rmse", "cells", None, "validation"),
-        ("mae", "countscenes", "mixed", "hard"),
-        ("rmse", "countscenes", "mixed", "hard"),
+        ("mae", "countscenes", "mixed-shapes", "hard"),
+        ("rmse", "countscenes", "mixed-shapes", "hard"),
     ]
     assert figures[0].note == "5 rows, always the mean: 3"
     assert data_name({"name": "org/set"}) == "org/set"
