@@ -2,8 +2,8 @@
 `count-clip demo`: the released checkpoints, measured, taught more, and asked about pictures.
 
 It runs the two configurations `demo_*` in `trainers/configs`, each from a released checkpoint: the counting method on
-the CLIP that cannot count yet, and the density model on scenes of a look it has never seen. Then it counts, and writes
-a table, pictures, checkpoints and cards.
+the CLIP that cannot count yet, and the density model on things whose names it has never heard. Then it counts, and
+writes a table, pictures, checkpoints and cards.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .text_tables import markdown_table
 
 STAGES = {
     "counting": "the counting method on a small CLIP of which one caption in ten stated a number",
-    "density": "the density model, which has seen drawings of things, on coloured shapes",
+    "density": "the density model on things that it has never seen, whose names it learns",
 }
 STATE_NAME = "demo_stage.json"
 TITLES = {"counting": "count-clip", "density": "clip-count"}
@@ -200,7 +200,7 @@ def count_pictures(density: Path, released: Path, folder: Path) -> list[CountedP
     Count in new pictures and draw the density maps over them.
 
     Args:
-        density (`Path`): The density model that has learned the shapes.
+        density (`Path`): The density model that has learned the new things.
         released (`Path`): The folder with the released checkpoints, which are asked about the other pictures.
         folder (`Path`): Where the pictures are written, and all of them on one sheet.
 
@@ -212,15 +212,13 @@ def count_pictures(density: Path, released: Path, folder: Path) -> list[CountedP
     from count_clip.evaluation.figures import contact_sheet, draw_density
 
     folder.mkdir(parents=True, exist_ok=True)
-    counters = {
-        "things": pipeline("object-counting", model=str(released / SOURCES["density"])),
-        "shapes": pipeline("object-counting", model=str(density)),
-    }
+    models = {"released": released / SOURCES["density"], "taught": density}
+    counters = {name: pipeline("object-counting", model=str(model)) for name, model in models.items()}
     chooser = pipeline("caption-counting", model=str(released / TAUGHT))
     answered, drawn, captions = [], [], []
-    for what, pictures in (("things", things()), ("shapes", shapes()), ("things", coins())):
+    for model, pictures in (("released", [*things(), *shapes()]), ("taught", new_things()), ("released", coins())):
         for picture in pictures:
-            result = counters[what](picture.image, text=picture.text)
+            result = counters[model](picture.image, text=picture.text)
             picture.count = result["count"]
             if picture.name.startswith("plain"):
                 picture.number = chooser(picture.image, text="{} " + picture.text)[0]["number"]
@@ -259,8 +257,8 @@ def things() -> list[CountedPicture]:
 
 def shapes() -> list[CountedPicture]:
     """
-    Scenes for the model that has learned the shapes, of shapes that none of its scenes had: two of their three words
-    are always new together.
+    New scenes for the released density model, of shapes that no training scene had: it has met the words of their
+    names, and any two of them, but not the three together.
 
     Returns:
         `list[CountedPicture]`.
@@ -278,6 +276,21 @@ def shapes() -> list[CountedPicture]:
         seed=3,
     )
     return [_asked("shapes", index, row) for index, row in enumerate(scenes)]
+
+
+def new_things() -> list[CountedPicture]:
+    """
+    New scenes for the density model that has just learned the things in them.
+
+    Returns:
+        `list[CountedPicture]`.
+    """
+    from count_clip.datasets_scripts.countscenes import CountScenes
+
+    scenes = CountScenes(
+        "validation", config="mixed", num_scenes=3, image_size=288, max_objects=10, texts_per_scene=3, seed=1
+    )
+    return [_asked("new", index, row) for index, row in enumerate(scenes)]
 
 
 def coins() -> list[CountedPicture]:
@@ -344,12 +357,13 @@ def results_table(results: dict[str, dict[str, Any]], released: Path = RELEASED)
     seconds = {stage: f"{one['train']['train_runtime']:.0f}" for stage, one in results.items()}
     note = (
         f"Measured on {rows_measured} plain scenes with two to ten things, nine captions each, and on "
-        f"{after['num_rows']} texts asked of scenes with one to three kinds of shapes (one or two of three texts name "
-        "what is not there), all of kinds that no training scene had. "
+        f"{after['num_rows']} texts asked of scenes with one to three kinds of things (one or two of three texts "
+        "name what is not there). The plain scenes show things that no training scene had; the others are new scenes "
+        "of those that the density model is taught here, and that the released one has never seen. "
         '"Knows nothing" is a uniform guess among the nine numbers, and always saying the mean count of the training '
         f'scenes. "Before" are {SOURCES["counting"]} and {SOURCES["density"]} as released, "after" the same after '
         f"{seconds['counting']} seconds of the counting method on things, and {seconds['density']} seconds of "
-        "training on shapes."
+        "training on the new things."
     )
     return f"{markdown_table([head, *rows])}\n\n{note}"
 
@@ -377,6 +391,7 @@ __all__ = [
     "check_released",
     "coins",
     "count_pictures",
+    "new_things",
     "parse_settings",
     "pictures_table",
     "publish",

@@ -120,11 +120,12 @@ def test_the_density_model_counts_better_than_the_mean() -> None:
     assert np.abs(said - counts).mean() < 0.5 * np.abs(counts - counts.mean()).mean()
 
 
-def test_the_density_model_counts_what_is_named() -> None:
-    # Kinds that it knows, in scenes that it has not seen; the last text of a scene names what is not there.
-    scenes = CountScenes(
-        "train", "mixed", num_scenes=12, image_size=192, texts_per_scene=3, min_kinds=2, max_kinds=2, seed=1000
-    )
+@pytest.mark.parametrize(("split", "objects"), [("train", "drawings"), ("validation", "shapes")])
+def test_the_density_model_counts_what_is_named(split: str, objects: str) -> None:
+    # New scenes of things whose names it has learned, and of shapes that it has never seen, whose names are made of
+    # words that it knows. The last text of a scene names what is not there.
+    options = {"num_scenes": 12, "image_size": 192, "min_kinds": 2, "max_kinds": 2, "texts_per_scene": 3, "seed": 1000}
+    scenes = CountScenes(split, "mixed", objects=objects, **options)
     counter = pipeline("object-counting", model=str(RELEASED / "clip-count-tiny"))
     asked = [(row["count"], counter(row["image"], text=row["text"])["count"]) for row in scenes]
     absent = [said for count, said in asked if count == 0]
