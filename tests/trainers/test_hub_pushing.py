@@ -99,7 +99,7 @@ def test_run_pushes_model_code_and_card_in_one_commit(
     found = {(one.metric_type, one.metric_value) for one in card.data.eval_results}
     measured = results["after"]["test"]
     assert found == {(name, measured[name]) for name in ("accuracy", "mean_deviation")}
-    assert card.data.eval_results[0].dataset_config == "benchmark"
+    assert card.data.eval_results[0].dataset_config == "benchmark-shapes"
     assert "![The losses during training](training_loss.png)" in card.text
     command = f"accelerate launch trainers/run.py {tmp_path / 'run.yaml'} --license apache-2.0 --hub_dtype float16"
     assert card.text.count(f"{command} --hub_token '***'") == 2, "once for the figures, once for the training"
@@ -181,7 +181,7 @@ def test_card_is_written_without_a_push(train: Callable, hub: Any, tmp_path: Pat
     train(push_to_hub=False)
     text = (tmp_path / "out" / "README.md").read_text()
     assert text.index("Dogs only.") < text.index("<!-- count-clip: figures -->")
-    assert "| countscenes benchmark test | accuracy |" in text
+    assert "| countscenes benchmark-shapes test | accuracy |" in text
     with Image.open(tmp_path / "out" / "training_loss.png") as picture:
         assert picture.size == (960, 540)
     assert hub.requests == []
