@@ -128,7 +128,7 @@ def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> SceneP
     background = choose(rng, source.backgrounds(kinds))
 
     if config.rows == "captions":
-        labels = _caption_labels(rng, source, config, split, kinds, counts, background)
+        labels = _caption_labels(rng, config, split, kinds, counts, background)
         return ScenePlan(tuple(kinds), tuple(counts), background, labels, asked=kinds[0])
     if config.texts_per_scene == 1:
         asked = choose(rng, kinds[:num_counted])
@@ -138,7 +138,7 @@ def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> SceneP
         asked = _choose_asked(rng, source, config, split, kinds, num_counted)[question]
     labels = {"text": asked.plural, "count": counts[kinds.index(asked)] if asked in kinds else 0}
     if len(kinds) == 1 and asked in kinds and _takes_made_up_name(rng, config):
-        labels["text"] = plural_of(_make_name_up(rng, source, config, split))
+        labels["text"] = plural_of(_make_name_up(rng, config, split))
     if config.rows == "mixed":
         labels |= {"other_texts": [kind.plural for kind in kinds], "other_counts": counts}
     return ScenePlan(tuple(kinds), tuple(counts), background, labels, asked)
@@ -167,24 +167,23 @@ def _takes_made_up_name(rng: np.random.RandomState, config: SceneConfig) -> bool
     return config.made_up_name_rate > 0 and bool(rng.random_sample() < config.made_up_name_rate)
 
 
-def _make_name_up(rng: np.random.RandomState, source: ObjectSource, config: SceneConfig, split: str) -> str:
+def _make_name_up(rng: np.random.RandomState, config: SceneConfig, split: str) -> str:
     if config.spliced_name_rate > 0 and rng.random_sample() < config.spliced_name_rate:
-        names = _names_to_splice(source, split)
+        names = _names_to_splice(config, split)
         if names:
             return spliced_name(rng, names)
     return made_up_name(rng)
 
 
 @lru_cache(maxsize=16)
-def _names_to_splice(source: ObjectSource, split: str) -> tuple[str, ...]:
+def _names_to_splice(config: SceneConfig, split: str) -> tuple[str, ...]:
     """What one object of each kind of a split is called, without its article. Cut-outs may be called "A" and "B"."""
-    names = (kind.with_article.split(maxsplit=1)[1] for kind in source.kinds(split))
+    names = (kind.with_article.split(maxsplit=1)[1] for kind in object_source(config).kinds(split))
     return tuple(name for name in names if len(name) > 1)
 
 
 def _caption_labels(
     rng: np.random.RandomState,
-    source: ObjectSource,
     config: SceneConfig,
     split: str,
     kinds: Sequence[Kind],
@@ -198,7 +197,7 @@ def _caption_labels(
     template = choose(rng, templates)
     name, one = kind.plural, kind.with_article
     if _takes_made_up_name(rng, config):
-        made_up = _make_name_up(rng, source, config, split)
+        made_up = _make_name_up(rng, config, split)
         name, one = plural_of(made_up), f"{'an' if made_up[0] in 'aeiou' else 'a'} {made_up}"
     caption = template.format(
         number=NUMBER_TO_WORD.get(count, ""),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -106,6 +106,8 @@ def row_column(rows: Any, name: str) -> list[Any]:
             if name not in rows.dataset.column_names:
                 return [None] * len(rows)
             return rows.dataset.column(name, rows.indices)
+        if isinstance(rows.dataset, torch.utils.data.ConcatDataset):
+            return _column_of_parts(rows.dataset, rows.indices, name)
         column = row_column(rows.dataset, name)
         return [column[index] for index in rows.indices]
     if isinstance(rows, GeneralRows) and name == "is_counting":
@@ -120,6 +122,20 @@ def row_column(rows: Any, name: str) -> list[Any]:
     if hasattr(rows, "column_names"):
         return list(rows[name])
     return [rows[index].get(name) for index in range(len(rows))]
+
+
+def _column_of_parts(rows: torch.utils.data.ConcatDataset, indices: Iterable[int], name: str) -> list[Any]:
+    """A column of some rows of several parts, each of which is asked for its own rows alone."""
+    chosen = [int(index) % len(rows) for index in indices]
+    values: list[Any] = [None] * len(chosen)
+    start = 0
+    for part, end in zip(rows.datasets, rows.cumulative_sizes, strict=True):
+        places = [place for place, index in enumerate(chosen) if start <= index < end]
+        here = torch.utils.data.Subset(part, [chosen[place] - start for place in places])
+        for place, value in zip(places, row_column(here, name), strict=True):
+            values[place] = value
+        start = end
+    return values
 
 
 def _row_name(rows: Any, index: int) -> str:

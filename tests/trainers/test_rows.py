@@ -59,6 +59,23 @@ def test_columns_are_read_without_drawing_pictures(monkeypatch):
     assert row_column(parts, "text") == [expected[4], expected[1], *expected]
 
 
+def test_of_several_parts_only_the_chosen_rows_are_planned(monkeypatch):
+    parts = [CountScenes("train", "captions", objects="shapes", num_scenes=5, seed=seed) for seed in (0, 1)]
+    parts.insert(1, [{"text": "a"}, {"text": "b"}])
+    rows = torch.utils.data.ConcatDataset(parts)
+    expected = row_column(rows, "text")
+    asked = []
+    column = CountScenes.column
+    monkeypatch.setattr(
+        CountScenes,
+        "column",
+        lambda self, name, indices=None: asked.append(list(indices)) or column(self, name, indices),
+    )
+    chosen = [11, 0, 6, 4, 0, -1]
+    assert row_column(torch.utils.data.Subset(rows, chosen), "text") == [expected[index] for index in chosen]
+    assert asked == [[0, 4, 0], [4, 4]]
+
+
 def test_columns_of_lists_and_datasets():
     rows = [{"number": 2, "text": "a"}, {"text": "b"}]
     assert row_column(rows, "number") == [2, None]
