@@ -372,6 +372,9 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
         CountScenesConfig(name="mixed", scene="mixed", description="Two or three kinds at once, or an absent one."),
         CountScenesConfig(name="benchmark", scene="benchmark", description="CountBench's protocol."),
         CountScenesConfig(name="plain", scene="plain", description="CountBench's protocol in small, smooth pictures."),
+        CountScenesConfig(
+            name="described", scene="described", description="The scenes of mixed; texts say what colour things have."
+        ),
     ]
     DEFAULT_CONFIG_NAME = "density"
     # Pictures are large rows: fewer of them in memory at once.

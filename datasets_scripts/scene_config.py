@@ -95,6 +95,10 @@ class SceneConfig:
             Share of the made-up names that are made of the beginning of one kind's name and the end of another's, as
             "girel" is of "giraffe" and "barrel". To a text tower that has read only these names they look like the
             words it does not know.
+        described_rate (`float`, *optional*, defaults to 0.0):
+            Share of the scenes whose texts say what colour things have, "gray mice", where the name does not say it
+            (not for captions). Of the texts of such a scene, `made_up_name_rate` is the share that call a thing by a
+            name that nothing has, "gray drimbles", where no other thing of that colour is in the picture.
         background_styles (`Sequence[str]`, *optional*, defaults to all):
             Which of `BACKGROUND_STYLES` to choose from.
         layouts (`Sequence[str]`, *optional*, defaults to `PLAIN_LAYOUTS`):
@@ -141,6 +145,7 @@ class SceneConfig:
     number_rate: float = 1.0
     made_up_name_rate: float = 0.0
     spliced_name_rate: float = 0.0
+    described_rate: float = 0.0
     background_styles: Sequence[str] = BACKGROUND_STYLES
     layouts: Sequence[str] = PLAIN_LAYOUTS
     grain_probability: float = 0.5
@@ -238,6 +243,12 @@ class SceneConfig:
                 f"Expected absent_probability=0 for rows='captions', but got {self.absent_probability}: a caption "
                 "names what is in its picture. Use rows='density' or rows='mixed'."
             )
+        if self.described_rate > 0 and (self.rows == "captions" or self.objects == "cutouts"):
+            raise ValueError(
+                f"Expected described_rate=0 for captions and for cut-outs, but got {self.described_rate} for "
+                f"rows={self.rows!r} and objects={self.objects!r}: the colours are known of shapes and drawings. Use "
+                "these, with rows='density' or rows='mixed'."
+            )
         if self.rows == "captions" and self.texts_per_scene > 1:
             raise ValueError(
                 f"Expected texts_per_scene=1 for rows='captions', but got {self.texts_per_scene}: a picture has one "
@@ -283,6 +294,18 @@ _PLAIN: dict[str, Any] = {
     "grain_probability": 0.0,
     "shadow_probability": 0.0,
 }
+# A few objects of each of two or three kinds.
+_MIXED: dict[str, Any] = {
+    "rows": "mixed",
+    "max_objects": 16,
+    "count_distribution": "log_uniform",
+    "min_kinds": 2,
+    "max_kinds": 3,
+    "min_object_size": 0.08,
+    "max_object_size": 0.25,
+    "distractor_probability": 0.0,
+    "absent_probability": 0.15,
+}
 SCENE_CONFIGS: dict[str, SceneConfig] = {
     "captions": SceneConfig(
         name="captions", rows="captions", min_objects=2, max_objects=10, number_rate=0.5, **_THINGS
@@ -298,31 +321,22 @@ SCENE_CONFIGS: dict[str, SceneConfig] = {
         max_distractors=8,
         **_THINGS,
     ),
-    "mixed": SceneConfig(
-        name="mixed",
-        rows="mixed",
-        max_objects=16,
-        count_distribution="log_uniform",
-        min_kinds=2,
-        max_kinds=3,
-        min_object_size=0.08,
-        max_object_size=0.25,
-        distractor_probability=0.0,
-        absent_probability=0.15,
-        **_THINGS,
-    ),
+    "mixed": SceneConfig(name="mixed", **_MIXED, **_THINGS),
     "benchmark": SceneConfig(
         name="benchmark", rows="captions", min_objects=2, max_objects=10, count_distribution="balanced", **_THINGS
     ),
     "plain": SceneConfig(name="plain", rows="captions", max_rotation=45.0, **_PLAIN),
+    "described": SceneConfig(name="described", described_rate=1.0, **_MIXED, **_THINGS),
 }
-"""The named configurations: `"density"` and `"mixed"` for density models, the others for `CLIPForCounting`.
+"""The named configurations: `"density"`, `"mixed"` and `"described"` for density models, the others for
+`CLIPForCounting`.
 
 `"benchmark"` has CountBench's protocol: scene `i` has `2 + i % 9` objects, so any multiple of nine scenes has equally
 many of each number, and every caption states it. `"plain"` is the same in pictures of 96 pixels a side that show
-nothing but these objects, whole, on smooth ground: what a CLIP of a few million parameters learns first. `"density"`
-has up to 300 objects in its pictures of 384 pixels a side; in smaller ones [`scene_config`] has fewer of the same
-size, unless it is told otherwise, and objects of the same size in smaller pictures of `"mixed"`."""
+nothing but these objects, whole, on smooth ground: what a CLIP of a few million parameters learns first. `"described"`
+has the scenes of `"mixed"`, and its texts say what colour things have: "gray mice". `"density"` has up to 300 objects
+in its pictures of 384 pixels a side; in smaller ones [`scene_config`] has fewer of the same size, unless it is told
+otherwise, and objects of the same size in smaller pictures of `"mixed"` and `"described"`."""
 
 SHAPE_CONFIGS: dict[str, SceneConfig] = {
     "captions": SceneConfig(
@@ -338,19 +352,7 @@ SHAPE_CONFIGS: dict[str, SceneConfig] = {
         max_object_size=0.25,
         max_distractors=8,
     ),
-    "mixed": SceneConfig(
-        name="mixed",
-        rows="mixed",
-        objects="shapes",
-        max_objects=16,
-        count_distribution="log_uniform",
-        min_kinds=2,
-        max_kinds=3,
-        min_object_size=0.08,
-        max_object_size=0.25,
-        distractor_probability=0.0,
-        absent_probability=0.15,
-    ),
+    "mixed": SceneConfig(name="mixed", objects="shapes", **_MIXED),
     "benchmark": SceneConfig(
         name="benchmark",
         rows="captions",
@@ -360,6 +362,7 @@ SHAPE_CONFIGS: dict[str, SceneConfig] = {
         count_distribution="balanced",
     ),
     "plain": SceneConfig(name="plain", rows="captions", objects="shapes", **_PLAIN),
+    "described": SceneConfig(name="described", objects="shapes", described_rate=1.0, **_MIXED),
 }
 """The same of shapes. But for `"plain"` they are as the first version of `countscenes` had them, to the pixel."""
 
@@ -370,6 +373,7 @@ DEFAULT_NUM_SCENES: dict[str, dict[str, int]] = {
     "mixed": {"train": 2000, "validation": 200, "test": 540},
     "benchmark": {"validation": 180, "test": 540},
     "plain": {"train": 2000, "validation": 180, "test": 540},
+    "described": {"train": 2000, "validation": 200, "test": 540},
 }
 
 
@@ -390,7 +394,7 @@ def config_with_objects(config: str, objects: str | None = None) -> str:
 def _in_smaller_pictures(config: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """What else changes with the size of the pictures: in small ones there is no room for many things one can see."""
     usual, side = SCENE_CONFIGS[config], overrides.get("image_size")
-    if config not in ("density", "mixed") or not isinstance(side, int) or not 0 < side < usual.image_size:
+    if config not in ("density", "mixed", "described") or not isinstance(side, int) or not 0 < side < usual.image_size:
         return {}
     shrunk = side / usual.image_size
     changed: dict[str, Any] = {

@@ -102,6 +102,16 @@ class CutoutKind:
         """`str`: What one is called, with its article."""
         return f"{'an' if self.singular[0].lower() in 'aeiou' else 'a'} {self.singular}"
 
+    @property
+    def described_plural(self) -> str:
+        """`str`: The same as `plural`: cut-outs of one class may have any colours."""
+        return self.plural
+
+    @property
+    def main_color(self) -> str:
+        """`str`: None."""
+        return ""
+
     @cached_property
     def rgb(self) -> RGB:
         """`tuple[int, int, int]`: The mean colour of all."""

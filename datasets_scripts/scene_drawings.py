@@ -21,7 +21,7 @@ from PIL import Image
 from .plurals import plural_of
 from .scene_backgrounds import backgrounds_against, nearest_color
 from .scene_drawing_table import DRAWING_TABLE
-from .scene_objects import RGB, SPLITS, SPRITE_REACH, ObjectPatch, Point
+from .scene_objects import COLORS, RGB, SPLITS, SPRITE_REACH, ObjectPatch, Point
 from .scene_sprites import SpriteStore, sprite_patch, stretch_of
 
 
@@ -36,6 +36,7 @@ ATTRIBUTION = (
 
 # Their first letter does not sound as it looks.
 _ARTICLES = {"hourglass": "an", "unicorn": "a"}
+_COLOR_WORDS = {*COLORS, "gold"}
 # There are letters or numbers on them.
 _NEVER_MIRRORED = {
     *("billiard ball", "blue book", "calendar", "gold coin", "gold medal", "green book", "name badge", "notebook"),
@@ -61,6 +62,7 @@ class DrawingKind:
         circle (`tuple[int, int, int]`): The circle around it, x, y and radius, in a drawing of 288 pixels a side.
         marked (`tuple[int, int]`): The point that marks one, likewise.
         coverage (`float`): How much of the circle it covers, 0-1.
+        main_color (`str`): The colour that one would name, or `""` for a thing of several.
         place (`int`): Its place in `DRAWING_KINDS`.
     """
 
@@ -72,6 +74,7 @@ class DrawingKind:
     circle: tuple[int, int, int] = field(compare=False)
     marked: tuple[int, int] = field(compare=False)
     coverage: float = field(compare=False)
+    main_color: str = field(compare=False)
     place: int = field(compare=False)
 
     @cached_property
@@ -85,6 +88,12 @@ class DrawingKind:
         """`str`: One of the kind with its article: `"an orange cat"`."""
         article = _ARTICLES.get(self.singular, "an" if self.singular[0].lower() in "aeiou" else "a")
         return f"{article} {self.singular}"
+
+    @cached_property
+    def described_plural(self) -> str:
+        """`str`: Several of the kind with the colour, if it has one and its name says none: `"gray mice"`."""
+        said = not self.main_color or self.singular.split()[0] in _COLOR_WORDS
+        return self.plural if said else f"{self.main_color} {self.plural}"
 
     @cached_property
     def split(self) -> str:
@@ -124,14 +133,16 @@ def _read_table() -> tuple[DrawingKind, ...]:
         if line.startswith("#"):
             group = line[2:]
         elif line:
-            code, name, family, color, circle, marked, coverage = line.split("|")
+            code, name, family, color, circle, marked, coverage, main_color = line.split("|")
             x, y, radius = map(int, circle.split(","))
             left, top = map(int, marked.split(","))
             red, green, blue = bytes.fromhex(color)
             family = family or name.split()[-1]
             place = len(kinds)
             rgb, share = (red, green, blue), int(coverage) / 100
-            kinds.append(DrawingKind(name, code, family, group, rgb, (x, y, radius), (left, top), share, place))
+            kinds.append(
+                DrawingKind(name, code, family, group, rgb, (x, y, radius), (left, top), share, main_color, place)
+            )
     return tuple(kinds)
 
 

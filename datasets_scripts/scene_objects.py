@@ -66,6 +66,16 @@ class ObjectKind:
         """`str`: One of the kind with its article, for example `"an orange star"`."""
         return f"{'an' if self.singular[0] in 'aeiou' else 'a'} {self.singular}"
 
+    @property
+    def described_plural(self) -> str:
+        """`str`: The same as `plural`, which says the colour."""
+        return self.plural
+
+    @property
+    def main_color(self) -> str:
+        """`str`: The colour."""
+        return self.color
+
     @cached_property
     def split(self) -> str:
         """`str`: The only split whose scenes show this kind (`"train"`, `"validation"` or `"test"`)."""

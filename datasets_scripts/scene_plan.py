@@ -136,12 +136,25 @@ def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> SceneP
             asked = _choose_kind(rng, source, split, kinds, config.similar_distractor_probability)
     else:
         asked = _choose_asked(rng, source, config, split, kinds, num_counted)[question]
-    labels = {"text": asked.plural, "count": counts[kinds.index(asked)] if asked in kinds else 0}
-    if len(kinds) == 1 and asked in kinds and _takes_made_up_name(rng, config):
+    # Asked only where it can be true: other scenes keep their streams.
+    described = config.described_rate > 0 and bool(rng.random_sample() < config.described_rate)
+    names = [kind.described_plural if described else kind.plural for kind in (asked, *kinds)]
+    labels = {"text": names[0], "count": counts[kinds.index(asked)] if asked in kinds else 0}
+    if described:
+        if _color_tells(asked, kinds) and _takes_made_up_name(rng, config):
+            labels["text"] = f"{asked.main_color} {plural_of(_make_name_up(rng, config, split))}"
+    elif len(kinds) == 1 and asked in kinds and _takes_made_up_name(rng, config):
         labels["text"] = plural_of(_make_name_up(rng, config, split))
     if config.rows == "mixed":
-        labels |= {"other_texts": [kind.plural for kind in kinds], "other_counts": counts}
+        labels |= {"other_texts": names[1:], "other_counts": counts}
     return ScenePlan(tuple(kinds), tuple(counts), background, labels, asked)
+
+
+def _color_tells(asked: Kind, kinds: Sequence[Kind]) -> bool:
+    """Whether nothing else in a scene has, or may in part have, the colour of what is asked for."""
+    return bool(asked.main_color) and all(
+        kind.main_color not in ("", asked.main_color) for kind in kinds if kind != asked
+    )
 
 
 def _choose_asked(

@@ -20,6 +20,14 @@ class Kind(Protocol):
         """What several are called."""
 
     @property
+    def described_plural(self) -> str:
+        """What several are called if their colour is said too."""
+
+    @property
+    def main_color(self) -> str:
+        """The colour that one would name, or nothing."""
+
+    @property
     def with_article(self) -> str:
         """What one is called, with its article."""
 
@@ -137,9 +145,13 @@ def check_sources(config: SceneConfig, split: str) -> None:
 
 @cache
 def _kinds_by_name() -> dict[str, tuple[Any, Callable[[str], Sequence[Any]]]]:
-    """The generated and the drawn kinds by their plurals, each with what lists those of a split."""
-    shapes = {kind.plural: (kind, kinds_of_split) for kind in OBJECT_KINDS}
-    return shapes | {kind.plural: (kind, drawing_kinds_of_split) for kind in DRAWING_KINDS}
+    """The generated and the drawn kinds by what several are called, each with what lists those of a split."""
+    found: dict[str, tuple[Any, Callable[[str], Sequence[Any]]]] = {
+        kind.plural: (kind, kinds_of_split) for kind in OBJECT_KINDS
+    }
+    for kind in DRAWING_KINDS:
+        found[kind.plural] = found[kind.described_plural] = (kind, drawing_kinds_of_split)
+    return found
 
 
 def absent_kinds(present: Iterable[str]) -> list[str]:
@@ -148,9 +160,11 @@ def absent_kinds(present: Iterable[str]) -> list[str]:
 
     Args:
         present (`Iterable[str]`): The names, in the plural, of all kinds in the picture; one or more, of one split.
+            They may say colours, as those of the configuration `"described"` do: `"gray mice"`.
 
     Returns:
-        `list[str]`: Names in the plural, in the order of [`kinds_of_split`] or [`drawing_kinds_of_split`].
+        `list[str]`: Names in the plural, in the order of [`kinds_of_split`] or [`drawing_kinds_of_split`]; if one that
+        is given says a colour that it need not, they do so too.
 
     Raises:
         ValueError: If a name is that of no kind, or the names are of several splits or none.
@@ -169,6 +183,9 @@ def absent_kinds(present: Iterable[str]) -> list[str]:
             f"{', '.join(dict.fromkeys(split for split, _ in splits)) or 'no split'}. Name what is in one picture."
         )
     (first, of_split), *_ = there
+    described = any(name != kind.plural for name, (kind, _) in zip(names, there, strict=True))
     return [
-        kind.plural for kind in of_split(first.split) if not any(kind.is_confusable_with(other) for other, _ in there)
+        kind.described_plural if described else kind.plural
+        for kind in of_split(first.split)
+        if not any(kind.is_confusable_with(other) for other, _ in there)
     ]

@@ -26,7 +26,9 @@ def add_parser(commands: Commands) -> None:
         description="Draw many pictures of countscenes, with their captions or counts, on one sheet.",
     )
     sheet.add_argument("output", metavar="FILE", help="picture to write, for example sheet.png")
-    sheet.add_argument("--config", default="captions", help="captions (default), density, mixed, benchmark or plain")
+    sheet.add_argument(
+        "--config", default="captions", help="captions (default), density, mixed, described, benchmark or plain"
+    )
     add_objects_option(sheet)
     sheet.add_argument("--split", default="test", help="part of the data (default: test)")
     sheet.add_argument("--num", type=positive, default=36, metavar="N", help="pictures (default: 36)")

@@ -44,7 +44,9 @@ assert again["train"][0]["points"] != density["train"][0]["points"]
 
 default = datasets.load_dataset("countscenes", split="test", streaming=True, objects="shapes")
 assert next(iter(default))["image_id"] == "density-test-0-000000"
-assert datasets.get_dataset_config_names("countscenes") == ["captions", "density", "mixed", "benchmark", "plain"]
+assert datasets.get_dataset_config_names("countscenes") == [
+    *("captions", "density", "mixed", "benchmark", "plain", "described")
+]
 try:
     datasets.load_dataset("countscenes", "densty")
 except ValueError as error:

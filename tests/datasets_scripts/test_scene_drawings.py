@@ -1,3 +1,4 @@
+import colorsys
 import hashlib
 import importlib.metadata
 import io
@@ -37,6 +38,7 @@ from count_clip.datasets_scripts.scene_captions import (
     PLURAL_CAPTIONS_WITH_OTHERS,
 )
 from count_clip.datasets_scripts.scene_layout import lay_out
+from count_clip.datasets_scripts.scene_objects import COLORS
 from count_clip.datasets_scripts.scene_plan import plan_scene, scene_generator
 from count_clip.datasets_scripts.scene_sources import absent_kinds
 
@@ -145,6 +147,31 @@ def test_table_describes_the_drawings() -> None:
         inside = opaque[opaque.max(axis=1) >= 64]
         mean = (inside if 4 * len(inside) >= len(opaque) else opaque).mean(axis=0)
         assert np.abs(mean - kind.rgb).max() <= 0.6
+        assert kind.main_color == main_color_of(opaque, inside), kind.singular
+
+
+def main_color_of(opaque: np.ndarray, inside: np.ndarray) -> str:
+    if 4 * len(inside) < len(opaque):
+        return "black"
+    colors, numbers = np.unique(inside.astype(np.uint8), axis=0, return_counts=True)
+    total: Counter[str] = Counter()
+    for color, number in zip(colors / 255, numbers, strict=True):
+        total[color_name(*colorsys.rgb_to_hsv(*color))] += int(number)
+    ((name, number),) = total.most_common(1)
+    return name if 2 * number > len(inside) else ""
+
+
+def color_name(hue: float, saturation: float, value: float) -> str:
+    degrees = 360 * hue
+    if saturation < 0.15:
+        return "white" if value > 0.92 else "gray"
+    if degrees < 14 or degrees >= 320:
+        return "pink" if saturation < 0.5 and value > 0.8 else "brown" if value < 0.5 else "red"
+    if degrees < 41:
+        return "brown" if value < 0.72 else "orange"
+    if degrees < 62:
+        return "brown" if value < 0.45 else "yellow"
+    return "green" if degrees < 165 else "blue" if degrees < 250 else "purple" if degrees < 310 else "pink"
 
 
 # What is drawn
@@ -440,6 +467,72 @@ def test_absent_kinds_of_drawings_are_the_others_of_the_split() -> None:
     shape = next(kind for kind in OBJECT_KINDS if kind.split == "test")
     with pytest.raises(ValueError, match="Expected kinds of one split"):
         absent_kinds(["orange cats", shape.plural])
+
+
+def test_descriptions_say_the_colour_once() -> None:
+    said = {kind.singular: kind.described_plural for kind in DRAWING_KINDS}
+    assert said["mouse"] == "gray mice"
+    assert said["tiger"] == "orange tigers"
+    assert said["red apple"] == "red apples"
+    assert said["gold coin"] == "gold coins"
+    assert said["billiard ball"] == "black billiard balls"
+    # Of several colours.
+    assert said["rainbow"] == "rainbows"
+    assert len(set(said.values())) == len(DRAWING_KINDS)
+    assert {kind.main_color for kind in DRAWING_KINDS} - {""} <= set(COLORS)
+
+
+def test_absent_kinds_are_described_as_those_that_are_there() -> None:
+    plain, described = absent_kinds(["foxes"]), absent_kinds(["orange foxes"])
+    assert "elephants" in plain
+    assert "gray elephants" in described
+    assert len(plain) == len(described)
+    # A name that says a colour anyhow does not tell which is asked for, but its neighbour does.
+    assert "elephants" in absent_kinds(["brown bears"])
+    assert "gray elephants" in absent_kinds(["brown bears", "orange foxes"])
+
+
+@needs_drawings
+def test_described_scenes_are_those_of_mixed_in_other_words() -> None:
+    options = {"num_scenes": 12, "image_size": SIZE}
+    mixed, described = drawings("test", config="mixed", **options), drawings("test", config="described", **options)
+    said = {kind.plural: kind.described_plural for kind in DRAWING_KINDS}
+    assert [said[text] for text in mixed.column("text")] == described.column("text")
+    others = [[said[text] for text in texts] for texts in mixed.column("other_texts")]
+    assert others == described.column("other_texts")
+    assert mixed.column("count") == described.column("count")
+    assert mixed[3]["image"].tobytes() == described[3]["image"].tobytes()
+    assert mixed[3]["points"] == described[3]["points"]
+
+
+def test_described_texts_may_name_what_nothing_is_called_where_the_colour_tells() -> None:
+    options = {"config": "mixed", "num_scenes": 300, "image_size": SIZE, "texts_per_scene": 4, "described_rate": 0.5}
+    rows = drawings("train", **options)
+    renamed = drawings("train", made_up_name_rate=1.0, **options)
+    columns = [rows.column(name) for name in ("text", "count", "other_texts")]
+    colors = {kind.described_plural: kind.main_color for kind in DRAWING_KINDS}
+    colors |= {kind.plural: kind.main_color for kind in DRAWING_KINDS if kind.described_plural == kind.plural}
+    num_renamed = Counter[bool]()
+    for before, count, there, after in zip(*columns, renamed.column("text"), strict=True):
+        described = any(text in colors for text in (before, *there))
+        if before == after:
+            continue
+        num_renamed[count > 0] += 1
+        assert described
+        color = colors[before]
+        assert after.split()[0] == color
+        assert after not in colors
+        assert not {color, ""} & {colors[text] for text in there if text != before}
+    assert min(num_renamed.values()) > 100
+
+
+def test_descriptions_are_for_what_has_a_known_colour(tmp_path) -> None:
+    with pytest.raises(ValueError, match="Expected described_rate=0 for captions and for cut-outs"):
+        scene_config("captions", described_rate=0.5)
+    with pytest.raises(ValueError, match="Expected described_rate=0 for captions and for cut-outs"):
+        scene_config("mixed", cutouts=str(tmp_path), described_rate=0.5)
+    with pytest.raises(ValueError, match="Expected described_rate to be in"):
+        scene_config("mixed", described_rate=1.5)
 
 
 @needs_drawings
