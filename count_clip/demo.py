@@ -216,7 +216,7 @@ def count_pictures(density: Path, released: Path, folder: Path) -> list[CountedP
     counters = {name: pipeline("object-counting", model=str(model)) for name, model in models.items()}
     chooser = pipeline("caption-counting", model=str(released / TAUGHT))
     answered, drawn, captions = [], [], []
-    for model, pictures in (("released", [*things(), *shapes()]), ("taught", new_things()), ("released", coins())):
+    for model, pictures in (("released", [*things(), *unseen()]), ("taught", new_things()), ("released", coins())):
         for picture in pictures:
             result = counters[model](picture.image, text=picture.text)
             picture.count = result["count"]
@@ -255,27 +255,25 @@ def things() -> list[CountedPicture]:
     return [*pictures, *(_asked("mixed", index, row) for index, row in enumerate(mixed))]
 
 
-def shapes() -> list[CountedPicture]:
+def unseen() -> list[CountedPicture]:
     """
-    New scenes for the released density model, of shapes that no training scene had: it has met the words of their
-    names, and any two of them, but not the three together.
+    New scenes for the released density model, of what no training scene had. Of the things it knows neither look nor
+    name, but the texts say their colours too; of the shapes it has met the words of their names, and any two of them,
+    but not the three together.
 
     Returns:
         `list[CountedPicture]`.
     """
     from count_clip.datasets_scripts.countscenes import CountScenes
 
-    scenes = CountScenes(
-        "test",
-        config="mixed",
-        objects="shapes",
-        num_scenes=3,
-        image_size=288,
-        max_objects=10,
-        texts_per_scene=3,
-        seed=3,
-    )
-    return [_asked("shapes", index, row) for index, row in enumerate(scenes)]
+    options = {"num_scenes": 3, "image_size": 288, "max_objects": 10, "texts_per_scene": 3, "seed": 3}
+    described = CountScenes("test", config="described", **options)
+    shapes = CountScenes("test", config="mixed", objects="shapes", **options)
+    return [
+        _asked(name, index, row)
+        for name, scenes in (("described", described), ("shapes", shapes))
+        for index, row in enumerate(scenes)
+    ]
 
 
 def new_things() -> list[CountedPicture]:
@@ -398,6 +396,6 @@ __all__ = [
     "results_table",
     "run_demo",
     "run_stage",
-    "shapes",
     "things",
+    "unseen",
 ]

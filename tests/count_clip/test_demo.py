@@ -51,7 +51,9 @@ def test_demo_trains_counts_and_writes_everything_and_a_second_run_trains_nothin
         assert card.data.eval_results[0].dataset_type == "countscenes"
         assert "CountBench accuracy" in card.text
     names = {path.stem for path in (output / "pictures").iterdir()}
-    scenes = {f"{kind}-{i}{text}" for kind in ("mixed", "shapes", "new") for i in (1, 2, 3) for text in "abc"}
+    scenes = {
+        f"{kind}-{i}{text}" for kind in ("mixed", "described", "shapes", "new") for i in (1, 2, 3) for text in "abc"
+    }
     assert names == {"all", "coins", "plain-4", "plain-7", "plain-10"} | scenes
     with Image.open(output / "pictures" / "coins.png") as coins:
         assert coins.size == (384, 303)
