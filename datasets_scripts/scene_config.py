@@ -97,8 +97,8 @@ class SceneConfig:
             words it does not know.
         described_rate (`float`, *optional*, defaults to 0.0):
             Share of the scenes whose texts say what colour things have, "gray mice", where the name does not say it
-            (not for captions). Of the texts of such a scene, `made_up_name_rate` is the share that call a thing by a
-            name that nothing has, "gray drimbles", where no other thing of that colour is in the picture.
+            (not for captions). In a share of such scenes, `made_up_name_rate`, things are called by one name that
+            nothing has, "gray drimbles", where no other thing of that main colour, or of none, is in the picture.
         background_styles (`Sequence[str]`, *optional*, defaults to all):
             Which of `BACKGROUND_STYLES` to choose from.
         layouts (`Sequence[str]`, *optional*, defaults to `PLAIN_LAYOUTS`):
@@ -247,7 +247,7 @@ class SceneConfig:
             raise ValueError(
                 f"Expected described_rate=0 for captions and for cut-outs, but got {self.described_rate} for "
                 f"rows={self.rows!r} and objects={self.objects!r}: the colours are known of shapes and drawings. Use "
-                "these, with rows='density' or rows='mixed'."
+                "these, with rows='density' or rows='mixed' (and the configuration mixed for cut-outs)."
             )
         if self.rows == "captions" and self.texts_per_scene > 1:
             raise ValueError(

@@ -13,8 +13,9 @@ where that is not the last word of the name; its colour, which is the mean of th
 black (a channel of 64 or more; of all, where these are fewer than a quarter); the circle around the opaque pixels; the
 point that marks one; how much of the circle is covered, in per cent; and the colour that one would name: that of more
 than half of the pixels whose mean is taken, or none ("black" where those are fewer than a quarter). Of these pixels
-the ones of a saturation below 0.15 are white or, of a value up to 0.92, gray; others go by their hue. The coordinates
-are pixels of the drawing at 288 x 288, and pixels are opaque with an opacity of a half or more there.
+the ones of a saturation below 0.15 are white or, of a value up to 0.92, gray; others go by their hue. A few were
+corrected by hand: the sea below a boat is not its colour, and nobody calls a zebra white. The coordinates are pixels
+of the drawing at 288 x 288, and pixels are opaque with an opacity of a half or more there.
 
 All drawings are by OpenMoji (https://openmoji.org), the open-source emoji and icon project, under CC BY-SA 4.0.
 """
@@ -29,7 +30,7 @@ DRAWING_TABLE = """
 1F9AC|bison|cow|835c33|144,143,123|144,138|52|brown
 1F405|tiger||d87f42|144,160,132|136,144|38|orange
 1F406|leopard|tiger|edb25e|144,160,133|137,148|35|orange
-1F407|rabbit||f9f9f9|143,136,134|131,154|40|white
+1F407|rabbit||f9f9f9|143,136,134|131,154|40|
 1F408|orange cat||eda03c|143,144,150|140,150|30|orange
 1F408-200D-2B1B|black cat||282828|144,144,150|140,150|30|black
 1F409|dragon||aac231|146,139,126|150,124|39|green
@@ -55,18 +56,18 @@ E007|beluga|whale|cac9c8|149,171,129|127,170|29|gray
 1F41A|seashell||fba3bc|141,146,89|144,144|50|pink
 1F41B|caterpillar||acc432|144,172,128|147,174|39|green
 1F41C|ant||69452f|144,162,95|143,174|37|brown
-1F41D|bee||c5da89|144,144,133|127,136|36|yellow
+1F41D|bee||c5da89|144,144,133|127,136|36|
 1F41E|ladybug|beetle|cf2e27|144,135,123|145,146|46|red
 1FAB2|green beetle||4c8a50|144,145,117|143,147|33|green
 1F41F|blue fish||90d0f2|148,137,121|151,137|49|blue
 1F420|tropical fish||9db48d|154,154,131|156,151|41|blue
 1F421|pufferfish|fish|7a5432|139,140,123|139,139|60|brown
-E000|goldfish|fish|e8941e|144,144,131|143,144|37|yellow
+E000|goldfish|fish|e8941e|144,144,131|143,144|37|orange
 1F422|turtle||78aa30|144,145,142|144,145|41|green
 1F426|brown bird||8b6234|141,144,123|148,140|28|brown
 1F426-200D-2B1B|gray bird||989897|141,144,123|148,140|28|gray
 1F426-200D-1F525|phoenix||dd6622|145,147,122|149,146|53|orange
-1F427|penguin||fcfcfc|145,140,129|147,147|39|white
+1F427|penguin||fcfcfc|145,140,129|147,147|39|
 1F428|koala||9d9d9c|139,145,113|145,145|50|gray
 1F42A|camel||ec9d3b|141,150,141|168,140|38|orange
 1F438|frog||afca32|143,150,124|144,149|66|green
@@ -78,7 +79,7 @@ E000|goldfish|fish|e8941e|144,144,131|143,144|37|yellow
 1F981|lion||e5a850|144,152,145|143,148|65|orange
 1F98A|fox||e6955e|144,144,150|143,142|54|orange
 1F984|unicorn||d1d9e4|149,151,155|159,152|39|white
-1F993|zebra||f1f1f1|144,156,131|149,147|41|white
+1F993|zebra||f1f1f1|144,156,131|149,147|41|
 1F992|giraffe||eea63f|142,150,149|156,154|20|orange
 1F98C|deer||a2793e|136,144,142|137,156|36|brown
 1F98D|gorilla||40403f|149,150,137|138,155|46|black
@@ -99,7 +100,7 @@ E010|blue parrot||b7d6b2|148,149,142|153,135|25|blue
 1F9A5|sloth||9e988f|144,144,159|159,156|29|gray
 1F9A6|otter||724d30|146,144,119|144,168|48|brown
 1F9A7|orangutan||de7626|143,146,131|145,151|56|orange
-1F9A8|skunk||f6f6f6|143,143,126|163,162|42|white
+1F9A8|skunk||f6f6f6|143,143,126|163,162|42|black
 1F9A9|flamingo||f9a3bc|144,151,130|141,139|23|pink
 1F9AB|beaver||906735|152,150,112|157,154|54|brown
 1F9AD|seal||c2c1c0|141,144,125|136,140|41|gray
@@ -167,7 +168,7 @@ E0C9|white mushroom||f4f2f0|144,149,105|143,143|76|white
 1F347|bunch of grapes||a185ba|144,144,128|144,143|46|purple
 1F348|slice of cantaloupe|melon|d9a436|144,145,121|161,163|49|orange
 1F349|slice of watermelon|melon|dd6943|125,164,120|107,180|49|red
-1F34A|tangerine|orange|e8a81e|144,148,104|145,151|70|yellow
+1F34A|tangerine|orange|e8a81e|144,148,104|145,151|70|orange
 E0C0|orange slice|orange|e68e1f|144,144,110|143,144|96|orange
 1F34B|lemon||fae02e|146,142,121|146,142|66|yellow
 1F34B-200D-1F7E9|lime wedge||75ab36|145,146,99|137,153|55|green
@@ -186,7 +187,7 @@ E0C4|pomegranate||d5645f|144,144,127|149,153|65|red
 1FAD2|olive||a1be33|143,144,98|143,144|71|green
 1F954|potato||a47839|143,146,122|148,149|68|brown
 1F955|carrot||df9a37|149,144,133|148,142|23|orange
-1F33D|corn cob||c2cf2f|143,149,122|144,150|42|green
+1F33D|corn cob||c2cf2f|143,149,122|144,150|42|
 1F336|chili pepper||d4553b|146,138,122|189,190|25|red
 1FAD1|bell pepper||b5312a|143,153,102|144,163|64|red
 1F952|cucumber||9cbf32|144,144,132|147,147|31|green
@@ -277,7 +278,7 @@ E156|coffee grinder||b29369|134,142,132|171,138|30|brown
 1F30B|volcano||a39997|144,121,154|132,148|32|gray
 1F3D4|snowy mountain||b0b0af|144,141,129|136,159|39|gray
 26FA|camping tent||e9c633|144,146,119|143,170|33|yellow
-1F3AA|circus tent||f3b6ae|144,160,120|143,172|45|white
+1F3AA|circus tent||f3b6ae|144,160,120|143,172|45|
 1F3DF|stadium||c9ccce|144,142,126|144,146|49|gray
 1F3DB|Greek temple||dadad9|144,144,141|143,155|47|white
 1F6D6|hut||876331|144,144,121|144,154|67|brown
@@ -287,7 +288,7 @@ E156|coffee grinder||b29369|134,142,132|171,138|30|brown
 1F3EB|school||c3b5a3|144,135,152|144,147|51|gray
 1F3ED|factory||dd796e|144,121,150|148,168|31|red
 E2D4|power plant||d7d5d4|147,144,163|132,158|41|gray
-1F3EF|pagoda||e4e8e7|144,138,132|143,153|48|white
+1F3EF|pagoda||e4e8e7|144,138,132|143,153|48|
 1F3F0|castle||cbbeb9|144,134,140|143,153|46|gray
 26EA|church||e8e7e3|144,144,143|143,181|36|white
 1F54C|mosque||d1bb9b|138,127,132|139,154|41|gray
@@ -319,21 +320,21 @@ E2D1|wind turbine||b0cad7|153,143,122|144,162|23|gray
 1F3CD|motorcycle||c96d60|144,154,141|139,159|35|red
 1F6F5|moped|motorcycle|d37c69|142,161,118|157,180|35|red
 1F9BD|wheelchair||d4cac8|140,131,113|149,151|43|gray
-1F6FA|auto rickshaw||e1dcd8|154,145,126|159,137|53|white
-1F6B2|bicycle||f6c3bd|147,156,116|147,174|35|white
+1F6FA|auto rickshaw||e1dcd8|154,145,126|159,137|53|
+1F6B2|bicycle||f6c3bd|147,156,116|147,174|35|
 1F6FC|roller skate||86b5c2|147,148,124|133,152|49|blue
 26F8|ice skate||9dc8df|136,143,147|127,163|40|blue
-1F6DE|car wheel||fbfbfb|144,144,117|143,144|98|white
+1F6DE|car wheel||fbfbfb|144,144,117|143,144|98|
 1F6A8|siren||db7065|143,137,132|145,169|40|red
 1F6A6|traffic light||cfc1ae|144,136,107|143,136|53|gray
 1F6D1|stop sign||db5c56|144,144,113|143,143|89|red
-1F6A7|road barrier||ecc243|144,144,135|143,128|43|yellow
+1F6A7|road barrier||ecc243|144,144,135|143,128|43|
 2693|anchor||c8c7c6|146,147,101|145,160|40|gray
 1F6DF|life ring||dc8c83|143,143,125|143,65|64|red
-26F5|sailboat||9dc7d8|143,141,162|148,180|35|blue
+26F5|sailboat||9dc7d8|143,141,162|148,180|35|
 1F6F6|canoe||65a5c8|144,147,136|139,136|26|blue
-1F6A4|speedboat||a9d3ec|144,203,148|140,213|45|blue
-1F6F3|cruise ship||a8d2ec|144,153,176|143,186|37|blue
+1F6A4|speedboat||a9d3ec|144,203,148|140,213|45|
+1F6F3|cruise ship||a8d2ec|144,153,176|143,186|37|
 2708|jet plane||b6b5b4|126,161,139|134,152|36|gray
 1F6E9|propeller plane||d87f42|144,142,118|143,143|40|orange
 1FA82|parachute||bfd487|144,146,120|144,128|67|green
@@ -351,7 +352,7 @@ E20B|space shuttle|rocket|e7dbc9|144,144,126|143,151|52|
 E1CE|smartwatch|watch|9e9c9f|144,144,132|143,143|39|gray
 23F0|alarm clock||f9f9f9|144,142,127|143,138|64|white
 23F1|stopwatch|clock|fafafa|150,132,114|149,139|75|white
-1F570|mantel clock||bcada3|143,138,151|143,153|46|white
+1F570|mantel clock||bcada3|143,138,151|143,153|46|
 1F321|thermometer||e57b70|144,142,133|144,156|26|red
 2602|umbrella||a387bb|142,144,135|142,100|48|purple
 26C4|snowman||efefef|144,144,121|144,151|44|white
@@ -394,7 +395,7 @@ E1CE|smartwatch|watch|9e9c9f|144,144,132|143,143|39|gray
 1F94B|karate uniform||cbcac9|144,144,128|144,145|65|gray
 1F945|soccer goal||dfdfdf|144,145,135|144,130|50|gray
 26F3|golf flag||c49353|144,144,154|120,158|19|
-1F3A3|fishing rod||82b8d3|144,144,175|186,190|16|blue
+1F3A3|fishing rod||82b8d3|144,144,175|186,190|16|
 1F93F|diving mask||a7c5d5|141,129,164|156,144|32|
 1F3BD|tank top||98d1df|140,144,153|143,154|51|blue
 1F94C|curling stone||a08d8b|144,143,109|145,140|59|gray
@@ -402,7 +403,7 @@ E1CE|smartwatch|watch|9e9c9f|144,144,132|143,143|39|gray
 1FA80|yo-yo||b299a4|147,139,142|117,162|24|purple
 1FA81|kite||ec8da6|136,139,171|101,103|16|pink
 1F3AE|game controller||999998|144,138,161|143,172|37|gray
-1F579|joystick||b57b75|144,144,151|143,171|27|gray
+1F579|joystick||b57b75|144,144,151|143,171|27|
 1F3B0|slot machine||ebdbda|154,144,130|142,144|53|white
 1F3B2|die||b6b5b4|142,141,109|142,141|67|gray
 1F9E9|puzzle piece||80c6ed|157,131,146|147,141|41|blue
@@ -418,7 +419,7 @@ E1CE|smartwatch|watch|9e9c9f|144,144,132|143,143|39|gray
 1F5BC|framed picture||93a789|144,144,141|143,143|64|
 1F3A8|paint palette||a3793a|146,146,97|143,148|69|brown
 1F9F5|spool of thread||d86558|167,144,142|144,145|38|red
-1FAA1|needle||aaccdd|134,142,126|158,124|17|blue
+1FAA1|needle||aaccdd|134,142,126|158,124|17|
 1F9F6|ball of yarn||e38e33|148,139,150|125,141|39|orange
 1F3F7|price tag||f3a941|145,145,144|151,145|57|orange
 1F9E8|firecracker||d24027|146,140,141|112,140|19|red
@@ -455,13 +456,13 @@ E2D2|tote bag||a57a39|144,143,111|143,157|58|brown
 1F461|sandal||7d5732|157,174,139|141,190|30|brown
 1F451|crown||f8dd28|144,140,165|143,164|41|yellow
 1F452|straw hat||df9c22|144,135,115|144,145|36|yellow
-1F3A9|top hat||f9e72b|146,129,155|146,132|48|yellow
+1F3A9|top hat||f9e72b|146,129,155|146,132|48|black
 1F393|graduation cap||333029|144,132,139|139,133|34|black
 1F9E2|baseball cap||42853d|137,136,118|148,141|45|green
 1FA96|army helmet||517c44|143,133,127|130,109|49|green
 26D1|fire helmet||dd5042|143,143,118|144,116|51|red
 E14A|motorcycle helmet||cd322b|144,143,112|147,135|72|red
-1F484|lipstick||d08d86|146,144,137|145,159|38|gray
+1F484|lipstick||d08d86|146,144,137|145,159|38|
 1F48E|gemstone||69b5e2|144,152,146|144,124|50|blue
 1FAAD|hand fan||d8564d|145,144,131|145,145|44|red
 # music and technology
@@ -473,7 +474,7 @@ E14A|motorcycle helmet||cd322b|144,143,112|147,135|72|red
 1F3A7|pair of headphones||bab9b8|144,139,122|176,183|37|gray
 1F4FB|radio||c8c7c6|144,144,142|143,170|45|gray
 1F3B7|saxophone||f4e32a|151,150,145|163,167|18|yellow
-1FA97|accordion||d8c5c9|144,144,135|145,140|45|white
+1FA97|accordion||d8c5c9|144,144,135|145,140|45|
 1F3B8|guitar||d37a60|144,147,135|108,167|19|red
 1F3B9|piano keyboard||fafafa|145,143,141|145,143|63|white
 1F3BA|trumpet||f3e22a|149,144,140|132,127|25|yellow
@@ -512,7 +513,7 @@ E1CF|washing machine||c4cace|144,150,131|143,150|63|gray
 1F4F9|video camera||bdbdbc|148,135,130|142,147|52|gray
 E1C4|security camera||b8b4b3|142,143,104|136,126|30|gray
 1F4FC|video cassette||cecbb4|144,144,150|144,143|57|gray
-1F50D|magnifying glass|magnifier|dee6ea|140,137,127|130,116|30|white
+1F50D|magnifying glass|magnifier|dee6ea|140,137,127|130,116|30|
 1F56F|candle||efebbf|141,144,119|141,160|24|white
 1F4A1|light bulb||f7e847|144,143,120|144,124|47|yellow
 1F526|flashlight||c7c5b5|136,155,130|144,147|23|gray
@@ -591,7 +592,7 @@ E257|funnel||f8d927|144,144,146|144,104|28|yellow
 1F9EC|DNA strand||b89299|144,144,139|145,143|36|
 1F52C|microscope||c9c8c7|142,147,124|131,132|29|gray
 1F4E1|satellite dish||c2c2c1|144,152,132|162,140|22|gray
-1F48A|pill||ae8e9a|143,144,125|143,144|51|blue
+1F48A|pill||ae8e9a|143,144,125|143,144|51|
 E305|blister pack||93c9e6|144,144,128|143,144|64|blue
 E307|medicine jar||9ac3df|144,144,126|143,146|69|blue
 E30F|hot-water bottle||71bbe6|144,143,109|144,149|63|blue

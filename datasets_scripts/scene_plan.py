@@ -12,6 +12,7 @@ from .captions import NUMBER_TO_WORD
 from .plurals import plural_of
 from .scene_captions import caption_templates, made_up_name, spliced_name
 from .scene_config import SceneConfig
+from .scene_objects import COLOR_WORDS
 from .scene_sources import Kind, ObjectSource, object_source
 
 
@@ -142,7 +143,7 @@ def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> SceneP
     labels = {"text": names[0], "count": counts[kinds.index(asked)] if asked in kinds else 0}
     if described:
         if _color_tells(asked, kinds) and _takes_made_up_name(rng, config):
-            labels["text"] = f"{asked.main_color} {plural_of(_make_name_up(rng, config, split))}"
+            labels["text"] = f"{asked.main_color} {plural_of(_make_colorless_name_up(rng, config, split))}"
     elif len(kinds) == 1 and asked in kinds and _takes_made_up_name(rng, config):
         labels["text"] = plural_of(_make_name_up(rng, config, split))
     if config.rows == "mixed":
@@ -151,7 +152,7 @@ def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> SceneP
 
 
 def _color_tells(asked: Kind, kinds: Sequence[Kind]) -> bool:
-    """Whether nothing else in a scene has, or may in part have, the colour of what is asked for."""
+    """Whether what is asked for has a main colour, and nothing else in the scene the same one or none."""
     return bool(asked.main_color) and all(
         kind.main_color not in ("", asked.main_color) for kind in kinds if kind != asked
     )
@@ -186,6 +187,14 @@ def _make_name_up(rng: np.random.RandomState, config: SceneConfig, split: str) -
         if names:
             return spliced_name(rng, names)
     return made_up_name(rng)
+
+
+def _make_colorless_name_up(rng: np.random.RandomState, config: SceneConfig, split: str) -> str:
+    """Make up a name that no colour can contradict: spliced ones may begin with one."""
+    while True:
+        name = _make_name_up(rng, config, split)
+        if COLOR_WORDS.isdisjoint(name.split()):
+            return name
 
 
 @lru_cache(maxsize=16)

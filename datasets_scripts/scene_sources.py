@@ -163,8 +163,8 @@ def absent_kinds(present: Iterable[str]) -> list[str]:
             They may say colours, as those of the configuration `"described"` do: `"gray mice"`.
 
     Returns:
-        `list[str]`: Names in the plural, in the order of [`kinds_of_split`] or [`drawing_kinds_of_split`]; if one that
-        is given says a colour that it need not, they do so too.
+        `list[str]`: Names in the plural, in the order of [`kinds_of_split`] or [`drawing_kinds_of_split`]; if one of
+        those given is not what the kind is called without its colour, all say their colours.
 
     Raises:
         ValueError: If a name is that of no kind, or the names are of several splits or none.

@@ -62,7 +62,8 @@ def evaluate_praco(
         model ([`CLIPCountDensityModel`] or [`PictureCounter`]): The model, or a baseline that counts.
         processor ([`CLIPCountDensityProcessor`]): The model's processor; a baseline has none.
         rows: A sequence of rows of the density schema with `image_id`, several for a picture: one for each kind in it,
-            and with count 0 for kinds that are not. Or rows of the `mixed` configuration of `countscenes`.
+            and with count 0 for kinds that are not. Or rows of the configurations `mixed` and `described`
+            of `countscenes`.
         num_negatives (`int`, *optional*, defaults to 8): Prompts for what is not there, drawn for each picture; `None`
             for all that are known, as in PrACo.
         mosaics_per_picture (`int`, *optional*, defaults to 1): Mosaics with each picture as the upper one, each with

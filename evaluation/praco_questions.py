@@ -84,8 +84,8 @@ def labelled_pictures(
 
     Args:
         rows: A sequence of rows of the density schema, of which those with one `image_id` are about one picture: a
-            `text` with a `count` above zero is in it, one with count 0 is not. Or rows of the `mixed` configuration of
-            `countscenes`, which name all kinds in the picture.
+            `text` with a `count` above zero is in it, one with count 0 is not. Or rows of `countscenes` in the
+            configurations `mixed` and `described`, which name all kinds in the picture.
         seed (`int`, *optional*, defaults to 0): Decides which of a picture's kinds is asked for first. (In `mixed`
             rows it is the one that the row asks for, if that is in the picture.)
         unlisted_are_absent (`bool`, *optional*, defaults to `False`): Whether a text that no row of a picture
@@ -108,6 +108,8 @@ def labelled_pictures(
             reason = "the row does not say which picture it is about (`image_id`)"
         elif reason is None and row["text"] in counts.get(image_id, {}):
             reason = f"an earlier row is about {row['text']!r} in the same picture"
+        elif reason is None and row.get("other_texts") and row["count"] and row["text"] not in row["other_texts"]:
+            reason = f"nothing in the picture is called {row['text']!r} (`other_texts`)"
         if image_id is None or reason is not None:
             skipped.append(SkippedRow(index, image_id, reason or ""))
             continue

