@@ -146,6 +146,39 @@ def check_folder(folder: Path, name: str) -> None:
     raise CheckpointError(f"{name} is no checkpoint: {wanted}, but it holds {holds}.{hint}")
 
 
+def check_tokenizer(folder: Path, name: str) -> None:
+    """
+    Refuse a checkpoint without a tokenizer: an empty one would be made, to which all texts are the same.
+
+    Args:
+        folder (`Path`): The small files of a checkpoint, from [`find_checkpoint`].
+        name (`str`): What to call it.
+
+    Raises:
+        CheckpointError: If it has none.
+    """
+    if not has_tokenizer(folder):
+        raise CheckpointError(
+            f"{name} has no tokenizer: expected a tokenizer.json, or a vocab.json with a merges.txt, as "
+            "`processor.save_pretrained` writes it. Save its processor there."
+        )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """
+    Whether there is a tokenizer in a folder.
+
+    Args:
+        folder (`Path`): The folder of a checkpoint.
+
+    Returns:
+        `bool`.
+    """
+    return (folder / "tokenizer.json").is_file() or all(
+        (folder / one).is_file() for one in ("vocab.json", "merges.txt")
+    )
+
+
 def adapters_base(folder: Path, model: str) -> str | None:
     """
     Say which base the adapters in a folder belong to.
@@ -202,12 +235,13 @@ def describe_checkpoint(folder: Path, model: str) -> CheckpointInfo:
     info.has = {
         "weights": bool(tensors) or any(folder.glob("pytorch_model*.bin")),
         "processor": (folder / "processor_config.json").is_file() or (folder / "preprocessor_config.json").is_file(),
-        "tokenizer": (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file(),
+        "tokenizer": has_tokenizer(folder),
         "code": any(folder.glob("modeling_*.py")),
         "card": (folder / "README.md").is_file(),
     }
     if info.counts_by in (DENSITY, RANKS) and tensors and not adapters:
-        info.missing_weights = sorted(_expected_weights(folder) - set(tensors))
+        expected = _expected_weights(folder)
+        info.missing_weights = sorted(name for name in expected if tensors.get(name, ("", 0))[1] != expected[name])
     _read_card(folder, info)
     return info
 
@@ -293,14 +327,14 @@ def _tensors_on_hub(folder: Path, model: str) -> dict[str, tuple[str, int]]:
     }
 
 
-def _expected_weights(folder: Path) -> set[str]:
-    """The tensors of a model with this configuration."""
+def _expected_weights(folder: Path) -> dict[str, int]:
+    """The tensors of a model with this configuration, and how many numbers each has."""
     import torch
     from transformers import AutoConfig, AutoModel
 
     with torch.device("meta"):
         model = AutoModel.from_config(AutoConfig.from_pretrained(folder))
-    return set(model.state_dict())
+    return {name: tensor.numel() for name, tensor in model.state_dict().items()}
 
 
 def _read_card(folder: Path, info: CheckpointInfo) -> None:

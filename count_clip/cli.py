@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -51,16 +53,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments:
         parser.print_help(sys.stderr)
         return 2
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding has no letters for is no reason to stop.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = parser.parse_args(arguments)
         options.arguments = arguments
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except SystemExit as stop:  # argparse has said what there was to say
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except CommandError as error:
         print(f"count-clip: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
+        if str(error) == "Could not determine home directory.":  # pathlib's, of "~name"
+            print("count-clip: a path begins with ~, but there is no such user. Write ./~name.", file=sys.stderr)
+            return 2
         if type(error).__name__ != "OutOfMemoryError":  # torch's; torch is not imported up here
             raise
         print("count-clip: out of memory on the device. Try a smaller --batch-size, or --device cpu.", file=sys.stderr)
@@ -72,6 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the output has gone (`| head`). Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"count-clip: cannot write: {error.strerror}.", file=sys.stderr)
+        # What is left in the buffer would fail once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
 
 
 def _complete(parser: argparse.ArgumentParser) -> int:

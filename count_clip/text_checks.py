@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoProcessor
 
-from .checkpoints import DENSITY, PLAIN, CheckpointError, CheckpointInfo
+from .checkpoints import DENSITY, PLAIN, CheckpointError, CheckpointInfo, check_tokenizer
 from .modeling.pipeline_caption_counting import number_captions
 
 
@@ -56,6 +56,7 @@ def check_text(folder: Path, info: CheckpointInfo, text: str) -> TextCheck:
         raise CheckpointError(f"{info.model} is an adapter and has no processor: ask its base model, {bases}.")
     if info.counts_by is None:
         raise CheckpointError(f"{info.model} is of type {info.model_type!r}, which does not count by text.")
+    check_tokenizer(folder, info.model)
     try:
         processor = AutoProcessor.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -449,6 +450,8 @@ def what_is_wrong(row: Mapping[str, Any]) -> str | None:
         return "the row does not say what to count (`text`)"
     if count is None:
         return "the row has no true `count`"
+    if isinstance(count, bool) or not isinstance(count, numbers.Real):
+        return f"the row's `count` is {count!r}, not a number"
     if not math.isfinite(count) or count < 0:
         return f"the row's `count` is {count}, not a number of objects"
     return None

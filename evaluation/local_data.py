@@ -37,6 +37,8 @@ def load_local(path: str | os.PathLike[str], split: str, image_column: str = "im
         raise ValueError(f"There is no data set {place}: expected a folder, or a file ({', '.join(_KINDS)}).")
     try:
         rows = _load(place, split)
+    except StopIteration as error:
+        raise ValueError(f"The data set {place} has no rows.") from error
     except (OSError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(f"The data set {place} cannot be loaded: {error}") from error
     if image_column not in rows.column_names and "file_name" in rows.column_names:

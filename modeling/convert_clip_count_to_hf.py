@@ -457,7 +457,17 @@ def _load_weights(path: Path, allowed: tuple[Any, ...] = ()) -> Any:
             f"{path} holds {found[1] if found else 'something'} beside weights and plain options, or is damaged. It "
             "was not loaded, for such things could run code."
         ) from error
-    except (OSError, RuntimeError, EOFError, struct.error) as error:
+    # The unpickler meets text and the like with whatever error its first bytes lead to.
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        struct.error,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise ValueError(f"{path} cannot be read; it may be damaged or cut short. {error}".strip()) from error
 
 

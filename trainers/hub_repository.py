@@ -119,7 +119,22 @@ def check_destination(destination: Destination) -> None:
         destination ([`Destination`]): Where to.
 
     Raises:
-        HubError: If the name is none, or there is no token.
+        HubError: If a name is none, or there is no token.
+    """
+    check_names(destination)
+    if destination.token is None:
+        raise HubError("Nobody is logged in to the Hub. Say `hf auth login`, or set HF_TOKEN.")
+
+
+def check_names(destination: Destination) -> None:
+    """
+    Refuse names of a repository, a branch or a tag that cannot be right.
+
+    Args:
+        destination ([`Destination`]): Where to.
+
+    Raises:
+        HubError: If one is none.
     """
     name = destination.repo_id
     try:
@@ -131,8 +146,6 @@ def check_destination(destination: Destination) -> None:
     for what, value in (("tag", destination.tag), ("branch", destination.revision)):
         if value is not None and not re.fullmatch(r"(?![-./])(?!.*(\.\.|//|@\{))[^\s~^:?*\[\\]+(?<![./])", value):
             raise HubError(f"{value!r} is no name of a {what}. Use letters, digits, dots and dashes, such as v1.0.")
-    if destination.token is None:
-        raise HubError("Nobody is logged in to the Hub. Say `hf auth login`, or set HF_TOKEN.")
 
 
 _NAME = "Expected ORGANISATION/NAME of letters, digits, dashes, underscores and dots."

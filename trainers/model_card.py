@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -238,6 +239,19 @@ def figures_from_file(path: str | Path) -> list[Figure]:
         ) from error
 
 
+def check_metadata(folder: str | os.PathLike[str]) -> None:
+    """
+    Refuse a folder with a card that could not be added to.
+
+    Args:
+        folder (`str` or `os.PathLike`): With a `README.md` or without.
+
+    Raises:
+        CardError: If the metadata at the top of the card cannot be read.
+    """
+    _load(Path(folder) / CARD)
+
+
 def _load(path: Path) -> ModelCard:
     if not path.is_file():
         return ModelCard("---\nlibrary_name: transformers\n---\n")
@@ -383,6 +397,7 @@ __all__ = [
     "CardError",
     "Figure",
     "TrainingRecord",
+    "check_metadata",
     "figures_from_file",
     "kind_of",
     "read_json",

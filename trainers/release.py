@@ -22,7 +22,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from .card_texts import adapters_in
-from .model_card import CARD, CardError, kind_of, read_json, write_model_card
+from .model_card import CARD, CardError, check_metadata, kind_of, read_json, write_model_card
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -141,6 +141,7 @@ def prepare_release(
     """
     source, place = Path(folder), Path(target)
     kind = kind_of(source)
+    check_metadata(source)
     place.mkdir(parents=True, exist_ok=True)
     parts = adapters_in(source) if kind == "adapter" else {"": source}
     taken: set[Path] = set()

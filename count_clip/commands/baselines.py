@@ -94,7 +94,7 @@ def load_counter(options: argparse.Namespace, train_counts: list[float] | None) 
     if train_counts is None:
         raise CommandError(
             f"--model {options.model} says the mean of the training part, but {options.data} has none: name it with "
-            "--train-split."
+            "--train-split, of data with several parts (a folder or a set of the Hub; a single file is one)."
         )
     from count_clip.evaluation.baselines import MeanCounter
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from .errors import EXIT_CODES, CommandError
 from .inputs import Source, expected_sources, find_inputs, read_sources
-from .loading import check_prompts, load_density_model
+from .loading import check_prompts, check_texts, load_density_model
 from .options import Commands, add_model_options, add_window_option, positive, seconds
-from .output import OverlayNamer, open_for_writing, say, write_overlay
+from .output import OverlayNamer, open_for_writing, readable, say, write_overlay
 
 
 def add_parser(commands: Commands) -> None:
@@ -68,6 +68,7 @@ def _count(options: argparse.Namespace) -> int:
     prompts = list(dict.fromkeys(text.strip() for text in options.text))
     if not all(prompts):
         raise CommandError("--text is empty: name what to count, for example --text 'red apples'.")
+    check_texts(prompts)
     overlay = Path(options.overlay).expanduser() if options.overlay else None
     files = find_inputs(options.paths, without=overlay)
     if not files:
@@ -79,7 +80,7 @@ def _count(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         table = None
         if options.csv:
-            table = _Table(stack.enter_context(open_for_writing(options.csv, newline="")))
+            table = _Table(stack.enter_context(open_for_writing(options.csv, files, newline="")))
         return _count_files(files, prompts, _counter(model, processor, prompts, options), options, table, namer)
 
 
@@ -125,7 +126,9 @@ def _count_files(
         for source, results in _with_results(sources, prompts, count):
             if "error" in results[0]:
                 failed.add(source.file)
-                say(f"count-clip: {results[0]['error']}", sys.stderr)
+                reason = results[0]["error"]
+                named = "" if str(source.file) in reason else f"{readable(source)}: "
+                say(f"count-clip: {named}{reason}", sys.stderr)
             for result in results:
                 _report(source, result, options.json, table, width)
                 if namer and "error" not in result:
@@ -188,11 +191,11 @@ class _Table:
 
 def _report(source: Source, result: dict[str, Any], as_json: bool, table: _Table | None, width: int) -> None:
     """One line for one picture and prompt."""
-    record: dict[str, Any] = {"file": str(source.file), "text": result["text"]}
+    record: dict[str, Any] = {"file": readable(source.file), "text": result["text"]}
     if source.time is not None:
         record["time"] = round(source.time, 3)
     if "error" in result:
-        record["error"] = result["error"]
+        record["error"] = readable(result["error"])
     else:
         height, picture_width = result["density_map"].shape
         record.update(count=round(result["count"], 3), width=picture_width, height=height)
@@ -203,4 +206,4 @@ def _report(source: Source, result: dict[str, Any], as_json: bool, table: _Table
             record["points"] = [[round(x, 2), round(y, 2)] for x, y in result["points"]]
         say(json.dumps(record, ensure_ascii=False), sys.stdout)
     elif "error" not in result:
-        say(f"{result['count']:10.1f}  {result['text']:<{width}}  {source}", sys.stdout)
+        say(f"{result['count']:10.1f}  {result['text']:<{width}}  {readable(source)}", sys.stdout)

@@ -86,7 +86,7 @@ def _drawing(folder: str | None) -> Callable[[Mapping[str, Any], dict[str, Any]]
     """What draws each picture with its density map, where that is wanted."""
     if not folder:
         return None
-    namer = OverlayNamer(Path(folder), [])
+    namer = OverlayNamer(Path(folder).expanduser(), [])
 
     def draw(row: Mapping[str, Any], result: dict[str, Any]) -> None:
         stem = Path(str(row.get("image_id") or "picture")).name

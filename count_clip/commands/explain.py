@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from .errors import EXIT_CODES, CommandError
-from .loading import load_clip
+from .loading import check_texts, load_clip
 from .options import Commands, add_model_options
 from .output import check_output, print_table, save_figure
 
@@ -74,7 +75,8 @@ def _explain(options: argparse.Namespace) -> int:
     from count_clip.evaluation.relevance import explain
     from count_clip.evaluation.relevance_figures import draw_relevance, side_by_side
 
-    check_output(options.output, picture=True)
+    check_output(options.output, picture=True, inputs=[Path(options.picture)])
+    check_texts([options.text])
     try:
         picture = to_rgb(open_picture(options.picture))
     except PictureError as error:

@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace, export: Callable[[str], Any]) -> Any:
     """Find the checkpoint, refuse what cannot be exported, and export it."""
     from safetensors import SafetensorError
 
-    from count_clip.checkpoints import CheckpointError, adapters_base, find_checkpoint, is_local
+    from count_clip.checkpoints import CheckpointError, adapters_base, check_tokenizer, find_checkpoint, is_local
     from count_clip.export_clip import ExportError
 
     name = str(Path(options.model).expanduser()) if is_local(options.model) else options.model
@@ -112,6 +112,7 @@ def _run(options: argparse.Namespace, export: Callable[[str], Any]) -> Any:
                     ".save_pretrained(FOLDER), and the processor too. Visual and context prompts become those of a "
                     "density model by count_clip.adapter_to_prompts."
                 )
+            check_tokenizer(folder, options.model)
             return export(name)
     except (CheckpointError, ExportError) as error:
         raise CommandError(str(error)) from error

@@ -13,7 +13,7 @@ from .errors import EXIT_CODES, CommandError
 from .inputs import expected_sources, find_inputs, read_sources
 from .loading import load_clip, load_data
 from .options import Commands, add_model_options, add_objects_option, positive, seconds
-from .output import on_terminal
+from .output import on_terminal, readable
 
 
 # What says again where the pictures of a data set are.
@@ -87,7 +87,8 @@ def _index(options: argparse.Namespace) -> int:
             raise CommandError(f"there are no pictures or videos in {', '.join(options.paths)}.")
         rows, total = _rows_of_files(files, options), expected_sources(files, options.every, options.max_frames)
     model, processor = load_clip(options)
-    name = options.model if not Path(options.model).expanduser().exists() else str(Path(options.model).resolve())
+    place = Path(options.model).expanduser()
+    name = str(place.resolve()) if place.exists() else options.model
     try:
         index = build_index(
             model,
@@ -118,7 +119,10 @@ def _index(options: argparse.Namespace) -> int:
 def _rows_of_files(files: list[Path], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Rows for `build_index`, of pictures and frames."""
     for source in read_sources(files, options.every, options.max_frames):
-        path = str(source.file.resolve())
+        path = readable(source.file.resolve())
+        error = source.error
+        if path != str(source.file.resolve()):
+            error = f"{path}: an index can hold names in UTF-8 only. Rename the file."
         frame = "" if source.time is None else f"@{source.time:.3f}"
         yield {
             "image": source.picture,
@@ -126,7 +130,7 @@ def _rows_of_files(files: list[Path], options: argparse.Namespace) -> Iterator[d
             "file": path,
             "time": source.time,
             "version": _version(source.file),
-            "error": source.error,
+            "error": error,
         }
 
 

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from .errors import CommandError
+from .loading import check_texts
 from .options import Commands
 from .output import print_table, quiet_loading
 
@@ -58,6 +59,7 @@ def _info(options: argparse.Namespace) -> int:
     from count_clip.checkpoints import CheckpointError, describe_checkpoint, find_checkpoint
     from count_clip.text_checks import check_text
 
+    check_texts(options.text)
     with quiet_loading():
         try:
             folder = find_checkpoint(options.model, options.revision)
@@ -70,7 +72,8 @@ def _info(options: argparse.Namespace) -> int:
         print(json.dumps({**info.to_dict(), "texts": texts}, ensure_ascii=False))
     else:
         _show(info, checks)
-    return int(bool(info.missing_weights) or not all(check.can_count for check in checks))
+    broken = bool(info.missing_weights) or bool(info.counts_by and not info.has["weights"] and info.commit is None)
+    return int(broken or not all(check.can_count for check in checks))
 
 
 def _show(info: CheckpointInfo, checks: list[TextCheck]) -> None:
@@ -83,7 +86,12 @@ def _show(info: CheckpointInfo, checks: list[TextCheck]) -> None:
     lines.append(["parameters", _parameters(info)])
     if info.missing_weights:
         names = ", ".join(info.missing_weights[:3])
-        lines.append(["broken", f"{len(info.missing_weights)} tensors are missing from the weights: {names}, ..."])
+        lines.append(
+            [
+                "broken",
+                f"{len(info.missing_weights)} tensors are missing from the weights, or of another size: {names}",
+            ]
+        )
     lines += _sizes(info.sizes, info.options)
     lines.append(["files", ", ".join(part for part, there in info.has.items() if there)])
     if absent := [part for part, there in info.has.items() if not there]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .errors import CommandError
 
 
 PICTURE_SUFFIXES = (
@@ -52,16 +55,23 @@ def find_inputs(paths: Iterable[str], without: Path | None = None) -> list[Path]
             of a picture or a video are taken; patterns with `*`, `?`, `[...]` or `**`. A pattern that names an ending
             (`*.dat`) takes all it fits, another one (`scan*`) those with the ending of a picture or a video, and the
             folders it fits count as given.
-        without (`Path`, *optional*): A folder of results, which is left out of folders and patterns.
+        without (`Path`, *optional*): A folder of results, which is left out of the folders and patterns around it.
 
     Returns:
         `list[Path]`: Each file once, in the order given, folders and patterns sorted. Files that do not exist, and
         patterns that nothing fits, are kept, to be reported like any other file that cannot be read.
+
+    Raises:
+        CommandError: If one of the paths is empty, as a variable of the shell that is not set.
     """
     left_out = without.resolve() if without is not None else None
     found: dict[Path, Path] = {}
     for given in paths:
-        path = Path(given).expanduser()
+        if not given:
+            raise CommandError("one of the paths is empty: name a file, a folder or a pattern; . is this folder.")
+        # Unlike `Path.expanduser`, it leaves "~backup.png" as it is.
+        path = Path(os.path.expanduser(given))
+        around = left_out is not None and _beginning(path).resolve() in left_out.parents
         if path.is_dir():
             candidates, chosen = _of_folder(path), False
         elif not path.exists() and glob.has_magic(given):
@@ -71,9 +81,16 @@ def find_inputs(paths: Iterable[str], without: Path | None = None) -> list[Path]
             candidates, chosen = [path], True
         for candidate in candidates:
             resolved = candidate.resolve()
-            if chosen or left_out is None or left_out not in resolved.parents:
+            if chosen or not around or left_out not in resolved.parents:
                 found.setdefault(resolved, candidate)
     return list(found.values())
+
+
+def _beginning(pattern: Path) -> Path:
+    """The folder that a pattern searches, or a path as it is."""
+    while glob.has_magic(str(pattern)) and not pattern.exists():
+        pattern = pattern.parent
+    return pattern
 
 
 def _of_folder(folder: Path) -> list[Path]:

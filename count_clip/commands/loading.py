@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CommandError
-from .output import quiet_loading
+from .output import quiet_loading, readable
 
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def find_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise CommandError(f"--device {name} cannot be used here: {reason}") from error
     return device
@@ -61,7 +61,7 @@ def load_model(options: argparse.Namespace, model_types: Sequence[str], wanted: 
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoProcessor
 
-    from count_clip.checkpoints import CheckpointError, adapters_base, find_checkpoint, is_local
+    from count_clip.checkpoints import CheckpointError, adapters_base, check_tokenizer, find_checkpoint, is_local
 
     name = str(Path(options.model).expanduser()) if is_local(options.model) else options.model
     dtype, revision = getattr(torch, options.dtype), getattr(options, "revision", None)
@@ -76,13 +76,44 @@ def load_model(options: argparse.Namespace, model_types: Sequence[str], wanted: 
             config = AutoConfig.from_pretrained(base or name, revision=None if base else revision)
             _check_model_type(options.model, type(config).model_type, model_types, wanted)
             if base is None:
-                model = AutoModel.from_pretrained(name, revision=revision, dtype=dtype)
+                check_tokenizer(folder, options.model)
+                options_of_loading = {"revision": revision, "dtype": dtype, "output_loading_info": True}
+                model, report = AutoModel.from_pretrained(name, **options_of_loading)
+                _check_weights(options.model, report["missing_keys"])
                 processor = AutoProcessor.from_pretrained(name, revision=revision)
             else:
                 model, processor = _load_adapted(name, folder, base, revision)
+    except CheckpointError as error:
+        raise CommandError(str(error)) from error
     except (OSError, ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
         raise CommandError(f"cannot load the model {options.model}: {error}") from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise CommandError(
+            f"cannot load the model {options.model}: its weights are not of the sizes that its config.json says. "
+            "Save the model again."
+        ) from error
     return model.to(device, dtype).eval(), processor
+
+
+def _check_weights(model: str, missing: Collection[str]) -> None:
+    """Refuse a model that would count with numbers drawn at random."""
+    if missing:
+        names = sorted(missing)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise CommandError(
+            f"cannot load the model {model}: its weights lack {', '.join(names[:3])}{more}. Save the model again."
+        )
+
+
+def check_texts(texts: Iterable[str]) -> None:
+    """Refuse texts that are not in the encoding of this shell: no tokenizer takes them."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise CommandError(f"the text {readable(text)} is not in UTF-8. Write it in that encoding.") from error
 
 
 def _load_adapted(name: str, folder: Path, base: str, revision: str | None) -> tuple[Any, Any]:

@@ -59,7 +59,7 @@ class Run:
         self.where = ""
         self._device = "cpu"
         self._began = time.monotonic()
-        check_output(options.json_file)
+        check_output(options.json_file, inputs=[Path(options.data).expanduser()])
         if getattr(options, "model_card", None):
             from count_clip.evaluation.model_index import check_card
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -40,8 +41,14 @@ def quiet_loading() -> Iterator[None]:
             enable_progress_bars()
 
 
+def readable(name: object) -> str:
+    """A file's name, or a text with one in it, as it can be written: names need not be UTF-8."""
+    return os.fsencode(str(name)).decode("utf-8", "backslashreplace")
+
+
 def say(line: str, stream: Any) -> None:
     """Print a line without tearing the progress bar."""
+    line = readable(line)
     from huggingface_hub.utils import tqdm
 
     tqdm.write(line, file=stream)
@@ -72,18 +79,32 @@ def list_skipped(skipped: list[SkippedRow]) -> None:
         print(f"  ... and {len(skipped) - 10} more; --json FILE has them all", file=sys.stderr)
 
 
-def open_for_writing(path: str, **options: Any) -> Any:
+def _refuse_input(path: str, target: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write over what is read."""
+    if target.exists() and any(one.exists() and target.samefile(one) for one in inputs):
+        raise CommandError(f"cannot write {path}: it is what is to be read. Name another file.")
+
+
+def open_for_writing(path: str, inputs: Iterable[Path] = (), **options: Any) -> Any:
     """Open a text file to write, before the long work begins."""
     try:
         target = Path(path).expanduser()
+        _refuse_input(path, target, inputs)
         target.parent.mkdir(parents=True, exist_ok=True)
         return target.open("w", encoding="utf-8", **options)
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror or error}.") from error
 
 
-def check_output(path: str | None, picture: bool = False) -> None:
-    """Refuse a place that cannot be written to before the long work begins, and leave what is there untouched."""
+def check_output(path: str | None, picture: bool = False, inputs: Iterable[Path] = ()) -> None:
+    """
+    Refuse a place that cannot be written to before the long work begins, and leave what is there untouched.
+
+    Args:
+        path (`str`, *optional*): What is to be written; nothing is checked without.
+        picture (`bool`, *optional*, defaults to `False`): Whether it is a picture, by its ending.
+        inputs (`Iterable[Path]`, *optional*): Files that are read, and must not be written over.
+    """
     if path is None:
         return
     target = Path(path).expanduser()
@@ -95,10 +116,12 @@ def check_output(path: str | None, picture: bool = False) -> None:
                 f"cannot write {path}: {target.suffix!r} is no picture's ending. Use .png, for example."
             )
     try:
+        _refuse_input(path, target, inputs)
         target.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not os.path.lexists(target)
         with target.open("ab"):
             pass
-        if target.stat().st_size == 0:
+        if is_new:
             target.unlink()
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror or error}.") from error
@@ -111,6 +134,11 @@ def save_figure(figure: Any, path: str) -> None:
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror or error}.") from error
     print(f"wrote {path}", file=sys.stderr)
+
+
+def _cut(name: str, num_bytes: int) -> str:
+    """The beginning of a name that takes no more bytes than that."""
+    return os.fsencode(name)[:num_bytes].decode("utf-8", "ignore")
 
 
 class OverlayNamer:
@@ -128,6 +156,8 @@ class OverlayNamer:
         """The next file for a picture of this name and this prompt."""
         slug = re.sub(r"[^\w]+", "-", text.lower()).strip("-")[:60] or "count"
         stem = re.sub(r"[^\w.-]+", "-", stem).strip("-") or "picture"
+        # File systems take names of 255 bytes; some are left for a number.
+        stem, slug = _cut(stem, 120), _cut(slug, 100)
         number = 1
         while True:
             path = self.folder / (f"{stem}_{slug}.png" if number == 1 else f"{stem}_{slug}-{number}.png")

@@ -66,10 +66,12 @@ The token is the one of `hf auth login`, or HF_TOKEN.""",
 def _push(options: argparse.Namespace) -> int:
     import tempfile
 
-    from count_clip.trainers.hub_repository import Destination, HubError, check_destination
+    from count_clip.trainers.hub_repository import Destination, HubError, check_destination, check_names
     from count_clip.trainers.model_card import CardError
     from count_clip.trainers.release import ReleaseError
 
+    if not options.folder:
+        raise CommandError("the folder's name is empty: name what to push; . is this folder.")
     folder = Path(options.folder).expanduser()
     is_dataset = _is_dataset(folder)
     destination = Destination(
@@ -81,6 +83,7 @@ def _push(options: argparse.Namespace) -> int:
         tag=options.tag,
     )
     try:
+        check_names(destination)
         if is_dataset:
             return _push_dataset(options, folder, destination)
         if not options.dry_run:
@@ -113,7 +116,7 @@ def _is_dataset(folder: Path) -> bool:
 
 
 def _prepare(options: argparse.Namespace, folder: Path, target: Path) -> Release:
-    from count_clip.checkpoints import CheckpointError, describe_checkpoint
+    from count_clip.checkpoints import CheckpointError, check_tokenizer, describe_checkpoint
     from count_clip.trainers.model_card import figures_from_file, kind_of
     from count_clip.trainers.release import ReleaseError, prepare_release
 
@@ -121,12 +124,14 @@ def _prepare(options: argparse.Namespace, folder: Path, target: Path) -> Release
     if kind in ("count_clip", "clip_count_density"):
         try:
             missing = describe_checkpoint(folder, str(folder)).missing_weights
+            if (folder / "processor_config.json").is_file():
+                check_tokenizer(folder, str(folder))
         except CheckpointError as error:
             raise CommandError(str(error)) from error
         if missing:
             raise ReleaseError(
-                f"The weights in {folder} lack {len(missing)} tensors that the model needs ({', '.join(missing[:3])}, "
-                "...): it would not load. Save the model again."
+                f"The weights in {folder} lack {len(missing)} tensors that the model needs, or have them in another "
+                f"size ({', '.join(missing[:3])}, ...): it would not load. Save the model again."
             )
     figures = [figure for file in options.results for figure in figures_from_file(Path(file).expanduser())]
     return prepare_release(

@@ -81,6 +81,7 @@ def _search(options: argparse.Namespace) -> int:
         found = index.search_texts(model, processor, texts, options.top)
     except (ValueError, TypeError) as error:
         raise CommandError(str(error)) from error
+    check_output(options.sheet, inputs=[Path(hit.file) for hits in found for hit in hits if hit.file])
     if options.top > len(index):
         print(f"count-clip: the index has {len(index)} pictures, fewer than --top {options.top}.", file=sys.stderr)
     for text, hits in zip(texts, found, strict=True):
