@@ -112,7 +112,8 @@ def _run(options: argparse.Namespace, export: Callable[[str], Any]) -> Any:
                     ".save_pretrained(FOLDER), and the processor too. Visual and context prompts become those of a "
                     "density model by count_clip.adapter_to_prompts."
                 )
-            check_tokenizer(folder, options.model)
+            if (folder / "processor_config.json").is_file():
+                check_tokenizer(folder, options.model)
             return export(name)
     except (CheckpointError, ExportError) as error:
         raise CommandError(str(error)) from error
