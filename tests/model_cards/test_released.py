@@ -13,7 +13,7 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor, pipeline
 
 from count_clip import modeling
-from count_clip.datasets_scripts.countscenes import CountScenes
+from count_clip.datasets_scripts.countscenes import DRAWING_KINDS, CountScenes
 from count_clip.evaluation.countbench import evaluate_countbench
 from count_clip.evaluation.density import evaluate_density
 
@@ -124,14 +124,31 @@ def test_the_density_model_counts_better_than_the_mean() -> None:
 def test_the_density_model_counts_what_is_named(split: str, objects: str) -> None:
     # New scenes of things whose names it has learned, and of shapes that it has never seen, whose names are made of
     # words that it knows. The last text of a scene names what is not there.
-    options = {"num_scenes": 12, "image_size": 192, "min_kinds": 2, "max_kinds": 2, "texts_per_scene": 3, "seed": 1000}
-    scenes = CountScenes(split, "mixed", objects=objects, **options)
-    counter = pipeline("object-counting", model=str(RELEASED / "clip-count-tiny"))
-    asked = [(row["count"], counter(row["image"], text=row["text"])["count"]) for row in scenes]
-    absent = [said for count, said in asked if count == 0]
-    there = [said / count for count, said in asked if count]
-    assert np.mean(absent) < 0.5 * np.mean([said for count, said in asked if count])
+    asked = ask_about(CountScenes(split, "mixed", objects=objects, num_scenes=12, **SCENES))
+    absent = [said for count, said, _ in asked if count == 0]
+    there = [said / count for count, said, _ in asked if count]
+    assert np.mean(absent) < 0.5 * np.mean([said for count, said, _ in asked if count])
     assert 0.5 < np.median(there) < 1.5
+
+
+def test_the_density_model_goes_by_colours_where_it_has_never_read_the_name() -> None:
+    colors = {kind.described_plural: kind.main_color for kind in DRAWING_KINDS}
+    told: dict[bool, list[float]] = {True: [], False: []}
+    scenes = CountScenes("validation", "described", num_scenes=24, texts_per_scene=4, seed=1000)
+    for count, said, row in ask_about(scenes):
+        others = {colors[text] for text in row["other_texts"] if text != row["text"]}
+        if colors[row["text"]] and not {colors[row["text"]], ""} & others:
+            told[count > 0].append(said)
+    assert min(len(said) for said in told.values()) > 10
+    assert np.mean(told[False]) < 0.5 * np.mean(told[True])
+
+
+SCENES = {"image_size": 192, "min_kinds": 2, "max_kinds": 2, "texts_per_scene": 3, "seed": 1000}
+
+
+def ask_about(scenes: CountScenes) -> list[tuple[int, float, dict]]:
+    counter = pipeline("object-counting", model=str(RELEASED / "clip-count-tiny"))
+    return [(row["count"], counter(row["image"], text=row["text"])["count"], row) for row in scenes]
 
 
 def test_the_pipeline_chooses_the_caption() -> None:
