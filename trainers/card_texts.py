@@ -166,7 +166,7 @@ def _clip_sizes(folder: Path) -> list[tuple[str, str]]:
     # What equals CLIP's own defaults may be left out of a configuration.
     defaults = _tower_defaults()
     filled = [(name, shape.format(**{**defaults[name], **values})) for name, shape, values in parts]
-    return [*filled, ("joint space", str(config.get("projection_dim", 512)))]
+    return [*filled, ("projection dim", str(config.get("projection_dim", 512)))]
 
 
 def _tower_defaults() -> dict[str, dict[str, Any]]:

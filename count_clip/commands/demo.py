@@ -1,4 +1,4 @@
-"""`count-clip demo`: two small models, trained and tried."""
+"""`count-clip demo`: the released models, taught more and tried."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "demo",
-        help="teach a released CLIP to count, train a density model, and count with them",
-        description="Teach the small released CLIP that cannot count, train a density model from nothing, both on "
-        "rendered scenes and in minutes, and count with them. Nothing is downloaded.",
+        help="teach the released models to count and new names, and count with them",
+        description="Teach the released CLIP that cannot count yet to count, and the released density model the names "
+        "of new things, both on rendered scenes and in minutes; then count with them. Nothing is downloaded.",
     )
     parser.add_argument(
         "--output",
