@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult
 from huggingface_hub.repocard import metadata_load, metadata_save
-from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+from huggingface_hub.repocard_data import model_index_to_eval_results
 
-
-_TASKS = {
-    "countbench": ("zero-shot-image-classification", "Which of nine captions has the right number"),
-    "density": ("object-counting", "Counting what is named in words"),
-    "praco": ("object-counting", "Whether the count follows the prompt"),
-    "classification": ("zero-shot-image-classification", "Zero-shot classification"),
-    "linear-probe": ("image-classification", "Linear probe on frozen features"),
-    "few-shot": ("image-classification", "Few-shot linear probe on frozen features"),
-    "retrieval": ("text-to-image-retrieval", "Retrieval of pictures by captions with numbers"),
-}
-# The types that the Hub knows; other figures are types by their own name.
-_METRIC_TYPES = {"top_1": "accuracy", "named_mae": "mae", "named_rmse": "rmse"}
+from count_clip.datasets_scripts.hub_figures import BENCHMARKS, eval_result, is_of_model, model_index_of
 
 
 def model_index(result: Mapping[str, Any]) -> list[EvalResult]:
@@ -43,34 +32,28 @@ def model_index(result: Mapping[str, Any]) -> list[EvalResult]:
         raise ValueError(
             f"Expected a result as `count-clip evaluate` writes it with --json, but it lacks {', '.join(missing)}."
         )
-    if result["benchmark"] not in _TASKS:
-        raise ValueError(f"Expected a result of one of {', '.join(_TASKS)}, but got one of {result['benchmark']!r}.")
-    task_type, task_name = _TASKS[result["benchmark"]]
+    if result["benchmark"] not in BENCHMARKS:
+        known = ", ".join(BENCHMARKS)
+        raise ValueError(f"Expected a result of one of {known}, but got one of {result['benchmark']!r}.")
     data = result["run"]["data"]
     measured = (data.get("rows") or 0) - result.get("missing", 0)
     partial = f" ({measured} of {data.get('total') or data.get('rows')} rows)" if result.get("partial") else ""
     intervals = result.get("intervals", {})
-    entries = []
-    for name, value in result["metrics"].items():
-        if value is None or name.startswith("baseline_"):
-            continue
-        arguments = {"interval_95": [round(end, 6) for end in intervals[name]]} if name in intervals else None
-        entries.append(
-            EvalResult(
-                task_type=task_type,
-                task_name=task_name,
-                dataset_type=str(data["name"]),
-                dataset_name=f"{data['name']}{partial}",
-                dataset_config=data.get("config"),
-                dataset_split=data.get("split"),
-                dataset_revision=data.get("revision"),
-                metric_type=_METRIC_TYPES.get(name, name),
-                metric_name=name.replace("_", " "),
-                metric_value=round(float(value), 6),
-                metric_args=arguments,
-            )
+    return [
+        eval_result(
+            result["benchmark"],
+            name,
+            round(float(value), 6),
+            str(data["name"]),
+            data.get("config"),
+            data.get("split"),
+            data.get("revision"),
+            intervals.get(name),
+            f"{data['name']}{partial}",
         )
-    return entries
+        for name, value in result["metrics"].items()
+        if value is not None and is_of_model(name)
+    ]
 
 
 def check_card(folder: str | Path) -> None:
@@ -112,7 +95,7 @@ def update_card(folder: str | Path, result: Mapping[str, Any]) -> Path:
     entries = model_index(result)
     measured = {_question(entry) for entry in entries}
     kept = [entry for entry in others if _question(entry) not in measured]
-    metadata["model-index"] = _index(name, [*kept, *entries])
+    metadata["model-index"] = model_index_of(name, [*kept, *entries])
     if not path.exists():
         path.write_text(f"\n# {name}\n", encoding="utf-8")
     metadata_save(path, metadata)
@@ -141,21 +124,6 @@ def _question(entry: EvalResult) -> tuple[Any, ...]:
     """What an entry answers: of two answers to the same question the later one counts."""
     of_data = (entry.dataset_type, entry.dataset_config, entry.dataset_split)
     return (entry.task_type, entry.task_name, *of_data, entry.metric_type, entry.metric_name)
-
-
-def _index(name: str, entries: Sequence[EvalResult]) -> list[dict[str, Any]]:
-    """
-    Put entries under headings.
-
-    The Hub's own writer (huggingface_hub 2.4) groups by task type, data and revision, and takes the names of task and
-    data from the first of a group; two benchmarks of one task type on the same data would go by the name of the first.
-    """
-    groups: dict[tuple[Any, ...], list[EvalResult]] = {}
-    for entry in entries:
-        heading = (*entry.unique_identifier, entry.task_name, entry.dataset_name, entry.source_url)
-        groups.setdefault(heading, []).append(entry)
-    results = [eval_results_to_model_index(name, group)[0]["results"][0] for group in groups.values()]
-    return [{"name": name, "results": results}]
 
 
 __all__ = ["check_card", "model_index", "update_card"]

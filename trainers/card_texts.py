@@ -28,8 +28,8 @@ class CheckpointKind:
     library: str
     pipeline_tag: str | None
     tags: tuple[str, ...]
-    task: tuple[str, str]
-    """What its figures measure, as the `model-index` names it: an identifier and a name."""
+    benchmark: str
+    """What its figures are of where they do not say it: a key of `BENCHMARKS`."""
     loading: Callable[[Path], LoadingText]
     sizes: Callable[[Path], list[tuple[str, str]]]
 
@@ -194,14 +194,13 @@ def _no_sizes(folder: Path) -> list[tuple[str, str]]:
 
 
 _TAGS = ("count-clip", "object-counting")
-_RANKING = ("zero-shot-image-classification", "Which caption states the right number")
 
 KINDS: dict[str, CheckpointKind] = {
     "count_clip": CheckpointKind(
         "transformers",
         "zero-shot-image-classification",
         (*_TAGS, "clip"),
-        _RANKING,
+        "countbench",
         lambda folder: _own(folder, _COUNTING_ABOUT, _COUNTING_PIPELINE, True),
         _clip_sizes,
     ),
@@ -209,15 +208,15 @@ KINDS: dict[str, CheckpointKind] = {
         "transformers",
         None,
         (*_TAGS, "crowd-counting", "density-estimation"),
-        ("object-counting", "Counting what a prompt names"),
+        "density",
         lambda folder: _own(folder, _DENSITY_ABOUT, _DENSITY_PIPELINE, False),
         _density_sizes,
     ),
-    "clip": CheckpointKind("transformers", "zero-shot-image-classification", ("clip",), _RANKING, _plain, _clip_sizes),
-    "processor": CheckpointKind("transformers", None, ("count-clip",), _RANKING, _processor, _no_sizes),
-    "adapter": CheckpointKind(
-        "peft", None, (*_TAGS, "prompt-tuning"), ("object-counting", "Counting"), _adapter, _no_sizes
+    "clip": CheckpointKind(
+        "transformers", "zero-shot-image-classification", ("clip",), "countbench", _plain, _clip_sizes
     ),
+    "processor": CheckpointKind("transformers", None, ("count-clip",), "countbench", _processor, _no_sizes),
+    "adapter": CheckpointKind("peft", None, (*_TAGS, "prompt-tuning"), "density", _adapter, _no_sizes),
 }
 
 

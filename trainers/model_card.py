@@ -20,6 +20,8 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard
 from safetensors import safe_open
 
+from count_clip.datasets_scripts.hub_figures import BENCHMARKS, eval_result, is_of_model, model_index_of
+
 from .card_texts import KINDS, PLACE, LoadingText, adapters_in
 
 
@@ -54,6 +56,9 @@ class Figure:
         config, split, revision (`str`, *optional*): Which part of the data, and which state of it.
         interval (`tuple[float, float]`, *optional*): The ends of its 95 % interval.
         note (`str`): What else there is to know: "only 20 of 540 rows".
+        benchmark (`str`, *optional*): Of `count-clip evaluate`: `"density"`. Without one, a figure of a density model
+            is taken for one of `density`, and others for those of `countbench`.
+        part (`str`): How much of the data was measured, if not all: "20 of 540 rows".
     """
 
     metric: str
@@ -65,6 +70,8 @@ class Figure:
     revision: str | None = None
     interval: tuple[float, float] | None = None
     note: str = ""
+    benchmark: str | None = None
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ def write_model_card(
         license (`str`, *optional*): As the Hub names it: `"apache-2.0"`.
         base_model (`str`, *optional*): The name on the Hub of what it was made from.
         datasets (`Sequence[str]`, *optional*): What it was trained on.
-        figures (`Sequence[Figure]`, *optional*): What was measured; goes into the `model-index` too.
+        figures (`Sequence[Figure]`, *optional*): What was measured; the model's own goes into the `model-index` too.
         training ([`TrainingRecord`], *optional*): How it was trained.
 
     Returns:
@@ -129,9 +136,10 @@ def write_model_card(
     kind = kind_of(place)
     _set_metadata(card, kind, license, base_model, datasets)
     if figures is not None:
-        kept = [one for one in figures if math.isfinite(one.value)]
-        card.data.model_name = name
+        kept = [one for one in figures if math.isfinite(one.value) and is_of_model(one.metric)]
         card.data.eval_results = [_eval_result(one, kind) for one in kept] or None
+    if repo_id is not None:
+        text = _of_owner(card, text, repo_id)
     loading = KINDS[kind].loading(place)
     sections = {
         "model": _model_text(place, kind, loading),
@@ -140,6 +148,7 @@ def write_model_card(
         "training": None if training is None else _training_text(training, (place / LOSS_PICTURE).is_file()),
     }
     card.text = "\n" + _filled(text, sections) + "\n"
+    _write_index(card, name if repo_id or figures is not None else card.data.model_name or name)
     card.save(path)
     return path
 
@@ -216,6 +225,8 @@ def figures_from_file(path: str | Path) -> list[Figure]:
     content = read_json(Path(path))
     try:
         data, command, metrics = content["run"]["data"], content["run"]["command"], content["metrics"]
+        measured = (data.get("rows") or 0) - content.get("missing", 0)
+        part = f"{measured} of {data.get('total') or data.get('rows')} rows" if content.get("partial") else ""
         intervals = content.get("intervals") or {}
         return [
             Figure(
@@ -228,7 +239,9 @@ def figures_from_file(path: str | Path) -> list[Figure]:
                 data.get("split"),
                 data.get("revision"),
                 (float(intervals[metric][0]), float(intervals[metric][1])) if intervals.get(metric) else None,
-                "of a part of the data" if content.get("partial") else "",
+                part,
+                content["benchmark"] if content.get("benchmark") in BENCHMARKS else None,
+                part,
             )
             for metric, value in metrics.items()
             if value is not None
@@ -282,19 +295,37 @@ def _set_metadata(
 
 
 def _eval_result(figure: Figure, kind: str) -> EvalResult:
-    task, task_name = KINDS[kind].task
-    return EvalResult(
-        task_type=task,
-        task_name=task_name,
-        dataset_type=figure.dataset,
-        dataset_name=_data_name(figure),
-        dataset_config=figure.config,
-        dataset_split=figure.split,
-        dataset_revision=figure.revision,
-        metric_type=figure.metric,
-        metric_name=figure.metric,
-        metric_value=figure.value,
+    return eval_result(
+        figure.benchmark or KINDS[kind].benchmark,
+        figure.metric,
+        figure.value,
+        figure.dataset,
+        figure.config,
+        figure.split,
+        figure.revision,
+        figure.interval,
+        f"{_data_name(figure)} ({figure.part})" if figure.part else _data_name(figure),
     )
+
+
+def _write_index(card: ModelCard, name: str) -> None:
+    """Write the figures under our own headings; the card's own writer mixes benchmarks of one task."""
+    entries, card.data.eval_results = card.data.eval_results, None
+    card.data.model_name = None
+    if entries:
+        card.data["model-index"] = model_index_of(name, entries)
+
+
+def _of_owner(card: ModelCard, text: str, repo_id: str) -> str:
+    """The text with the repository's owner and name in the place of ORG and of the folder's name."""
+    owner, _, name = repo_id.rpartition("/")
+    before = card.data.model_name
+    if before and before != name:
+        text = re.sub(rf"\A# {re.escape(before)}$", f"# {name}", text, flags=re.MULTILINE)
+    bases = card.data.base_model
+    if isinstance(bases, str) and bases.startswith("ORG/"):
+        card.data.base_model = f"{owner}/{bases.removeprefix('ORG/')}"
+    return text.replace("https://huggingface.co/ORG/", f"https://huggingface.co/{owner}/")
 
 
 def _new_text(name: str) -> str:

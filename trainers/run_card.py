@@ -115,6 +115,7 @@ def figures_of_run(run: RunArguments, results: Mapping[str, Any], command: str) 
                     config=config,
                     split=str(data.get("split") or default_split),
                     note=", ".join(notes),
+                    benchmark={"counting": "countbench", "density": "density"}[run.task],
                 )
             )
     return figures

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from huggingface_hub.repocard import metadata_load
 
 from count_clip.trainers.counting_config import CountingConfig
 from count_clip.trainers.loss_curve import draw_losses, loss_series
@@ -136,12 +137,45 @@ def test_wrong_folders_and_files(tmp_path: Path, folder: Path) -> None:
 
 def test_figures_from_a_file_of_results(tmp_path: Path) -> None:
     run = {"command": "count-clip evaluate x", "data": {"name": "/home/somebody/cells", "split": "test"}}
+    run["data"] |= {"rows": 9, "total": 20}
     content = {"run": run, "metrics": {"mae": 1.5, "rmse": None}, "intervals": {"mae": [1, 2]}, "partial": True}
+    content |= {"benchmark": "density", "missing": 1}
     (tmp_path / "results.json").write_text(json.dumps(content))
     (figure,) = figures_from_file(tmp_path / "results.json")
-    assert figure == Figure(
-        "mae", 1.5, "cells", "count-clip evaluate x", split="test", interval=(1.0, 2.0), note="of a part of the data"
-    )
+    part = "8 of 20 rows"
+    command = "count-clip evaluate x"
+    wanted = Figure("mae", 1.5, "cells", command, None, "test", None, (1.0, 2.0), part, "density", part)
+    assert figure == wanted
+
+
+def test_the_index_has_the_model_s_own_figures_under_their_benchmarks(folder: Path) -> None:
+    figures = [
+        Figure("named_mae", 1.5, "scenes", "x", "mixed", "test", None, (1.0, 2.0), "", "praco"),
+        Figure("mae", 2.5, "scenes", "y", "mixed", "test", benchmark="density", part="8 of 20 rows"),
+        Figure("baseline_mae", 9.5, "scenes", "y", "mixed", "test", benchmark="density"),
+    ]
+    path = write_model_card(folder, "org/counter", figures=figures)
+    card = ModelCard.load(path)
+    assert "| scenes mixed test | baseline_mae | 9.5 |" in card.text
+    index = metadata_load(path)["model-index"][0]["results"]
+    found = [(one["task"]["name"], one["dataset"]["name"]) for one in index]
+    assert found == [
+        ("Whether the count follows the prompt", "scenes mixed test"),
+        ("Counting what is named in words", "scenes mixed test (8 of 20 rows)"),
+    ]
+    metrics = [(one.metric_type, one.metric_value, one.metric_args) for one in card.data.eval_results]
+    assert metrics == [("mae", 1.5, {"interval_95": [1.0, 2.0]}), ("mae", 2.5, None)]
+
+
+def test_a_card_goes_by_the_repository_it_is_pushed_to(folder: Path) -> None:
+    write_model_card(folder, "ORG/counter", base_model="ORG/base", figures=FIGURES)
+    path = folder / "README.md"
+    path.write_text(path.read_text() + "\nAfter [base](https://huggingface.co/ORG/base).\n")
+    card = ModelCard.load(write_model_card(folder, "cats/counts-cats"))
+    assert card.data.base_model == "cats/base"
+    assert card.data.model_name == "counts-cats"
+    assert card.text.startswith("\n# counts-cats\n")
+    assert "After [base](https://huggingface.co/cats/base)." in card.text
 
 
 def test_figures_of_a_run_name_their_data() -> None:
