@@ -3,8 +3,8 @@
 
 import sys
 
-from count_clip.cli import main
+from count_clip.cli import run
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from ._version import __version__
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         `int`: 0 if all is well, 1 if some files failed and the rest did not, 2 if the command could not be carried
-        out, 130 if it was interrupted.
+        out, 130 if it was interrupted, 141 if the reader of its output has gone.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of the output has gone (`| head`). Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 141  # what a shell says of a program that SIGPIPE has ended
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -90,6 +91,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What is left in the buffer would fail once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
+
+
+def run() -> int:
+    """
+    Run the command of this process, as the installed script does.
+
+    Returns:
+        `int`: What [`main`] returns; 3, after the traceback, for an error that it does not know.
+    """
+    try:
+        return main()
+    except Exception:  # noqa: BLE001 (Python would end with 1, which says that some files failed)
+        traceback.print_exc()
+        return 3
 
 
 def _complete(parser: argparse.ArgumentParser) -> int:

@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 PARTIAL = ".partial"
 # Pictures with examples, for the card.
 _SHEETS = "sheets"
+_PUSHED = ("README.md", "**/*.parquet", f"{_SHEETS}/*.png")
 # The Hub's viewer reads a row group at a time and wants it below 100 MB or so.
 _ROW_GROUP_ROWS = 100
 _ROW_GROUP_BYTES = 64 * 10**6
@@ -176,13 +177,28 @@ def push_dataset(
         repo_id=repo_id,
         repo_type="dataset",
         folder_path=place,
-        allow_patterns=["README.md", "**/*.parquet", f"{_SHEETS}/*.png"],
+        allow_patterns=list(_PUSHED),
         # Files of a former build that are not in this one.
         delete_patterns=["**/*.parquet", f"{_SHEETS}/*.png"],
         revision=revision,
         commit_message="Upload with count-clip",
     )
     return str(commit.commit_url)
+
+
+def files_to_push(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """
+    List what of a built folder goes to the Hub.
+
+    Args:
+        folder (`str` or `os.PathLike`): What [`build_dataset`] wrote.
+
+    Returns:
+        `dict[str, Path]`: Paths in the repository, and where the files lie.
+    """
+    place = Path(folder).expanduser().resolve()
+    files = sorted({path for pattern in _PUSHED for path in place.glob(pattern)})
+    return {path.relative_to(place).as_posix(): path for path in files}
 
 
 def is_private_by_default(folder: str | os.PathLike[str]) -> bool:

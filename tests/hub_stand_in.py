@@ -316,7 +316,11 @@ class _Handler(BaseHTTPRequestHandler):
                 files.pop(value["path"], None)
             elif entry["key"] == "deletedFolder":
                 files = {path: content for path, content in files.items() if not path.startswith(value["path"])}
-            elif entry["key"] != "header":
+            elif entry["key"] == "header":
+                if value.get("parentCommit") not in (None, state[0]):
+                    self._refuse(412, None, "A commit has happened since.")
+                    return
+            else:
                 self._refuse(400, f"UnknownOperation{entry['key']}")
                 return
         repository.sent.append(sent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 
-from .hub_repository import Destination, HubError, Pushed, explained, prepare_repository, push_files
+from .hub_repository import Destination, HubError, Pushed, explained, prepare_repository, push_files, without_token
 from .model_card import CARD, CardError, write_model_card
 from .release import STALE, ReleaseError, prepare_release
 from .run_card import training_record, write_loss_picture
@@ -148,8 +149,13 @@ class HubTrainer(Trainer):
         self._report_background()
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         destination = self._destination(str(self.hub_model_id))
-        work = Path(tempfile.mkdtemp(prefix="count-clip-push-"))
-        copies = Path(shutil.copytree(checkpoint_folder, work / "checkpoint"))
+        try:
+            # Links, which cost nothing and outlive the checkpoint.
+            work = Path(tempfile.mkdtemp(prefix=".count-clip-push-", dir=self.args.output_dir))
+            copies = Path(shutil.copytree(checkpoint_folder, work / "checkpoint", copy_function=_link))
+        except OSError as error:
+            logger.warning(f"A push during the training failed. {error} The training goes on.")
+            return
         strategy, dtype = self.args.hub_strategy, self.hub_dtype
         message = f"Training in progress, step {self.state.global_step}"
 
@@ -185,7 +191,17 @@ class HubTrainer(Trainer):
         if isinstance(error, HubError | ReleaseError | CardError | OSError):
             logger.warning(f"A push during the training failed. {error} The training goes on.")
         elif error is not None:
-            raise error
+            said = without_token(f"{type(error).__name__}: {error}", self._hub_token)
+            logger.warning(f"A push during the training failed. {said} The training goes on.")
+
+
+def _link(source: str, target: str) -> str:
+    """Give a file a second name; a copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return target
 
 
 def _check_base(base: str | None) -> None:

@@ -105,7 +105,12 @@ def push_files(destination: Destination, files: Mapping[str, Path], message: str
             *(CommitOperationDelete(path_in_repo=path) for path in gone),
         ]
         commit = api.create_commit(
-            **where, operations=operations, commit_message=message, revision=destination.revision
+            **where,
+            operations=operations,
+            commit_message=message,
+            revision=destination.revision,
+            # What goes was chosen by this state: the Hub refuses the commit if there is another one by now.
+            parent_commit=head,
         )
     add_tag(destination, commit.oid)
     return Pushed(str(commit.commit_url), commit.oid, commit.oid != head, was_new)

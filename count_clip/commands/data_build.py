@@ -9,6 +9,7 @@ from typing import Any
 from .errors import CommandError
 from .options import Commands, positive
 from .output import print_table
+from .push import push_built
 
 
 def add_parser(commands: Commands) -> None:
@@ -64,8 +65,9 @@ def add_parser(commands: Commands) -> None:
 
 
 def _data_build(options: argparse.Namespace) -> int:
-    from count_clip.datasets_scripts.publishing import build_dataset, built_sizes, push_dataset
+    from count_clip.datasets_scripts.publishing import build_dataset, built_sizes
     from count_clip.datasets_scripts.registration import DATASETS
+    from count_clip.trainers.hub_repository import Destination, check_destination
 
     if options.name not in DATASETS:
         raise CommandError(f"Expected the name of a set ({', '.join(DATASETS)}), but got {options.name!r}. Name one.")
@@ -74,8 +76,11 @@ def _data_build(options: argparse.Namespace) -> int:
     arguments = _options(options.option)
     if options.data_dir is not None:
         arguments["data_dir"] = options.data_dir
+    destination = None if options.push is None else Destination(options.push, "dataset", private=options.private)
     commit = None
     try:
+        if destination is not None:
+            check_destination(destination)  # a wrong name is to be known before the long work
         folder = build_dataset(
             options.name,
             options.output,
@@ -84,8 +89,8 @@ def _data_build(options: argparse.Namespace) -> int:
             max_shard_bytes=options.shard_size * 10**6,
             **arguments,
         )
-        if options.push is not None:
-            commit = push_dataset(folder, options.push, private=options.private)
+        if destination is not None:
+            commit = push_built(folder, destination).url
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise CommandError(str(error)) from error
     sizes = built_sizes(folder)

@@ -4,7 +4,9 @@ EXIT_CODES = """Exit codes:
   0    all is well
   1    it was done, but not for all: some files could not be counted
   2    the command could not be carried out
-  130  interrupted"""
+  3    a fault in count-clip itself, which stopped it where the lines before say
+  130  interrupted
+  141  whoever read the output has gone"""
 
 
 class CommandError(Exception):

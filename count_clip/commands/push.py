@@ -150,8 +150,11 @@ def _push_dataset(options: argparse.Namespace, folder: Path, destination: Destin
     unused |= {"--results": options.results}
     if given := [name for name, value in unused.items() if value]:
         raise CommandError(f"{folder} is a data set, for which {' and '.join(given)} means nothing. Leave it out.")
-    paths = [folder / "README.md", *sorted(folder.rglob("*.parquet"))]
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
+    from count_clip.datasets_scripts.publishing import files_to_push, is_private_by_default
+
+    if destination.private is None:
+        destination.private = is_private_by_default(folder)
+    sizes = {path: file.stat().st_size for path, file in files_to_push(folder).items()}
     return _send(options, destination, "data set", sizes, None, {})
 
 
@@ -188,20 +191,39 @@ def _send(
 
 
 def _carry_out(options: argparse.Namespace, destination: Destination, files: dict[str, Path]) -> Pushed:
-    from count_clip.trainers.hub_repository import Pushed, add_tag, explained, prepare_repository, push_files
+    from count_clip.trainers.hub_repository import push_files
     from count_clip.trainers.release import STALE
 
     if destination.repo_type == "model":
         return push_files(destination, files, options.message, STALE)
+    return push_built(options.folder, destination)
+
+
+def push_built(folder: str | Path, destination: Destination) -> Pushed:
+    """
+    Push a built data set.
+
+    Args:
+        folder (`str` or `Path`): What `data build` wrote.
+        destination ([`Destination`]): Where to; without `private`, a new repository is private where the set's licence
+            is no open one.
+
+    Returns:
+        [`Pushed`].
+
+    Raises:
+        HubError: If it cannot be done.
+    """
     from count_clip.datasets_scripts.publishing import is_private_by_default, push_dataset
+    from count_clip.trainers.hub_repository import Pushed, add_tag, explained, prepare_repository
 
     if destination.private is None:
-        destination.private = is_private_by_default(options.folder)
+        destination.private = is_private_by_default(folder)
     was_new = prepare_repository(destination)
     with explained(destination):
         where: dict[str, Any] = {"repo_id": destination.repo_id, "repo_type": "dataset"}
         before = destination.api.repo_info(**where, revision=destination.revision).sha
-        url = push_dataset(options.folder, destination.repo_id, destination.private, None, destination.revision)
+        url = push_dataset(folder, destination.repo_id, destination.private, None, destination.revision)
         commit = str(destination.api.repo_info(**where, revision=destination.revision).sha)
     add_tag(destination, commit)
     return Pushed(url, commit, commit != before, was_new)
@@ -235,4 +257,4 @@ def _ask(options: argparse.Namespace, destination: Destination, size: int, numbe
         raise CommandError("Nothing was pushed.")
 
 
-__all__ = ["add_parser"]
+__all__ = ["add_parser", "push_built"]

@@ -467,6 +467,16 @@ def test_interruption_and_memory_have_their_own_ends(monkeypatch, capsys):
         fail_with(RuntimeError("another"))
 
 
+def test_a_fault_is_no_bad_file_and_neither_is_a_reader_that_leaves(tmp_path):
+    code = "import count_clip.cli as cli\nfrom count_clip.commands import data\n"
+    code += "def fail(options):\n    raise {}\ndata._data_sheet = fail\nraise SystemExit(cli.run())"
+    for error, code_of_exit in (("RuntimeError('another')", 3), ("BrokenPipeError()", 141)):
+        command = [sys.executable, "-c", code.format(error), "data", "sheet", "x.png"]
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ended.returncode == code_of_exit, ended.stderr
+        assert ("RuntimeError: another" in ended.stderr) == (code_of_exit == 3)
+
+
 def test_a_table_survives_a_run_that_cannot_start(photos, density_folder, tmp_path, capsys):
     table = tmp_path / "counts.csv"
     table.write_text("earlier")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
 from count_clip.cli import main
@@ -86,6 +87,22 @@ def test_what_cannot_be_built_is_said(tmp_path: Path, capsys, monkeypatch, argum
     assert message in printed.err
     assert printed.out == ""
     assert not (tmp_path / "built").exists()
+
+
+def test_push_that_cannot_be_is_said(birds: Path, tmp_path: Path, hub_here, capsys, monkeypatch) -> None:
+    command = ["data", "build", "object_folder", "--config", "csv", "--data-dir", str(birds)]
+    command += ["--option", "names={gull: gulls, tern: terns}", "--output", str(tmp_path / "built"), "--push"]
+    assert main([*command, "a/b/c"]) == 2
+    assert "'a/b/c' is no name of a repository" in capsys.readouterr().err
+    assert not (tmp_path / "built").exists(), "it was built before the name was looked at"
+    assert main([*command, "strangers/birds"]) == 2
+    assert "may not write to strangers/birds" in capsys.readouterr().err
+    assert (tmp_path / "built" / "README.md").is_file()
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert main([*command, "org/birds"]) == 2
+    said = capsys.readouterr().err
+    assert "The Hub cannot be reached" in said
+    assert "Traceback" not in said
 
 
 def test_built_set_is_pushed(birds: Path, tmp_path: Path, hub) -> None:

@@ -150,6 +150,18 @@ def test_failures_in_between_do_not_stop_the_training(
     assert SECRET not in said
 
 
+def test_a_full_disk_in_between_does_not_stop_the_training(
+    train: Callable, hub: Any, caplog, capfd, monkeypatch
+) -> None:
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("count_clip.trainers.hub_pushing.shutil.copytree", fail)
+    train(save_strategy="steps", save_steps=2, hub_strategy="every_save")
+    assert "A push during the training failed. [Errno 28] No space left" in capfd.readouterr().err + caplog.text
+    assert len(hub.repositories["model", "org/trained"].commits) == 2, "the end was not pushed"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
