@@ -306,6 +306,7 @@ def _density_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
         return build_density_model(run.scratch, _texts(train_rows), overrides, options)
     if run.clip_name_or_path is not None:
         model = CLIPCountDensityModel.from_clip(run.clip_name_or_path, **overrides)
+        options = {**_normalization(run.clip_name_or_path), **options}
         return model, density_processor(model.config, CLIPTokenizer.from_pretrained(run.clip_name_or_path), options)
     model = CLIPCountDensityModel.from_pretrained(run.model_name_or_path, dtype=torch.float32, **overrides)
     processor = CLIPCountDensityProcessor.from_pretrained(run.model_name_or_path)
@@ -314,6 +315,15 @@ def _density_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
             run.model_name_or_path, **options
         )
     return model, processor
+
+
+def _normalization(clip: str) -> dict[str, Any]:
+    """The mean and deviation that a CLIP's pictures had, where it says so."""
+    try:
+        said, _ = CLIPCountDensityImageProcessorPil.get_image_processor_dict(clip)
+    except OSError:
+        return {}
+    return {name: said[name] for name in ("image_mean", "image_std") if name in said}
 
 
 def _texts(rows: Any) -> list[str]:

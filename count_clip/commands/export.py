@@ -32,11 +32,15 @@ def add_parser(commands: Commands) -> None:
   count-clip export clip org/count-clip --output clip""",
     )
     _add_places(clip, "a count-aware CLIP")
-    clip.add_argument("--dtype", choices=DTYPES, help="type of the weights (default: as they are)")
+    clip.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="type of the weights (default: as the checkpoint loads, which for half-precision files may be float32)",
+    )
     clip.set_defaults(run=_clip)
     onnx = kinds.add_parser(
         "onnx",
-        help="ONNX files, for programs without PyTorch",
+        help="ONNX files, for onnxruntime",
         description="Write a model as ONNX files (float32; numbers of pictures, texts and prompts and the length of "
         "texts may vary), with its processor and a README that shows how to run them. Of a count-aware CLIP: "
         "model.onnx, text_model.onnx and vision_model.onnx. Of a density model: model.onnx, text_model.onnx, and "

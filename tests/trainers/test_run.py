@@ -141,7 +141,13 @@ def test_run_goes_on_from_a_model_it_made(write, tmp_path):
     main([second, "--model_config.counting_loss_weight", "0.25", "--max_steps", "1"])
     assert CLIPForCounting.from_pretrained(tmp_path / "second").config.counting_loss_weight == 0.25
     clip = {**DENSITY, "scratch": None, "trainable": "prompts", "output_dir": str(tmp_path / "third")}
+    path = tmp_path / "out" / "processor_config.json"
+    said = json.loads(path.read_text())
+    said["image_processor"]["image_mean"] = [0.5, 0.25, 0.125]
+    path.write_text(json.dumps(said))
     main([write(clip, clip_name_or_path=first)])
+    processor = CLIPCountDensityProcessor.from_pretrained(tmp_path / "third")
+    assert list(processor.image_processor.image_mean) == [0.5, 0.25, 0.125], "pictures are not prepared as the CLIP's"
     towers = [load_file(tmp_path / name / "model.safetensors") for name in ("out", "third")]
     assert torch.equal(*(tower["vision_model.embeddings.patch_embedding.weight"] for tower in towers))
 
