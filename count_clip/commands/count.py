@@ -15,9 +15,12 @@ from typing import Any
 
 from .errors import EXIT_CODES, CommandError
 from .inputs import Source, expected_sources, find_inputs, read_sources
-from .loading import check_prompts, check_texts, load_density_model
+from .loading import check_prompts, check_texts, load_model
 from .options import Commands, add_model_options, add_window_option, positive, seconds
 from .output import OverlayNamer, open_for_writing, readable, say, write_overlay
+
+
+_Counter = Callable[[Iterable[Any]], Iterator[list[dict[str, Any]]]]
 
 
 def add_parser(commands: Commands) -> None:
@@ -26,11 +29,14 @@ def add_parser(commands: Commands) -> None:
         "count",
         help="count what you name in your pictures and videos",
         description="Count in pictures and in frames of videos. Prints a line for each picture and prompt: the count, "
-        "the prompt, the file. What cannot be read is reported, and the rest is counted.",
+        "the prompt, the file. What cannot be read is reported, and the rest is counted. A count-aware CLIP in the "
+        "place of a density model chooses a number from two to ten: it sees the picture whole, and not where things "
+        "are.",
         epilog=f"""Examples:
   count-clip count photos/ --text 'red apples' --model org/clip-count
   count-clip count 'scans/**/*.tif' --text cells --text platelets --model cells/ --csv counts.csv
   count-clip count traffic.mp4 --every 10 --text cars --model org/clip-count --overlay drawn/
+  count-clip count photos/ --text dogs --text 'a drawing of {{}} cats' --model org/count-clip
 
 {EXIT_CODES}""",
     )
@@ -41,15 +47,19 @@ def add_parser(commands: Commands) -> None:
         help="pictures, videos, folders (with all below), or patterns in quotes, for example 'photos/**/*.jpg'",
     )
     parser.add_argument(
-        "--text", action="append", required=True, help="what to count; give it several times for several things"
+        "--text",
+        action="append",
+        required=True,
+        help="what to count; give it several times for several things. For a count-aware CLIP it may be a caption "
+        "with {} where the number goes (default: 'a photo of {} TEXT')",
     )
-    add_model_options(parser, "a CLIP-Count model", "windows of pictures", 8)
+    add_model_options(parser, "a CLIP-Count model, or a count-aware CLIP", "windows of pictures", 8)
     add_window_option(parser)
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print a line of JSON for each picture and prompt: file, text, count, points [[x, y], ...], width, "
-        "height, and of a frame time in seconds; or file, text, error",
+        help="print a line of JSON for each picture and prompt: file, text, count, points [[x, y], ...] (of a CLIP "
+        "score, 0 to 1), width, height, and of a frame time in seconds; or file, text, error",
     )
     parser.add_argument("--csv", metavar="FILE", help=f"write a table there: {', '.join(_Table.columns)}")
     parser.add_argument("--overlay", metavar="DIR", help="write each picture with its density map over it there")
@@ -75,20 +85,22 @@ def _count(options: argparse.Namespace) -> int:
         raise CommandError(f"there are no pictures or videos in {', '.join(options.paths)}.")
     namer = OverlayNamer(overlay, files) if overlay else None
     # The model first: an earlier table must not be emptied by a run that cannot start.
-    model, processor = load_density_model(options)
-    check_prompts(processor, prompts)
+    model, processor = load_model(
+        options, tuple(_COUNTERS), "a CLIP-Count density model ('clip_count_density') or a CLIP for counting"
+    )
+    count = _COUNTERS[model.config.model_type](model, processor, prompts, options)
     with ExitStack() as stack:
         table = None
         if options.csv:
             table = _Table(stack.enter_context(open_for_writing(options.csv, files, newline="")))
-        return _count_files(files, prompts, _counter(model, processor, prompts, options), options, table, namer)
+        return _count_files(files, prompts, count, options, table, namer)
 
 
-def _counter(
-    model: Any, processor: Any, prompts: list[str], options: argparse.Namespace
-) -> Callable[[Iterable[Any]], Iterator[list[dict[str, Any]]]]:
+def _density_counter(model: Any, processor: Any, prompts: list[str], options: argparse.Namespace) -> _Counter:
     """A function that counts each prompt in each of the pictures that come."""
     from count_clip.evaluation.density import predict_density
+
+    check_prompts(processor, prompts)
 
     def count(pictures: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
         pictures, one_each = tee(pictures)
@@ -106,10 +118,37 @@ def _counter(
     return count
 
 
+def _clip_counter(model: Any, processor: Any, prompts: list[str], options: argparse.Namespace) -> _Counter:
+    """The same of a CLIP, which chooses among nine captions."""
+    from count_clip.evaluation.number_choice import choose_numbers
+
+    for name, value in (("--overlay", options.overlay), ("--window", options.window)):
+        if value is not None:
+            raise CommandError(
+                f"{options.model} is a CLIP, which says how many there are and not where: leave {name} out, or take a "
+                "density model. `count-clip explain` draws what a CLIP looks at."
+            )
+    captions = [prompt if "{}" in prompt else f"a photo of {{}} {prompt}" for prompt in prompts]
+    try:
+        choose_numbers(model, processor, [], captions)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+    def count(pictures: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
+        batch_size = options.batch_size
+        for results in choose_numbers(model, processor, pictures, captions, batch_size, skip_unreadable=True):
+            yield [{**result, "text": prompt} for result, prompt in zip(results, prompts, strict=True)]
+
+    return count
+
+
+_COUNTERS = {"clip_count_density": _density_counter, "count_clip": _clip_counter}
+
+
 def _count_files(
     files: list[Path],
     prompts: list[str],
-    count: Callable[[Iterable[Any]], Iterator[list[dict[str, Any]]]],
+    count: _Counter,
     options: argparse.Namespace,
     table: _Table | None,
     namer: OverlayNamer | None,
@@ -148,7 +187,7 @@ def _count_files(
 def _with_results(
     sources: Iterable[Source],
     prompts: list[str],
-    count: Callable[[Iterable[Any]], Iterator[list[dict[str, Any]]]],
+    count: _Counter,
 ) -> Iterator[tuple[Source, list[dict[str, Any]]]]:
     """Each source with its results, in order; what cannot be read does not go through the model."""
     waiting: deque[Source] = deque()  # results come later than their pictures: a batch is filled first
@@ -197,13 +236,17 @@ def _report(source: Source, result: dict[str, Any], as_json: bool, table: _Table
     if "error" in result:
         record["error"] = readable(result["error"])
     else:
-        height, picture_width = result["density_map"].shape
+        is_map = "density_map" in result
+        height, picture_width = result["density_map"].shape if is_map else (result["height"], result["width"])
         record.update(count=round(result["count"], 3), width=picture_width, height=height)
     if table is not None:
         table.add(record)
     if as_json:
         if "points" in result:
             record["points"] = [[round(x, 2), round(y, 2)] for x, y in result["points"]]
+        if "score" in result:
+            record["score"] = round(result["score"], 4)
         say(json.dumps(record, ensure_ascii=False), sys.stdout)
     elif "error" not in result:
-        say(f"{result['count']:10.1f}  {result['text']:<{width}}  {readable(source)}", sys.stdout)
+        shown = f"{result['count']:10.1f}" if isinstance(result["count"], float) else f"{result['count']:10d}"
+        say(f"{shown}  {result['text']:<{width}}  {readable(source)}", sys.stdout)

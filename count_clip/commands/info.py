@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # What a user learns from the way in which a model counts.
 _ABILITIES = {
     "density": "how many and where, by a density map: `count-clip count`, pipeline('object-counting')",
-    "ranks captions": "which caption from two to ten is right: pipeline('caption-counting')",
+    "ranks captions": "which number from two to ten is right: `count-clip count`, pipeline('caption-counting')",
     "ranks captions, untaught": "nothing taught it to count; it can rank captions, and training starts from it",
     None: "no: not a model of this package, and not a CLIP",
 }
