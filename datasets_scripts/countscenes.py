@@ -373,7 +373,7 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
         CountScenesConfig(name="benchmark", scene="benchmark", description="CountBench's protocol."),
         CountScenesConfig(name="plain", scene="plain", description="CountBench's protocol in small, smooth pictures."),
         CountScenesConfig(
-            name="described", scene="described", description="The scenes of mixed; texts say what colour things have."
+            name="described", scene="described", description="The scenes of mixed; texts say what colours things have."
         ),
     ]
     DEFAULT_CONFIG_NAME = "density"

@@ -96,9 +96,10 @@ class SceneConfig:
             "girel" is of "giraffe" and "barrel". To a text tower that has read only these names they look like the
             words it does not know.
         described_rate (`float`, *optional*, defaults to 0.0):
-            Share of the scenes whose texts say what colour things have, "gray mice", where the name does not say it
-            (not for captions). In a share of such scenes, `made_up_name_rate`, things are called by one name that
-            nothing has, "gray drimbles", where no other thing of that main colour, or of none, is in the picture.
+            Share of the scenes whose texts say what colours things have, "gray mice" or "brown and white cows", where
+            the name does not say one (not for captions). In a share of such scenes, `made_up_name_rate`, things are
+            called by one name that nothing has, "gray drimbles", where nothing else in the picture has these main
+            colours, or none.
         background_styles (`Sequence[str]`, *optional*, defaults to all):
             Which of `BACKGROUND_STYLES` to choose from.
         layouts (`Sequence[str]`, *optional*, defaults to `PLAIN_LAYOUTS`):
@@ -334,7 +335,7 @@ SCENE_CONFIGS: dict[str, SceneConfig] = {
 `"benchmark"` has CountBench's protocol: scene `i` has `2 + i % 9` objects, so any multiple of nine scenes has equally
 many of each number, and every caption states it. `"plain"` is the same in pictures of 96 pixels a side that show
 nothing but these objects, whole, on smooth ground: what a CLIP of a few million parameters learns first. `"described"`
-has the scenes of `"mixed"`, and its texts say what colour things have: "gray mice". `"density"` has up to 300 objects
+has the scenes of `"mixed"`, and its texts say what colours things have: "gray mice". `"density"` has up to 300 objects
 in its pictures of 384 pixels a side; in smaller ones [`scene_config`] has fewer of the same size, unless it is told
 otherwise, and objects of the same size in smaller pictures of `"mixed"` and `"described"`."""
 

@@ -108,9 +108,9 @@ class CutoutKind:
         return self.plural
 
     @property
-    def main_color(self) -> str:
-        """`str`: None."""
-        return ""
+    def main_colors(self) -> tuple[str, ...]:
+        """`tuple[str, ...]`: None."""
+        return ()
 
     @cached_property
     def rgb(self) -> RGB:

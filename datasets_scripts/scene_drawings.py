@@ -21,7 +21,7 @@ from PIL import Image
 from .plurals import plural_of
 from .scene_backgrounds import backgrounds_against, nearest_color
 from .scene_drawing_table import DRAWING_TABLE
-from .scene_objects import COLOR_WORDS, OBJECT_KINDS, RGB, SPLITS, SPRITE_REACH, ObjectPatch, Point
+from .scene_objects import COLOR_WORDS, RGB, SPLITS, SPRITE_REACH, ObjectPatch, Point
 from .scene_sprites import SpriteStore, sprite_patch, stretch_of
 
 
@@ -36,8 +36,6 @@ ATTRIBUTION = (
 
 # Their first letter does not sound as it looks.
 _ARTICLES = {"hourglass": "an", "unicorn": "a"}
-# There are white houses among the shapes: with its colour a drawn house would have their name.
-_NAMES_OF_SHAPES = {kind.plural for kind in OBJECT_KINDS}
 # There are letters or numbers on them.
 _NEVER_MIRRORED = {
     *("billiard ball", "blue book", "calendar", "gold coin", "gold medal", "green book", "name badge", "notebook"),
@@ -63,7 +61,7 @@ class DrawingKind:
         circle (`tuple[int, int, int]`): The circle around it, x, y and radius, in a drawing of 288 pixels a side.
         marked (`tuple[int, int]`): The point that marks one, likewise.
         coverage (`float`): How much of the circle it covers, 0-1.
-        main_color (`str`): The colour that one would name, or `""` for a thing of several.
+        main_colors (`tuple[str, ...]`): The one or two colours that one would name, or none for a thing of many.
         place (`int`): Its place in `DRAWING_KINDS`.
     """
 
@@ -75,7 +73,7 @@ class DrawingKind:
     circle: tuple[int, int, int] = field(compare=False)
     marked: tuple[int, int] = field(compare=False)
     coverage: float = field(compare=False)
-    main_color: str = field(compare=False)
+    main_colors: tuple[str, ...] = field(compare=False)
     place: int = field(compare=False)
 
     @cached_property
@@ -93,12 +91,12 @@ class DrawingKind:
     @cached_property
     def described_plural(self) -> str:
         """
-        `str`: Several of the kind with the colour, `"gray mice"`: if it has one, its name says none, and no shape has
-        that name.
+        `str`: Several of the kind with the colours, `"gray mice"` or `"brown and white cows"`: if it has one or two,
+        and its name says none.
         """
-        described = f"{self.main_color} {self.plural}"
-        said = not self.main_color or self.singular.split()[0] in COLOR_WORDS
-        return self.plural if said or described in _NAMES_OF_SHAPES else described
+        if not self.main_colors or self.singular.split()[0] in COLOR_WORDS:
+            return self.plural
+        return f"{' and '.join(self.main_colors)} {self.plural}"
 
     @cached_property
     def split(self) -> str:
@@ -138,15 +136,16 @@ def _read_table() -> tuple[DrawingKind, ...]:
         if line.startswith("#"):
             group = line[2:]
         elif line:
-            code, name, family, color, circle, marked, coverage, main_color = line.split("|")
+            code, name, family, color, circle, marked, coverage, colors = line.split("|")
             x, y, radius = map(int, circle.split(","))
             left, top = map(int, marked.split(","))
             red, green, blue = bytes.fromhex(color)
             family = family or name.split()[-1]
             place = len(kinds)
             rgb, share = (red, green, blue), int(coverage) / 100
+            main_colors = tuple(colors.split(",")) if colors else ()
             kinds.append(
-                DrawingKind(name, code, family, group, rgb, (x, y, radius), (left, top), share, main_color, place)
+                DrawingKind(name, code, family, group, rgb, (x, y, radius), (left, top), share, main_colors, place)
             )
     return tuple(kinds)
 

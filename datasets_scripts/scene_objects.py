@@ -74,9 +74,9 @@ class ObjectKind:
         return self.plural
 
     @property
-    def main_color(self) -> str:
-        """`str`: The colour."""
-        return self.color
+    def main_colors(self) -> tuple[str, ...]:
+        """`tuple[str, ...]`: The colour."""
+        return (self.color,)
 
     @cached_property
     def split(self) -> str:

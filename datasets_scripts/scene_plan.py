@@ -142,8 +142,10 @@ def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> SceneP
     names = [kind.described_plural if described else kind.plural for kind in (asked, *kinds)]
     labels = {"text": names[0], "count": counts[kinds.index(asked)] if asked in kinds else 0}
     if described:
-        if _color_tells(asked, kinds) and _takes_made_up_name(rng, config):
-            labels["text"] = f"{asked.main_color} {plural_of(_make_colorless_name_up(rng, config, split))}"
+        if _colors_tell(asked, kinds) and _takes_made_up_name(rng, config):
+            labels["text"] = (
+                f"{' and '.join(asked.main_colors)} {plural_of(_make_colorless_name_up(rng, config, split))}"
+            )
     elif len(kinds) == 1 and asked in kinds and _takes_made_up_name(rng, config):
         labels["text"] = plural_of(_make_name_up(rng, config, split))
     if config.rows == "mixed":
@@ -151,10 +153,10 @@ def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> SceneP
     return ScenePlan(tuple(kinds), tuple(counts), background, labels, asked)
 
 
-def _color_tells(asked: Kind, kinds: Sequence[Kind]) -> bool:
-    """Whether what is asked for has a main colour, and nothing else in the scene the same one or none."""
-    return bool(asked.main_color) and all(
-        kind.main_color not in ("", asked.main_color) for kind in kinds if kind != asked
+def _colors_tell(asked: Kind, kinds: Sequence[Kind]) -> bool:
+    """Whether what is asked for has main colours, and nothing else in the scene the same or none."""
+    return bool(asked.main_colors) and all(
+        kind.main_colors and {*kind.main_colors} != {*asked.main_colors} for kind in kinds if kind != asked
     )
 
 

@@ -21,11 +21,11 @@ class Kind(Protocol):
 
     @property
     def described_plural(self) -> str:
-        """What several are called if their colour is said too."""
+        """What several are called if their colours are said too."""
 
     @property
-    def main_color(self) -> str:
-        """The colour that one would name, or nothing."""
+    def main_colors(self) -> tuple[str, ...]:
+        """The one or two colours that one would name, or none."""
 
     @property
     def with_article(self) -> str:

@@ -132,14 +132,14 @@ def test_the_density_model_counts_what_is_named(split: str, objects: str) -> Non
 
 
 def test_the_density_model_goes_by_colours_where_it_has_never_read_the_name() -> None:
-    colors = {kind.described_plural: kind.main_color for kind in DRAWING_KINDS}
+    colors = {kind.described_plural: {*kind.main_colors} for kind in DRAWING_KINDS}
     told: dict[bool, list[float]] = {True: [], False: []}
-    scenes = CountScenes("validation", "described", num_scenes=24, texts_per_scene=4, seed=1000)
+    scenes = CountScenes("validation", "described", num_scenes=10, texts_per_scene=4, seed=1000)
     for count, said, row in ask_about(scenes):
-        others = {colors[text] for text in row["other_texts"] if text != row["text"]}
-        if colors[row["text"]] and not {colors[row["text"]], ""} & others:
+        others = [colors[text] for text in row["other_texts"] if text != row["text"]]
+        if colors[row["text"]] and set() not in others and colors[row["text"]] not in others:
             told[count > 0].append(said)
-    assert min(len(said) for said in told.values()) > 10
+    assert min(len(said) for said in told.values()) > 5
     assert np.mean(told[False]) < 0.5 * np.mean(told[True])
 
 
@@ -148,7 +148,12 @@ SCENES = {"image_size": 192, "min_kinds": 2, "max_kinds": 2, "texts_per_scene": 
 
 def ask_about(scenes: CountScenes) -> list[tuple[int, float, dict]]:
     counter = pipeline("object-counting", model=str(RELEASED / "clip-count-tiny"))
-    return [(row["count"], counter(row["image"], text=row["text"])["count"], row) for row in scenes]
+    asked = []
+    for first in range(0, len(scenes), scenes.config.texts_per_scene):
+        rows = [scenes[first + place] for place in range(scenes.config.texts_per_scene)]
+        said = counter(rows[0]["image"], text=[row["text"] for row in rows])
+        asked += [(row["count"], one["count"], row) for row, one in zip(rows, said, strict=True)]
+    return asked
 
 
 def test_the_pipeline_chooses_the_caption() -> None:
