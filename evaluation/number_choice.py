@@ -76,7 +76,7 @@ def _choose(
 ) -> Iterator[list[dict[str, Any]]]:
     while batch := [_open(image, skip_unreadable) for image in islice(images, encoder.batch_size)]:
         readable = [one for one in batch if not isinstance(one, str)]
-        scores = iter(())
+        scores: Iterator[torch.Tensor] = iter(())
         if readable:
             with evaluating(model):
                 logits = scale * encoder.images(readable) @ embeds.T  # (B, 9 T)

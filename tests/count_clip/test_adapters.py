@@ -55,9 +55,9 @@ def test_adapters_of_a_clip_are_evaluated(counting_folder, tmp_path, capsys):
     assert "9" in capsys.readouterr().out
 
 
-def test_adapters_for_another_model_are_refused(counting_folder, photos, tmp_path, capsys):
+def test_adapters_for_another_model_are_refused(counting_folder, tmp_path, capsys):
     _adapt(counting_folder, ["visual"]).save_pretrained(tmp_path / "adapter")
-    assert main(["count", str(photos), "--text", "apples", "--model", str(tmp_path / "adapter")]) == 2
+    assert main(["evaluate", "density", "--model", str(tmp_path / "adapter")]) == 2
     message = capsys.readouterr().err
     assert "count_clip" in message
     assert "density model" in message

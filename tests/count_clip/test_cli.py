@@ -169,10 +169,13 @@ def test_a_folder_without_pictures_is_refused(density_folder, tmp_path, capsys):
 
 
 def test_the_wrong_model_is_refused_with_a_hint(photos, density_folder, counting_folder, tmp_path, capsys):
-    assert main(["count", str(photos), "--text", "cats", "--model", counting_folder]) == 2
+    assert main(["evaluate", "density", "--model", counting_folder]) == 2
     error = capsys.readouterr().err
     assert "'count_clip'" in error
     assert "evaluate countbench" in error
+    CLIPModel.from_pretrained(counting_folder).save_pretrained(tmp_path / "plain")
+    assert main(["count", str(photos), "--text", "cats", "--model", str(tmp_path / "plain")]) == 2
+    assert "type 'clip'; this needs a CLIP-Count density model" in capsys.readouterr().err
     assert main(["evaluate", "countbench", "--model", density_folder]) == 2
     assert "evaluate density" in capsys.readouterr().err
     assert main(["count", str(photos), "--text", "cats", "--model", str(tmp_path / "nowhere")]) == 2
