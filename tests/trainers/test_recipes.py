@@ -131,5 +131,5 @@ def test_recipes_say_what_the_papers_say():
     steps = -(-3659 // density.per_device_train_batch_size)
     assert steps == density.logging_steps
     assert density.eval_steps == density.save_steps == 5 * steps
-    assert list(load_config(find_config("fsc147_density"))["variants"]) == ["b32", "l14", "adapters"]
+    assert list(load_config(find_config("fsc147_density"))["variants"]) == ["b32", "l14", "l14-336", "adapters"]
     assert run.clip_name_or_path == "openai/clip-vit-base-patch16"

@@ -171,4 +171,4 @@ def test_shipped_configs_are_right(name, variant):
 def test_no_two_recipes_write_into_one_folder():
     recipes = [(name, variant) for name, variant in RUNS if name in ("count_aware_clip", "fsc147_density")]
     folders = [parse_run(name, ["--config", variant] if variant else [])[1].output_dir for name, variant in recipes]
-    assert len(set(folders)) == len(folders) == 8
+    assert len(set(folders)) == len(folders) == 9
