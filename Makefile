@@ -26,8 +26,9 @@ help:
 demo: setup
 	$(VENV_PYTHON) -m count_clip demo --output demo_output
 
+# One test process a core, each with one thread: threads of torch and OpenBLAS only wait for each other in small models.
 test: setup
-	$(VENV_PYTHON) -m pytest -q
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(VENV_PYTHON) -m pytest -q -n auto
 
 lint: setup
 	$(typecheck_tree)
@@ -86,9 +87,9 @@ suitable := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 found := import importlib.metadata; print(importlib.metadata.version("torch").split("+")[0])
 
-# The rooms as Python sees them, count_clip.modeling and so on, for the type checker: links, made anew each time.
+# The packages as Python sees them, count_clip.modeling and so on, for the type checker: links, made anew each time.
 define typecheck_tree
 @rm -rf .venv/typecheck && mkdir -p .venv/typecheck/count_clip
-@for file in count_clip/*.py count_clip/py.typed count_clip/commands; do ln -s "../../../$$file" .venv/typecheck/count_clip/; done
-@for room in datasets_scripts evaluation modeling trainers; do ln -s "../../../$$room" .venv/typecheck/count_clip/$$room; done
+@for path in count_clip/*; do ln -s "../../../$$path" .venv/typecheck/count_clip/; done
+@for package in datasets_scripts evaluation modeling trainers; do ln -s "../../../$$package" .venv/typecheck/count_clip/; done
 endef

@@ -42,17 +42,17 @@ import torch
 from transformers import PrinterCallback, set_seed
 from transformers.utils import logging
 
-from count_clip.datasets_scripts.countscenes import CountScenes
-from count_clip.evaluation.countbench import evaluate_countbench, evaluate_zero_shot
+from count_clip.datasets_scripts.countscenes.builder import CountScenes
+from count_clip.evaluation.benchmarks.countbench import evaluate_countbench, evaluate_zero_shot
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
 from count_clip.modeling.modeling_count_clip import CLIPForCounting
 from count_clip.modeling.processing_clip_count_density import CLIPCountDensityProcessor
 from count_clip.modeling.processing_count_clip import CountCLIPProcessor
-from count_clip.trainers.adapters import adapter_configs, add_adapters, leave_room
-from count_clip.trainers.counting_config import CountingConfig
-from count_clip.trainers.counting_trainer import CountingTrainer
-from count_clip.trainers.density_config import DensityConfig
-from count_clip.trainers.density_trainer import DensityTrainer
+from count_clip.trainers.counting.config import CountingConfig
+from count_clip.trainers.counting.trainer import CountingTrainer
+from count_clip.trainers.density.config import DensityConfig
+from count_clip.trainers.density.trainer import DensityTrainer
+from count_clip.trainers.running.adapters import adapter_configs, add_adapters, leave_room
 
 
 HEAD = ["interaction", "decoder", "patch_projection"]
@@ -84,7 +84,7 @@ METHODS: dict[str, dict[str, str | list[dict[str, Any]]]] = {
     },
 }
 # What all scenes for counting have in common, and what those for density differ in: objects of the new and of the old
-# sort, as shares of the picture's side.
+# sort, as shares of the image's side.
 PLAIN = {
     "distractor_probability": 0.0,
     "layouts": ["scattered", "clustered", "rows"],
@@ -319,7 +319,7 @@ class Benchmark:
 
 
 def error(trainer: DensityTrainer, rows: Sequence[Any]) -> float:
-    """Mean absolute error of the counts of whole pictures."""
+    """Mean absolute error of the counts of whole images."""
     prediction = trainer.predict(list(rows))
     return float(abs(prediction.predictions - prediction.label_ids).mean())
 

@@ -5,7 +5,7 @@ How well and how fast captions are judged by their text: the first two stages of
     python benchmarks/captions.py laion_other.jsonl.gz
     python benchmarks/captions.py --parser en_core_web_sm
     python benchmarks/captions.py --memory 10000 100000 1000000
-    python benchmarks/captions.py --memory 10000 10000000 --without-pictures
+    python benchmarks/captions.py --memory 10000 10000000 --without-images
 
 Quality is measured on the labelled captions in the tests' folder, of which the held-out part played no role in writing
 the rules. Speed is measured on these, all of which hold a number word, and on every file that is named (json lines
@@ -13,7 +13,7 @@ with a `text`, also gzipped): of captions as they come, only about one in a hund
 time goes into the others. `--parser` compares with rules on the dependency parse of a spaCy model, where spaCy and the
 model are installed.
 
-`--memory` builds whole counting sets out of so many made-up captions, with small pictures or without, in shards of
+`--memory` builds whole counting sets out of so many made-up captions, with small images or without, in shards of
 parquet, each in a process of its own, and prints its peak memory and how long it took.
 """
 
@@ -37,8 +37,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from count_clip.datasets_scripts.captions import NUMBER_WORDS, counts_objects, find_count
-from count_clip.datasets_scripts.counted_words import NOT_SEEN
+from count_clip.datasets_scripts.captions.lexicon import NOT_SEEN
+from count_clip.datasets_scripts.captions.numbers import NUMBER_WORDS, counts_objects, find_count
 
 
 LABELS = Path(__file__).resolve().parents[1] / "tests" / "datasets_scripts" / "counting_labels" / "labels.jsonl"
@@ -145,8 +145,8 @@ MADE_UP_COUNTING = "{number} dogs on a lawn"
 BUILD = """
 import sys
 from pathlib import Path
-from count_clip.datasets_scripts.caption_set import build_caption_set
-from count_clip.datasets_scripts.caption_stages import CaptionSetConfig
+from count_clip.datasets_scripts.counting_set.build import build_caption_set
+from count_clip.datasets_scripts.counting_set.stages import CaptionSetConfig
 
 config = CaptionSetConfig(num_common=1000, captions_only=sys.argv[3] == "captions")
 build_caption_set(sys.argv[1], sys.argv[2], config)
@@ -154,14 +154,14 @@ print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 """
 
 
-def write_made_up_shards(folder: Path, size: int, with_pictures: bool, rows_per_shard: int = 50_000) -> None:
-    """Write captions, and pictures of 96 x 96 random pixels, of which there are a hundred."""
+def write_made_up_shards(folder: Path, size: int, with_images: bool, rows_per_shard: int = 50_000) -> None:
+    """Write captions, and images of 96 x 96 random pixels, of which there are a hundred."""
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for _ in range(100):
         file = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(file, "JPEG")
-        pictures.append(file.getvalue())
+        images.append(file.getvalue())
     for start in range(0, size, rows_per_shard):
         rows = range(start, min(start + rows_per_shard, size))
         numbers = rng.integers(0, len(NUMBER_WORDS), len(rows))
@@ -171,14 +171,14 @@ def write_made_up_shards(folder: Path, size: int, with_pictures: bool, rows_per_
             for place, template, number in zip(rows, templates, numbers, strict=True)
         ]
         table = pa.table({"caption": captions})
-        if with_pictures:
-            images = [pictures[place] for place in rng.integers(0, len(pictures), len(rows))]
-            table = table.append_column("jpg", pa.array(images))
-        # As on the web, no picture is stored twice in one place.
+        if with_images:
+            chosen = [images[place] for place in rng.integers(0, len(images), len(rows))]
+            table = table.append_column("jpg", pa.array(chosen))
+        # As on the web, no image is stored twice in one place.
         pq.write_table(table, folder / f"{start:09d}.parquet", row_group_size=1000, use_dictionary=False)
 
 
-def print_memory(sizes: Iterable[int], with_pictures: bool) -> None:
+def print_memory(sizes: Iterable[int], with_images: bool) -> None:
     """Print the peak memory of building a set from more and more captions."""
     print("| captions | shards, MB | kept | peak memory, MB | seconds |")
     print("| --- | --- | --- | --- | --- |")
@@ -186,10 +186,10 @@ def print_memory(sizes: Iterable[int], with_pictures: bool) -> None:
         with tempfile.TemporaryDirectory() as folder:
             shards, output = Path(folder) / "shards", Path(folder) / "set"
             shards.mkdir()
-            write_made_up_shards(shards, size, with_pictures)
+            write_made_up_shards(shards, size, with_images)
             megabytes = sum(file.stat().st_size for file in shards.iterdir()) / 1e6
             began = time.perf_counter()
-            what = "pictures" if with_pictures else "captions"
+            what = "images" if with_images else "captions"
             arguments = [sys.executable, "-c", BUILD, str(shards), str(output), what]
             peak = int(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
             seconds = time.perf_counter() - began
@@ -205,11 +205,11 @@ def main() -> None:
     parser.add_argument(
         "--memory", type=int, nargs="+", metavar="N", help="build sets out of so many captions instead"
     )
-    parser.add_argument("--without-pictures", action="store_true", help="with --memory: captions only")
+    parser.add_argument("--without-images", action="store_true", help="with --memory: captions only")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement of speed (default: 5)")
     arguments = parser.parse_args()
     if arguments.memory:
-        print_memory(arguments.memory, not arguments.without_pictures)
+        print_memory(arguments.memory, not arguments.without_images)
         return
     print_quality(arguments.parser)
     print()

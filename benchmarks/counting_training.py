@@ -4,9 +4,9 @@ How fast a training step with both losses is beside the plain way, and what grad
     python benchmarks/counting_training.py
     python benchmarks/counting_training.py --model openai/clip-vit-base-patch32 --batch_size 32 --steps 3
 
-The plain way is how the two losses are mostly written down: the pictures are encoded for the contrastive loss, those
+The plain way is how the two losses are mostly written down: the images are encoded for the contrastive loss, those
 of the counting rows again for the counting loss, and of the captions with wrong numbers one is encoded at a time. Here
-each picture is encoded once, and all captions of a step in one pass. Both ways get the same batches and do the same
+each image is encoded once, and all captions of a step in one pass. Both ways get the same batches and do the same
 arithmetic; before anything is timed, their losses and gradients are compared. A step is the forward pass, the backward
 pass and the optimizer.
 
@@ -34,11 +34,11 @@ import psutil
 import torch
 from transformers.utils import logging
 
-from count_clip.datasets_scripts.countscenes import CountScenes
+from count_clip.datasets_scripts.countscenes.builder import CountScenes
 from count_clip.modeling.modeling_count_clip import CLIPForCounting, counting_loss, image_text_contrastive_loss
 from count_clip.modeling.processing_count_clip import CountCLIPProcessor
-from count_clip.trainers.data_collator import CountingDataCollator
-from count_clip.trainers.scratch import build_counting_model
+from count_clip.trainers.core.collators import CountingDataCollator
+from count_clip.trainers.running.scratch import build_counting_model
 
 
 # As in trainers/configs/countscenes_density.yaml, whose towers countscenes_base takes.
@@ -120,7 +120,7 @@ def make_batches(
 
 
 def one_pass_loss(model: CLIPForCounting, batch: Batch) -> torch.Tensor:
-    """Both losses from one pass of the pictures and one of the captions."""
+    """Both losses from one pass of the images and one of the captions."""
     return model(**batch).loss
 
 

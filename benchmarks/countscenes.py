@@ -7,7 +7,7 @@ How many scenes of `countscenes` one core draws in a second.
 
 The first scenes take longer, for their sprites are drawn then. "First" counts them, with nothing in memory or on disk;
 "cold" with nothing in memory, as for every later process; "warm" is what a process comes to. Of the configurations of
-drawings, pictures smaller than the usual ones hold fewer objects; the column says how many.
+drawings, images smaller than the usual ones hold fewer objects; the column says how many.
 """
 
 import argparse
@@ -18,8 +18,16 @@ import time
 
 import PIL
 
-from count_clip.datasets_scripts import scene_cutouts, scene_drawings, scene_objects
-from count_clip.datasets_scripts.countscenes import SCENE_CONFIGS, CountScenes
+from count_clip.datasets_scripts.countscenes.builder import SCENE_CONFIGS, CountScenes
+from count_clip.datasets_scripts.countscenes.builder import (
+    cutouts as scene_cutouts,
+)
+from count_clip.datasets_scripts.countscenes.builder import (
+    drawings as scene_drawings,
+)
+from count_clip.datasets_scripts.countscenes.builder import (
+    objects as scene_objects,
+)
 
 
 def scenes_per_second(scenes: CountScenes, start: int, stop: int) -> float:
@@ -52,7 +60,7 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, Pillow {PIL.__version__}"
     )
     print(f"{os.cpu_count()} cores, of which one is used\n")
-    print("| objects | configuration | picture | of a kind | first, scenes/s | cold, scenes/s | warm, scenes/s |")
+    print("| objects | configuration | image | of a kind | first, scenes/s | cold, scenes/s | warm, scenes/s |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for objects in ["cutouts"] if arguments.cutouts else arguments.objects:
         for name in SCENE_CONFIGS:

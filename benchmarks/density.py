@@ -5,8 +5,8 @@ How fast a CLIPCountDensityModel is and what memory it takes, beside the bare vi
     python benchmarks/density.py --threads 2 --dtypes float32 --ways floor plain sdpa
     python benchmarks/density.py --model runs/countscenes_density --num_scenes 200
 
-Without `--model` the model has the sizes of the authors' (ViT-B/16) and random weights; nothing is downloaded. A
-picture of one window and one of three windows' width are looked at in each of these ways:
+Without `--model` the model has the sizes of the authors' (ViT-B/16) and random weights; nothing is downloaded. An
+image of one window and one of three windows' width are looked at in each of these ways:
 
 - `floor`: the bare `CLIPVisionModel` on the same windows, without a text and without a map.
 - `plain`: the text is encoded again for every window, the windows go through one at a time, with eager attention, and
@@ -15,9 +15,9 @@ picture of one window and one of three windows' width are looked at in each of t
 - `one by one`: likewise, but with the shortcuts that the model takes in inference.
 - `eager`, `sdpa`, `compiled`: as the pipeline calls it: every text once, several windows at a time; with that kind of
   attention, or with sdpa through `torch.compile`.
-- `whole`: with sdpa, the whole picture in one pass, with interpolated position encodings. The map is another one.
+- `whole`: with sdpa, the whole image in one pass, with interpolated position encodings. The map is another one.
 
-All ways of one picture and precision take turns, and each has its best time, for whatever else the machine does can
+All ways of one image and precision take turns, and each has its best time, for whatever else the machine does can
 only add to it. On a machine that is never quiet, `--threads 1 --cpu_time` counts the time that this process has spent
 computing. Peak memory is that of a fresh process (on CUDA: of its tensors), the libraries and the weights included.
 
@@ -41,8 +41,8 @@ import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
-from count_clip.datasets_scripts.countscenes import SHAPE_CONFIGS, CountScenes
-from count_clip.evaluation.density import evaluate_density
+from count_clip.datasets_scripts.countscenes.builder import SHAPE_CONFIGS, CountScenes
+from count_clip.evaluation.benchmarks.density import evaluate_density
 from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
 from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
@@ -95,11 +95,11 @@ class Row:
 
 class Bench:
     """
-    A model, pictures and prompts.
+    A model, images and prompts.
 
     Args:
         model ([`CLIPCountDensityModel`]): In evaluation mode, where it is to run.
-        image_processor ([`CLIPCountDensityImageProcessorPil`]): Cuts the pictures.
+        image_processor ([`CLIPCountDensityImageProcessorPil`]): Cuts the images.
     """
 
     def __init__(self, model: CLIPCountDensityModel, image_processor: CLIPCountDensityImageProcessorPil):
@@ -109,7 +109,7 @@ class Bench:
         self.compiled: Callable | None = None
 
     def pixels(self, width: int, window: str) -> torch.Tensor:
-        """A picture of noise, cut as the model takes it."""
+        """An image of noise, cut as the model takes it."""
         side = self.model.config.window_size
         noise = np.random.default_rng(0).integers(0, 256, (side, width * side, 3), dtype=np.uint8)
         pixels = self.image_processor(images=[Image.fromarray(noise)], window=window, return_tensors="pt")
@@ -244,7 +244,7 @@ def targets(seconds: dict[Row, float]) -> Iterator[tuple[str, str, float]]:
     asked: list[tuple[str, str, float | None]] = []
     for width in (1, 3):
         of_width = {way: Row(width, 1, "float32", way) for way in WAYS}
-        where = f"picture of {width} x 1 windows' size"
+        where = f"image of {width} x 1 windows' size"
         asked.append((f"model / floor, {where}", "<= 1.35", ratio(of_width["sdpa"], of_width["floor"])))
         if width == 3:
             asked.append((f"plain / model, {where}", ">= 1.6", ratio(of_width["plain"], of_width["sdpa"])))
@@ -296,13 +296,13 @@ def print_speed(arguments: argparse.Namespace) -> None:
     if "compiled" in ways and (reason := why_not_compiled(arguments.device)) is not None:
         print(f"Without compiled, because: {reason}\n")
         ways.remove("compiled")
-    print("| picture | prompts | precision | way | pictures/s | time / floor | peak memory, MiB |")
+    print("| image | prompts | precision | way | images/s | time / floor | peak memory, MiB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     seconds: dict[Row, float] = {}
     for dtype in arguments.dtypes:
         bench.model.to(DTYPES[dtype])
         for width in arguments.widths:
-            # What was compiled for another picture or precision would only be in the way.
+            # What was compiled for another image or precision would only be in the way.
             torch.compiler.reset()
             rows = [Row(width, number, dtype, way) for number in arguments.num_prompts for way in ways]
             runs = {row: bench.prepare(row) for row in rows if row.is_sensible}
@@ -328,8 +328,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder of a trained checkpoint (default: random weights)")
     parser.add_argument("--preset", choices=PRESETS, default="vit-b-16", help="sizes of the random model")
-    parser.add_argument("--widths", type=int, nargs="+", default=[1, 3], help="widths of the pictures, in windows")
-    parser.add_argument("--num_prompts", type=int, nargs="+", default=[1, 10], help="prompts of a picture")
+    parser.add_argument("--widths", type=int, nargs="+", default=[1, 3], help="widths of the images, in windows")
+    parser.add_argument("--num_prompts", type=int, nargs="+", default=[1, 10], help="prompts of an image")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES), help="precisions")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="ways, as explained above")
     parser.add_argument("--repeats", type=int, default=5, help="how often each is timed (default: 5)")

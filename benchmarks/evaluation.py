@@ -1,19 +1,19 @@
 """
-How fast CountBench's protocol is in one pass over pictures and captions, beside plain loops with the same predictions.
+How fast CountBench's protocol is in one pass over images and captions, beside plain loops with the same predictions.
 
     python benchmarks/evaluation.py
-    python benchmarks/evaluation.py --presets tiny --pictures 54
+    python benchmarks/evaluation.py --presets tiny --images 54
     python benchmarks/evaluation.py --captions CountBench.json --threads 2
     python benchmarks/evaluation.py --model model_cards/count-clip-tiny
 
 Without `--model` the models have random weights, one of CLIP ViT-B/32's sizes and a tiny one; nothing is downloaded.
 The captions are made up, all different, of as many words as CountBench's have tokens and with the number where it is
-there; with `--captions` they are CountBench's own. The pictures are JPEG files of 640 x 480, decoded when their row is
+there; with `--captions` they are CountBench's own. The images are JPEG files of 640 x 480, decoded when their row is
 read. Each of these ways makes 540 x 9 scores:
 
-- `caption by caption`: one picture, nine captions, one at a time: `CLIPModel`'s forward for each picture with each of
-  its captions. As this takes long, it is measured on a part of the pictures (`--slow_pictures`).
-- `picture by picture`: `CLIPModel`'s forward for each picture with its nine captions at once.
+- `caption by caption`: one image, nine captions, one at a time: `CLIPModel`'s forward for each image with each of
+  its captions. As this takes long, it is measured on a part of the images (`--slow_images`).
+- `image by image`: `CLIPModel`'s forward for each image with its nine captions at once.
 - `one pass`: `evaluate_countbench`.
 - `one pass, bfloat16`: likewise, in half precision: the scores are near and the predictions may differ.
 
@@ -36,10 +36,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoModel, AutoProcessor, CLIPModel
 
-from count_clip.datasets_scripts.captions import NUMBER_WORDS
-from count_clip.evaluation.countbench import evaluate_countbench, nine_captions
+from count_clip.datasets_scripts.captions.numbers import NUMBER_WORDS
+from count_clip.evaluation.benchmarks.countbench import evaluate_countbench, nine_captions
 from count_clip.evaluation.functional import NUMBERS, numbers_said
-from count_clip.trainers.scratch import build_counting_model
+from count_clip.trainers.running.scratch import build_counting_model
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -58,18 +58,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vocab_size": 4096,
     },
 }
-WAYS = ("caption by caption", "picture by picture", "one pass", "one pass, bfloat16")
+WAYS = ("caption by caption", "image by image", "one pass", "one pass, bfloat16")
 # Of CountBench's 540 captions, measured with CLIP's tokenizer: how many tokens they have (start and end included, cut
 # to 77), and how many stand before the number, at these parts of the sorted captions.
 PARTS = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 TOKENS = (4, 7, 11, 15, 22, 48, 77)
 BEFORE_NUMBER = (0, 0, 2, 3, 6, 16, 60)
-PICTURE_SIZE = (640, 480)
+IMAGE_SIZE = (640, 480)
 
 
 class Rows(Sequence):
     """
-    Rows of CountBench's kind, whose pictures are decoded on access, as `datasets` does it.
+    Rows of CountBench's kind, whose images are decoded on access, as `datasets` does it.
 
     Args:
         captions (`Sequence[tuple[str, int]]`): Captions and their numbers.
@@ -77,7 +77,7 @@ class Rows(Sequence):
 
     def __init__(self, captions: Sequence[tuple[str, int]]):
         self.captions = captions
-        self.files = [picture_file(seed) for seed in range(min(len(captions), 16))]
+        self.files = [image_file(seed) for seed in range(min(len(captions), 16))]
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -91,11 +91,11 @@ class Rows(Sequence):
         return {"image": image, "text": text, "number": number}
 
 
-def picture_file(seed: int) -> bytes:
+def image_file(seed: int) -> bytes:
     """A JPEG file of smooth noise."""
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     file = io.BytesIO()
-    Image.fromarray(coarse).resize(PICTURE_SIZE, Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    Image.fromarray(coarse).resize(IMAGE_SIZE, Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
@@ -135,7 +135,7 @@ def build(arguments: argparse.Namespace, preset: str | None, captions: list[tupl
 
 
 def in_a_loop(model: Any, processor: Any, rows: Rows, together: bool) -> NDArray[np.float32]:
-    """Cosines `(num_pictures, 9)` from the model's forward: each picture with nine captions at once, or one by one."""
+    """Cosines `(num_images, 9)` from the model's forward: each image with nine captions at once, or one by one."""
     tokenizer, max_length = processor.tokenizer, model.config.text_config.max_position_embeddings
     scores = []
     with torch.no_grad():
@@ -167,7 +167,7 @@ def best_runs(
 
 def measure(model: Any, processor: Any, rows: Rows, arguments: argparse.Namespace) -> None:
     """Measure all ways and print the table."""
-    few: Rows = rows[: arguments.slow_pictures]
+    few: Rows = rows[: arguments.slow_images]
 
     def one_pass(dtype: torch.dtype) -> NDArray[np.float32]:
         batch_size = arguments.batch_size
@@ -181,7 +181,7 @@ def measure(model: Any, processor: Any, rows: Rows, arguments: argparse.Namespac
 
     runs: dict[str, Callable[[], NDArray[np.float32]]] = {
         "caption by caption": lambda: in_a_loop(model, processor, few, together=False),
-        "picture by picture": lambda: in_a_loop(model, processor, rows, together=True),
+        "image by image": lambda: in_a_loop(model, processor, rows, together=True),
         "one pass": lambda: one_pass(torch.float32),
         "one pass, bfloat16": in_bfloat16,
     }
@@ -190,23 +190,21 @@ def measure(model: Any, processor: Any, rows: Rows, arguments: argparse.Namespac
     evaluate_countbench(model, processor, rows[:2], progress=False)
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     best = best_runs(runs, arguments.repeats, clock)
-    per_picture = {way: seconds / len(scores) for way, (seconds, scores) in best.items()}
-    reference = best.get("picture by picture", next(iter(best.values())))[1]
-    print(
-        "| way | pictures | ms/picture | s for 540 | times as fast as the first | same predictions | scores differ |"
-    )
+    per_image = {way: seconds / len(scores) for way, (seconds, scores) in best.items()}
+    reference = best.get("image by image", next(iter(best.values())))[1]
+    print("| way | images | ms/image | s for 540 | times as fast as the first | same predictions | scores differ |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for way, (_, scores) in best.items():
         shared = min(len(scores), len(reference))
         same = float(np.mean(numbers_said(scores[:shared]) == numbers_said(reference[:shared])))
         apart = float(np.abs(scores[:shared] - reference[:shared]).max())
-        seconds = per_picture[way]
-        faster = next(iter(per_picture.values())) / seconds
+        seconds = per_image[way]
+        faster = next(iter(per_image.values())) / seconds
         cells = [way, len(scores), f"{seconds * 1e3:.1f}", f"{seconds * 540:.1f}", f"{faster:.2f}", f"{same:.2%}"]
         print("|", " | ".join(str(cell) for cell in [*cells, f"{apart:.1e}"]), "|", flush=True)
     for loop in WAYS[:2]:
-        if loop in per_picture and "one pass" in per_picture:
-            ratio = per_picture[loop] / per_picture["one pass"]
+        if loop in per_image and "one pass" in per_image:
+            ratio = per_image[loop] / per_image["one pass"]
             print(f"\none pass is {ratio:.2f} times as fast as {loop}", end="")
     print("\n")
 
@@ -217,29 +215,29 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", help="folder of a trained checkpoint (default: random weights)")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS), help="sizes of random models")
     parser.add_argument("--captions", metavar="FILE", help="CountBench.json (default: made-up captions)")
-    parser.add_argument("--pictures", type=int, default=540, help="how many (default: 540)")
-    parser.add_argument("--slow_pictures", type=int, default=27, help="of these caption by caption (default: 27)")
+    parser.add_argument("--images", type=int, default=540, help="how many (default: 540)")
+    parser.add_argument("--slow_images", type=int, default=27, help="of these caption by caption (default: 27)")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="ways, as explained above")
-    parser.add_argument("--batch_size", type=int, default=32, help="pictures, or captions, at once (default: 32)")
+    parser.add_argument("--batch_size", type=int, default=32, help="images, or captions, at once (default: 32)")
     parser.add_argument("--repeats", type=int, default=1, help="how often each is timed (default: 1)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--cpu_time", action="store_true", help="count computing time only; for one thread")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to run")
     arguments = parser.parse_args(argv)
-    if min(arguments.pictures, arguments.slow_pictures, arguments.repeats) < 1:
-        parser.error("--pictures, --slow_pictures and --repeats have to be at least 1")
+    if min(arguments.images, arguments.slow_images, arguments.repeats) < 1:
+        parser.error("--images, --slow_images and --repeats have to be at least 1")
     torch.set_num_threads(arguments.threads)
     place = platform.processor() or platform.machine()
     if arguments.device.startswith("cuda"):
         place = torch.cuda.get_device_name(arguments.device)
     print(f"{place}, {arguments.threads} threads, Python {platform.python_version()}, PyTorch {torch.__version__}")
-    number = arguments.pictures
+    number = arguments.images
     captions = read_captions(arguments.captions, number) if arguments.captions else made_up_captions(number)
     rows = Rows(captions)
     for preset in [None] if arguments.model else arguments.presets:
         model, processor = build(arguments, preset, captions)
         lengths = [len(ids) for ids in processor.tokenizer([text for text, _ in captions])["input_ids"]]
-        about = f"{len(rows)} pictures, {np.mean(lengths):.1f} tokens a caption on average"
+        about = f"{len(rows)} images, {np.mean(lengths):.1f} tokens a caption on average"
         print(f"\n{arguments.model or f'random weights, {preset}'}: {about}\n")
         measure(model, processor, rows, arguments)
 

@@ -24,7 +24,7 @@ import onnxruntime
 import torch
 from transformers import AutoModel
 
-from count_clip.export_onnx import OPSET, PARTS, OnnxFile, export_parts, part_inputs, part_module
+from count_clip.export.onnx import OPSET, PARTS, OnnxFile, export_parts, part_inputs, part_module
 from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
 from count_clip.modeling.configuration_count_clip import CountCLIPConfig
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
@@ -60,7 +60,7 @@ def best_seconds(run: Callable[[], Any], repeats: int) -> float:
 def time_part(
     model: Any, file: OnnxFile, folder: Path, sizes: Sequence[tuple[int, int]], repeats: int, threads: int
 ) -> list[list[str]]:
-    """A row for each number of pictures and texts: seconds of both libraries."""
+    """A row for each number of images and texts: seconds of both libraries."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(folder / file.name, options, providers=["CPUExecutionProvider"])
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=("counting", "density"), default=["counting", "density"])
     parser.add_argument("--parts", nargs="+", help="files to time (default: all)")
     parser.add_argument(
-        "--sizes", nargs="+", default=["1x1", "4x9"], help="pictures x texts of a pass (default: 1x1 4x9)"
+        "--sizes", nargs="+", default=["1x1", "4x9"], help="images x texts of a pass (default: 1x1 4x9)"
     )
     parser.add_argument("--repeats", type=int, default=5, help="how often each is timed (default: 5)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads of both")

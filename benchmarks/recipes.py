@@ -8,7 +8,7 @@ The models have the sizes of OpenAI's and weights drawn at random, which changes
 GPU a step is the recipe's own, with its batch, chunks and precision, and its time is that of the forward pass, the
 backward pass and the optimizer. On a CPU a few rows of it are done in float32 (`--rows`), and what they take is
 multiplied; with one thread it is the processor's time, so that other work on the machine does not enter. Hours are
-steps times step: loading the pictures and evaluating come on top where they do not keep up. Every run is measured in a
+steps times step: loading the images and evaluating come on top where they do not keep up. Every run is measured in a
 process of its own, whose largest memory is reported: of the GPU, or of the process.
 """
 
@@ -32,13 +32,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging
 
-from count_clip.datasets_scripts.fsc147 import FSC147Builder
+from count_clip.datasets_scripts.builders.fsc147 import FSC147Builder
 from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
 from count_clip.modeling.configuration_count_clip import CountCLIPConfig
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
 from count_clip.modeling.modeling_count_clip import CLIPForCounting
-from count_clip.trainers.density_trainer import freeze
-from count_clip.trainers.run_arguments import RunArguments, find_config, load_config, parse_run
+from count_clip.trainers.density.trainer import freeze
+from count_clip.trainers.running.arguments import RunArguments, find_config, load_config, parse_run
 
 
 RECIPES = ("count_aware_clip", "fsc147_density")
@@ -52,7 +52,7 @@ _LARGE = {
     "text": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
     "projection_dim": 768,
 }
-# Of the checkpoints that the recipes name: towers, side of a picture, side of a patch.
+# Of the checkpoints that the recipes name: towers, side of an image, side of a patch.
 SIZES: dict[str, tuple[dict[str, Any], int, int]] = {
     "openai/clip-vit-base-patch32": (_BASE, 224, 32),
     "openai/clip-vit-base-patch16": (_BASE, 224, 16),
@@ -117,7 +117,7 @@ def build(run: RunArguments) -> Any:
     model = CLIPCountDensityModel(CLIPCountDensityConfig(**fields)).train()
     freeze(model, "prompts")
     if run.peft is not None:
-        from count_clip.trainers.adapters import adapter_configs, add_adapters
+        from count_clip.trainers.running.adapters import adapter_configs, add_adapters
 
         return add_adapters(model, adapter_configs(run.peft, None)).train()
     return model
@@ -150,8 +150,8 @@ def steps_of(args: Any) -> int:
     """Optimizer steps of a run."""
     if args.max_steps > 0:
         return int(args.max_steps)
-    pictures = FSC147Builder.PUBLISHED_SIZES["default"]["train"]
-    return int(args.num_train_epochs * -(-pictures // args.per_device_train_batch_size))
+    images = FSC147Builder.PUBLISHED_SIZES["default"]["train"]
+    return int(args.num_train_epochs * -(-images // args.per_device_train_batch_size))
 
 
 def measure(name: str, steps: int, rows: int | None, device: str) -> Needs:

@@ -14,29 +14,31 @@ from .registration import register
 
 
 if TYPE_CHECKING:
-    from .datasets_scripts.countscenes import CountScenes as CountScenes
-    from .evaluation.figures import draw_density as draw_density
-    from .modeling.configuration_clip_count_density import CLIPCountDensityConfig as CLIPCountDensityConfig
-    from .modeling.configuration_count_clip import CountCLIPConfig as CountCLIPConfig
-    from .modeling.image_processing_clip_count_density import (
+    from count_clip.datasets_scripts.countscenes.builder import CountScenes as CountScenes
+    from count_clip.evaluation.figures.figures import draw_density as draw_density
+    from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig as CLIPCountDensityConfig
+    from count_clip.modeling.configuration_count_clip import CountCLIPConfig as CountCLIPConfig
+    from count_clip.modeling.image_processing_clip_count_density import (
         CLIPCountDensityImageProcessorPil as CLIPCountDensityImageProcessorPil,
     )
-    from .modeling.modeling_clip_count_density import CLIPCountDensityModel as CLIPCountDensityModel
-    from .modeling.modeling_count_clip import CLIPForCounting as CLIPForCounting
-    from .modeling.pipeline_caption_counting import CaptionCountingPipeline as CaptionCountingPipeline
-    from .modeling.pipeline_object_counting import ObjectCountingPipeline as ObjectCountingPipeline
-    from .modeling.processing_clip_count_density import CLIPCountDensityProcessor as CLIPCountDensityProcessor
-    from .modeling.processing_count_clip import CountCLIPProcessor as CountCLIPProcessor
-    from .modeling.prompt_tuning import AdapterStack as AdapterStack
-    from .modeling.prompt_tuning import ContextPromptConfig as ContextPromptConfig
-    from .modeling.prompt_tuning import VisualPromptConfig as VisualPromptConfig
-    from .modeling.prompt_tuning import adapter_to_prompts as adapter_to_prompts
-    from .modeling.prompt_tuning import load_adapted_model as load_adapted_model
-    from .modeling.prompt_tuning import prompts_to_adapter as prompts_to_adapter
-    from .trainers.counting_config import CountingConfig as CountingConfig
-    from .trainers.counting_trainer import CountingTrainer as CountingTrainer
-    from .trainers.density_config import DensityConfig as DensityConfig
-    from .trainers.density_trainer import DensityTrainer as DensityTrainer
+    from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel as CLIPCountDensityModel
+    from count_clip.modeling.modeling_count_clip import CLIPForCounting as CLIPForCounting
+    from count_clip.modeling.pipeline_caption_counting import CaptionCountingPipeline as CaptionCountingPipeline
+    from count_clip.modeling.pipeline_object_counting import ObjectCountingPipeline as ObjectCountingPipeline
+    from count_clip.modeling.processing_clip_count_density import (
+        CLIPCountDensityProcessor as CLIPCountDensityProcessor,
+    )
+    from count_clip.modeling.processing_count_clip import CountCLIPProcessor as CountCLIPProcessor
+    from count_clip.modeling.prompt_tuning import AdapterStack as AdapterStack
+    from count_clip.modeling.prompt_tuning import ContextPromptConfig as ContextPromptConfig
+    from count_clip.modeling.prompt_tuning import VisualPromptConfig as VisualPromptConfig
+    from count_clip.modeling.prompt_tuning import adapter_to_prompts as adapter_to_prompts
+    from count_clip.modeling.prompt_tuning import load_adapted_model as load_adapted_model
+    from count_clip.modeling.prompt_tuning import prompts_to_adapter as prompts_to_adapter
+    from count_clip.trainers.counting.config import CountingConfig as CountingConfig
+    from count_clip.trainers.counting.trainer import CountingTrainer as CountingTrainer
+    from count_clip.trainers.density.config import DensityConfig as DensityConfig
+    from count_clip.trainers.density.trainer import DensityTrainer as DensityTrainer
 
 
 # Where each public name lives. The trainers and the figures bring libraries along that a reader of models never needs.
@@ -51,15 +53,15 @@ _MODULES = {
     "ContextPromptConfig": "modeling.prompt_tuning",
     "CountCLIPConfig": "modeling.configuration_count_clip",
     "CountCLIPProcessor": "modeling.processing_count_clip",
-    "CountScenes": "datasets_scripts.countscenes",
-    "CountingConfig": "trainers.counting_config",
-    "CountingTrainer": "trainers.counting_trainer",
-    "DensityConfig": "trainers.density_config",
-    "DensityTrainer": "trainers.density_trainer",
+    "CountScenes": "datasets_scripts.countscenes.builder",
+    "CountingConfig": "trainers.counting.config",
+    "CountingTrainer": "trainers.counting.trainer",
+    "DensityConfig": "trainers.density.config",
+    "DensityTrainer": "trainers.density.trainer",
     "ObjectCountingPipeline": "modeling.pipeline_object_counting",
     "VisualPromptConfig": "modeling.prompt_tuning",
     "adapter_to_prompts": "modeling.prompt_tuning",
-    "draw_density": "evaluation.figures",
+    "draw_density": "evaluation.figures.figures",
     "load_adapted_model": "modeling.prompt_tuning",
     "prompts_to_adapter": "modeling.prompt_tuning",
 }

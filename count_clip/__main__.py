@@ -3,7 +3,7 @@
 
 import sys
 
-from count_clip.cli import run
+from .cli import run
 
 
 if __name__ == "__main__":

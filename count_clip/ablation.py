@@ -152,8 +152,8 @@ def read_config(path: Path | None = None, settings: Sequence[str] = (), quick: b
         FileNotFoundError: If there is no such file.
         ValueError: If a part or a key is unknown or missing, or a value does not do.
     """
-    from count_clip.trainers.keys import check_keys
-    from count_clip.trainers.run_arguments import load_config, merge_keys, parse_overrides
+    from count_clip.trainers.running.arguments import load_config, merge_keys, parse_overrides
+    from count_clip.trainers.running.keys import check_keys
 
     if path is not None and not path.is_file():
         raise FileNotFoundError(f"There is no file {path}. Give a YAML file like {CONFIG}.")
@@ -182,9 +182,9 @@ def read_config(path: Path | None = None, settings: Sequence[str] = (), quick: b
 
 def _try_out(config: Mapping[str, Any]) -> None:
     """Read both kinds of runs and a few rows once, so that a mistake shows now and not in an hour."""
-    from count_clip.trainers.keys import check_keys
-    from count_clip.trainers.run_arguments import CONFIGS, RunArguments, convert
-    from count_clip.trainers.run_data import load_rows
+    from count_clip.trainers.running.arguments import CONFIGS, RunArguments, convert
+    from count_clip.trainers.running.data import load_rows
+    from count_clip.trainers.running.keys import check_keys
 
     known = {*RunArguments.__dataclass_fields__, *CONFIGS["counting"].__dataclass_fields__}
     for part in ("base", "arms"):
@@ -305,8 +305,8 @@ def measure(model: str, folder: Path, key: str, config: Mapping[str, Any]) -> di
     """
     import torch
 
-    from count_clip.datasets_scripts.countscenes import CountScenes
-    from count_clip.evaluation.countbench import evaluate_countbench, evaluate_zero_shot
+    from count_clip.datasets_scripts.countscenes.builder import CountScenes
+    from count_clip.evaluation.benchmarks.countbench import evaluate_countbench, evaluate_zero_shot
     from count_clip.modeling.modeling_count_clip import CLIPForCounting
     from count_clip.modeling.processing_count_clip import CountCLIPProcessor
 
@@ -438,7 +438,7 @@ def _spread(values: Sequence[float], factor: float, digits: int, unit: str) -> s
 
 def _draw(arms: Sequence[Arm], output: Path) -> None:
     """Draw the confusion matrices, each by itself and all on one sheet."""
-    from count_clip.evaluation.figures import contact_sheet, draw_confusion_matrix
+    from count_clip.evaluation.figures.figures import contact_sheet, draw_confusion_matrix
     from count_clip.evaluation.functional import NUMBERS
 
     figures = []

@@ -10,15 +10,15 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .modeling.configuration_clip_count_density import CLIPCountDensityConfig
-from .modeling.configuration_count_clip import CountCLIPConfig
-from .modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
-from .modeling.modeling_clip_count_density import CLIPCountDensityModel
-from .modeling.modeling_count_clip import CLIPForCounting
-from .modeling.pipeline_caption_counting import CaptionCountingPipeline
-from .modeling.pipeline_object_counting import ObjectCountingPipeline
-from .modeling.processing_clip_count_density import CLIPCountDensityProcessor
-from .modeling.processing_count_clip import CountCLIPProcessor
+from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
+from count_clip.modeling.configuration_count_clip import CountCLIPConfig
+from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
+from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
+from count_clip.modeling.modeling_count_clip import CLIPForCounting
+from count_clip.modeling.pipeline_caption_counting import CaptionCountingPipeline
+from count_clip.modeling.pipeline_object_counting import ObjectCountingPipeline
+from count_clip.modeling.processing_clip_count_density import CLIPCountDensityProcessor
+from count_clip.modeling.processing_count_clip import CountCLIPProcessor
 
 
 PIPELINES: dict[str, type[Pipeline]] = {

@@ -29,8 +29,8 @@ from .commands import (
     report,
     search,
 )
-from .commands.errors import EXIT_CODES, CommandError
-from .commands.options import Parser
+from .commands.shared.errors import EXIT_CODES, CommandError
+from .commands.shared.options import Parser
 
 
 COMMANDS = (count, info, index, search, explain, evaluate, report, data, convert, export, push, ablation, demo)

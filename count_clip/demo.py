@@ -1,9 +1,9 @@
 """
-`count-clip demo`: the released checkpoints, measured, taught more, and asked about pictures.
+`count-clip demo`: the released checkpoints, measured, taught more, and asked about images.
 
 It runs the two configurations `demo_*` in `trainers/configs`, each from a released checkpoint: the counting method on
 the CLIP that cannot count yet, and the density model on things whose names it has never heard. Then it counts, and
-writes a table, pictures, checkpoints and cards.
+writes a table, images, checkpoints and cards.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ RELEASED = Path(__file__).resolve().parent.parent / "model_cards"
 
 
 @dataclass
-class CountedPicture:
+class CountedImage:
     """
-    A picture and what two models say of it.
+    An image and what two models say of it.
 
     Args:
         name (`str`): Name of the written file, without ending.
-        image (`PIL.Image.Image`): The picture.
+        image (`PIL.Image.Image`): The image.
         text (`str`): What was asked for.
         true_count (`int`): How many there are.
         count (`float`): What the density model counted.
@@ -60,7 +60,7 @@ def run_demo(
     output: Path, changes: Mapping[str, Sequence[str]], fresh: bool = False, released: Path = RELEASED
 ) -> None:
     """
-    Run the demonstration: train, count, write pictures, checkpoints and cards, and print what came out.
+    Run the demonstration: train, count, write images, checkpoints and cards, and print what came out.
 
     Args:
         output (`Path`): The folder for all of it; what an earlier run finished there is taken up.
@@ -81,12 +81,12 @@ def run_demo(
     for index, (stage, what) in enumerate(STAGES.items(), start=1):
         print(f"\n[{index}/{steps}] {stage}: {what}", flush=True)
         results[stage] = run_stage(stage, output, changes[stage], released)
-    print(f"\n[{steps}/{steps}] counting in pictures that none of the models has seen", flush=True)
-    pictures = count_pictures(output / "runs" / TITLES["density"], released, output / "pictures")
-    report = "\n\n".join([results_table(results, released), pictures_table(pictures)])
+    print(f"\n[{steps}/{steps}] counting in images that none of the models has seen", flush=True)
+    images = count_images(output / "runs" / TITLES["density"], released, output / "images")
+    report = "\n\n".join([results_table(results, released), images_table(images)])
     for stage, title in TITLES.items():
         publish(output / "runs" / title, output / title, stage, report)
-    print(f"\n{report}\n\nWritten to {output}: pictures/, {', '.join(f'{title}/' for title in TITLES.values())}")
+    print(f"\n{report}\n\nWritten to {output}: images/, {', '.join(f'{title}/' for title in TITLES.values())}")
     print(f"Total: {time.time() - started:.0f} seconds, training of earlier runs not counted.")
 
 
@@ -155,7 +155,7 @@ def run_stage(stage: str, output: Path, changes: Sequence[str], released: Path =
 
 def _configure(stage: str, released: Path, changes: Sequence[str]) -> list[str]:
     """What the demonstration changes in a stage's configuration, after making sure that it can be read."""
-    from count_clip.trainers.run_arguments import parse_run
+    from count_clip.trainers.running.arguments import parse_run
 
     source = str(released / SOURCES[stage])
     overrides = ["--model_name_or_path", source, "--report_to", "none", *changes]
@@ -195,76 +195,76 @@ It has only ever seen drawn scenes, and few words. It is no replacement for a mo
     card.save(folder / "README.md")
 
 
-def count_pictures(density: Path, released: Path, folder: Path) -> list[CountedPicture]:
+def count_images(density: Path, released: Path, folder: Path) -> list[CountedImage]:
     """
-    Count in new pictures and draw the density maps over them.
+    Count in new images and draw the density maps over them.
 
     Args:
         density (`Path`): The density model that has learned the new things.
-        released (`Path`): The folder with the released checkpoints, which are asked about the other pictures.
-        folder (`Path`): Where the pictures are written, and all of them on one sheet.
+        released (`Path`): The folder with the released checkpoints, which are asked about the other images.
+        folder (`Path`): Where the images are written, and all of them on one sheet.
 
     Returns:
-        `list[CountedPicture]`: With the models' answers.
+        `list[CountedImage]`: With the models' answers.
     """
     from transformers import pipeline
 
-    from count_clip.evaluation.figures import contact_sheet, draw_density
+    from count_clip.evaluation.figures.figures import contact_sheet, draw_density
 
     folder.mkdir(parents=True, exist_ok=True)
     models = {"released": released / SOURCES["density"], "taught": density}
     counters = {name: pipeline("object-counting", model=str(model)) for name, model in models.items()}
     chooser = pipeline("caption-counting", model=str(released / TAUGHT))
     answered, drawn, captions = [], [], []
-    for model, pictures in (("released", [*things(), *unseen()]), ("taught", new_things()), ("released", coins())):
-        for picture in pictures:
-            result = counters[model](picture.image, text=picture.text)
-            picture.count = result["count"]
-            if picture.name.startswith("plain"):
-                picture.number = chooser(picture.image, text="{} " + picture.text)[0]["number"]
+    for model, images in (("released", [*things(), *unseen()]), ("taught", new_things()), ("released", coins())):
+        for image in images:
+            result = counters[model](image.image, text=image.text)
+            image.count = result["count"]
+            if image.name.startswith("plain"):
+                image.number = chooser(image.image, text="{} " + image.text)[0]["number"]
             figure = draw_density(
-                picture.image, result["density_map"], result["points"], text=picture.text, count=picture.count
+                image.image, result["density_map"], result["points"], text=image.text, count=image.count
             )
-            figure.save(folder / f"{picture.name}.png")
-            answered.append(picture)
+            figure.save(folder / f"{image.name}.png")
+            answered.append(image)
             drawn.append(figure)
-            captions.append(f"{picture.text}: {picture.count:.1f}, really {picture.true_count}")
+            captions.append(f"{image.text}: {image.count:.1f}, really {image.true_count}")
     contact_sheet(drawn, captions, columns=3).save(folder / "all.png")
     return answered
 
 
-def things() -> list[CountedPicture]:
+def things() -> list[CountedImage]:
     """
     New scenes for the released checkpoints: of kinds that no training scene had, and of several kinds that they know,
     each asked about three times, the last time for what is not in it.
 
     Returns:
-        `list[CountedPicture]`.
+        `list[CountedImage]`.
     """
-    from count_clip.datasets_scripts.countscenes import CountScenes
+    from count_clip.datasets_scripts.countscenes.builder import CountScenes
 
     plain = CountScenes("test", config="plain", num_scenes=9, image_size=288, seed=1)
-    pictures = [
-        CountedPicture(f"plain-{row['number']}", row["image"], row["name"], row["number"])
+    images = [
+        CountedImage(f"plain-{row['number']}", row["image"], row["name"], row["number"])
         for index, row in enumerate(plain)
         if index % 3 == 2
     ]
     mixed = CountScenes(
         "train", config="mixed", num_scenes=3, image_size=288, texts_per_scene=3, min_kinds=2, max_kinds=2, seed=1
     )
-    return [*pictures, *(_asked("mixed", index, row) for index, row in enumerate(mixed))]
+    return [*images, *(_asked("mixed", index, row) for index, row in enumerate(mixed))]
 
 
-def unseen() -> list[CountedPicture]:
+def unseen() -> list[CountedImage]:
     """
     New scenes for the released density model, of what no training scene had. Of the things it knows neither look nor
     name, but the texts say their colours too; of the shapes it has met the words of their names, and any two of them,
     but not the three together.
 
     Returns:
-        `list[CountedPicture]`.
+        `list[CountedImage]`.
     """
-    from count_clip.datasets_scripts.countscenes import CountScenes
+    from count_clip.datasets_scripts.countscenes.builder import CountScenes
 
     options = {"num_scenes": 3, "image_size": 288, "max_objects": 10, "texts_per_scene": 3, "seed": 3}
     described = CountScenes("test", config="described", **options)
@@ -276,14 +276,14 @@ def unseen() -> list[CountedPicture]:
     ]
 
 
-def new_things() -> list[CountedPicture]:
+def new_things() -> list[CountedImage]:
     """
     New scenes for the density model that has just learned the things in them.
 
     Returns:
-        `list[CountedPicture]`.
+        `list[CountedImage]`.
     """
-    from count_clip.datasets_scripts.countscenes import CountScenes
+    from count_clip.datasets_scripts.countscenes.builder import CountScenes
 
     scenes = CountScenes(
         "validation", config="mixed", num_scenes=3, image_size=288, max_objects=10, texts_per_scene=3, seed=1
@@ -291,12 +291,12 @@ def new_things() -> list[CountedPicture]:
     return [_asked("new", index, row) for index, row in enumerate(scenes)]
 
 
-def coins() -> list[CountedPicture]:
+def coins() -> list[CountedImage]:
     """
     The photograph of coins that scikit-image ships.
 
     Returns:
-        `list[CountedPicture]`: One, or none where scikit-image is not installed.
+        `list[CountedImage]`: One, or none where scikit-image is not installed.
     """
     try:
         from skimage import data
@@ -306,11 +306,11 @@ def coins() -> list[CountedPicture]:
         )
         return []
     # 24 coins, in four rows of six: counted by eye.
-    return [CountedPicture("coins", Image.fromarray(data.coins()).convert("RGB"), "coins", 24)]
+    return [CountedImage("coins", Image.fromarray(data.coins()).convert("RGB"), "coins", 24)]
 
 
-def _asked(name: str, index: int, row: Mapping[str, Any]) -> CountedPicture:
-    return CountedPicture(f"{name}-{index // 3 + 1}{'abc'[index % 3]}", row["image"], row["text"], row["count"])
+def _asked(name: str, index: int, row: Mapping[str, Any]) -> CountedImage:
+    return CountedImage(f"{name}-{index // 3 + 1}{'abc'[index % 3]}", row["image"], row["text"], row["count"])
 
 
 def results_table(results: dict[str, dict[str, Any]], released: Path = RELEASED) -> str:
@@ -327,8 +327,8 @@ def results_table(results: dict[str, dict[str, Any]], released: Path = RELEASED)
     import torch
     from transformers import AutoModel, AutoProcessor
 
-    from count_clip.datasets_scripts.countscenes import CountScenes
-    from count_clip.evaluation.countbench import evaluate_countbench
+    from count_clip.datasets_scripts.countscenes.builder import CountScenes
+    from count_clip.evaluation.benchmarks.countbench import evaluate_countbench
 
     density, counting = results["density"], results["counting"]
     before, after = (density[when]["test"] for when in ("before", "after"))
@@ -366,32 +366,32 @@ def results_table(results: dict[str, dict[str, Any]], released: Path = RELEASED)
     return f"{markdown_table([head, *rows])}\n\n{note}"
 
 
-def pictures_table(pictures: Sequence[CountedPicture]) -> str:
+def images_table(images: Sequence[CountedImage]) -> str:
     """
-    What the models said of the pictures, as a Markdown table.
+    What the models said of the images, as a Markdown table.
 
     Args:
-        pictures (`Sequence[CountedPicture]`): From `count_pictures`.
+        images (`Sequence[CountedImage]`): From `count_images`.
 
     Returns:
         `str`.
     """
-    head = ("picture", "prompt", "really", "density model", f"{TAUGHT} (2-10)")
+    head = ("image", "prompt", "really", "density model", f"{TAUGHT} (2-10)")
     rows = [
         (x.name, x.text, str(x.true_count), f"{x.count:.1f}", "-" if x.number is None else str(x.number))
-        for x in pictures
+        for x in images
     ]
     return markdown_table([head, *rows])
 
 
 __all__ = [
-    "CountedPicture",
+    "CountedImage",
     "check_released",
     "coins",
-    "count_pictures",
+    "count_images",
+    "images_table",
     "new_things",
     "parse_settings",
-    "pictures_table",
     "publish",
     "results_table",
     "run_demo",

@@ -7,8 +7,8 @@ untold, and `count-clip --help` need not wait seconds for torch and transformers
 
 import sys
 
-from .datasets_scripts.import_hooks import after_import
-from .datasets_scripts.registration import register_datasets
+from count_clip.datasets_scripts.import_hooks import after_import
+from count_clip.datasets_scripts.registration import register_datasets
 
 
 # transformers; and our own models, for they cannot be registered any more once one of their files is half imported.
@@ -37,4 +37,4 @@ def _register_with_peft() -> None:
     module = f"{__package__}.modeling.prompt_tuning"
     # Where it is one of these files that imports peft, it cannot be imported once more before it is done.
     if not any(name.startswith(module) for name in sys.modules):
-        from .modeling import prompt_tuning as prompt_tuning
+        from count_clip.modeling import prompt_tuning as prompt_tuning

@@ -32,7 +32,7 @@ def run_stage(
         FileExistsError: If the folder holds something else.
     """
     from count_clip.trainers.run import RESULTS_NAME, train
-    from count_clip.trainers.run_arguments import find_config, parse_run
+    from count_clip.trainers.running.arguments import find_config, parse_run
 
     overrides = ["--output_dir", str(folder), *overrides]
     parts = [__version__, find_config(config).read_text(encoding="utf-8"), *overrides, parent]

@@ -8,8 +8,9 @@ from typing import Any
 
 from transformers import AutoProcessor
 
+from count_clip.modeling.pipeline_caption_counting import number_captions
+
 from .checkpoints import DENSITY, PLAIN, CheckpointError, CheckpointInfo, check_tokenizer
-from .modeling.pipeline_caption_counting import number_captions
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Frames of a video as upright pictures. Reading needs PyAV, which `pip install count-clip[video]` brings."""
+"""Frames of a video as upright images. Reading needs PyAV, which `pip install count-clip[video]` brings."""
 
 from __future__ import annotations
 
@@ -118,9 +118,7 @@ def _import_av(path: Path) -> Any:
 
 def _video_stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
-        raise VideoError(
-            f"{path} holds no pictures, only {', '.join(s.type for s in container.streams) or 'nothing'}."
-        )
+        raise VideoError(f"{path} holds no images, only {', '.join(s.type for s in container.streams) or 'nothing'}.")
     # Frame threads would be faster, and would pass over a damaged frame without a word.
     return container.streams.video[0]
 

@@ -13,17 +13,17 @@ from typing import Any
 from .import_hooks import after_import
 
 
-# What `load_dataset` is to know by name, and the sibling module that holds the builder.
+# What `load_dataset` knows by name, and the module below this package that holds the builder.
 DATASETS: dict[str, str] = {
-    "carpk": "carpk",
-    "countbench": "countbench",
-    "countscenes": "countscenes",
-    "fsc147": "fsc147",
-    "object_folder": "object_folder_builder",
-    "shanghaitech": "shanghaitech",
+    "carpk": "builders.carpk",
+    "countbench": "builders.countbench",
+    "countscenes": "countscenes.builder",
+    "fsc147": "builders.fsc147",
+    "object_folder": "builders.object_folder",
+    "shanghaitech": "builders.shanghaitech",
 }
 
-_SIBLING = re.compile(r"^\s*from \.(\w+) import ", re.MULTILINE)
+_RELATIVE_IMPORT = re.compile(r"^\s*from (\.+[\w.]*) import ", re.MULTILINE)
 
 
 def register_datasets() -> None:
@@ -70,14 +70,14 @@ def _register() -> None:
 
 
 def _source_lines(module: str) -> list[str]:
-    """Read a builder's code and that of its siblings: its hash is part of the cache's path, so new code builds."""
+    """Lines of a builder's code and of all it imports from here; their hash names the cache, so new code rebuilds."""
     texts: dict[str, str] = {}
-    waiting = [module]
+    waiting = [f"{__package__}.{module}"]
     while waiting:
         name = waiting.pop()
-        spec = importlib.util.find_spec(f"{__package__}.{name}")
+        spec = importlib.util.find_spec(name)
         if name in texts or spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             continue  # without sources (a frozen program) there is nothing that could have changed
         texts[name] = spec.loader.get_data(spec.loader.path).decode("utf-8")
-        waiting += _SIBLING.findall(texts[name])
+        waiting += [importlib.util.resolve_name(found, spec.parent) for found in _RELATIVE_IMPORT.findall(texts[name])]
     return [line for name in sorted(texts) for line in texts[name].splitlines()]

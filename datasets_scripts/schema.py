@@ -9,12 +9,12 @@ import pyarrow as pa
 
 def density_features() -> datasets.Features:
     """
-    Describe a row of a density set: what to count in a picture, and where each one is.
+    Describe a row of a density set: what to count in an image, and where each one is.
 
     Returns:
-        `datasets.Features`: `image`; `image_id` of the picture (which may have several rows, one for each text);
+        `datasets.Features`: `image`; `image_id` of the image (which may have several rows, one for each text);
         `text`, what to count, in the plural; `count`; `points` `[x, y]`, `boxes` `[x0, y0, x1, y1]` and
-        `exemplar_boxes`, some objects' boxes that a set gives as examples, in the picture's own pixels, where the
+        `exemplar_boxes`, some objects' boxes that a set gives as examples, in the image's own pixels, where the
         middle of the first pixel is 0.5; `description`, a longer way to say what to count; `note`, which says why the
         count is not the number of points where it is not, and what else is odd about the row. A set that has no
         boxes, examples or descriptions has empty lists and nulls there, so that all sets have the same columns.
@@ -37,7 +37,7 @@ def density_features() -> datasets.Features:
 
 def caption_features() -> datasets.Features:
     """
-    Describe a row of a caption set: a picture with a caption that may state how many there are of something.
+    Describe a row of a caption set: an image with a caption that may state how many there are of something.
 
     Returns:
         `datasets.Features`: `image`; `image_id`; `text`, the caption; `number`, two to ten, or 0 where the caption
@@ -71,10 +71,10 @@ def density_row(
     Make a row of a density set.
 
     Args:
-        image (`Any`): The picture: what `datasets.Image` takes.
+        image (`Any`): The image: what `datasets.Image` takes.
         image_id (`str`): Its name.
         text (`str`): What to count, in the plural.
-        points (`Sequence[Sequence[float]]`): `[x, y]` in the picture's pixels.
+        points (`Sequence[Sequence[float]]`): `[x, y]` in the image's pixels.
         boxes, exemplar_boxes (`Sequence[Sequence[float]]`, *optional*): `[x0, y0, x1, y1]` likewise.
         description (`str`, *optional*): A longer way to say what to count.
         note (`str`, *optional*): What is odd about the row.

@@ -30,7 +30,7 @@ class CLIPCountDensityConfig(CLIPConfig):
             no such bound and suits small windows.
         density_sharpness (`float`, *optional*, defaults to 1.0):
             How sharply `"softplus"` bends at zero: it is `softplus(sharpness * x) / sharpness`. A squared error hardly
-            minds a scaled density of 0.02 in every pixel, but over the windows of a picture that comes to several
+            minds a scaled density of 0.02 in every pixel, but over the windows of an image that comes to several
             objects; where the bend is sharp, the head leaves it out.
         interaction (`str`, *optional*, defaults to `"hierarchical"`):
             How the text meets the patches: `"hierarchical"` (two blocks, the second at twice the resolution),

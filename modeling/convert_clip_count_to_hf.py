@@ -60,7 +60,7 @@ _BLOCK_PARTS = {
 }
 # Where a checkpoint may keep its own copy of the frozen CLIP, and what these names start with at OpenAI's.
 _FROZEN_PREFIXES = (("clip.", ""), ("img_encoder.vit.", "visual."), ("text_encoder.clip_model.", ""))
-# The authors' `backbone`: width of the vision tower, patch and picture in pixels.
+# The authors' `backbone`: width of the vision tower, patch and image in pixels.
 BACKBONES = {
     "b16": ("ViT-B/16", 768, 16, 224),
     "b32": ("ViT-B/32", 768, 32, 224),
@@ -330,7 +330,7 @@ def _authors_config(
     positions = trained.get("patch_emb_pos_embed")
     if positions is not None and positions.shape[-2] != num_patches:
         raise ValueError(
-            f"The checkpoint was trained on pictures of {positions.shape[-2]} patches (patch_emb_pos_embed), but this "
+            f"The checkpoint was trained on images of {positions.shape[-2]} patches (patch_emb_pos_embed), but this "
             f"CLIP, {_backbone(vision)}, sees {num_patches}. Pass the CLIP that the checkpoint was trained on."
         )
     try:
@@ -381,7 +381,7 @@ def _backbone(vision: dict[str, Any]) -> str:
     for name, *known in BACKBONES.values():
         if tuple(known) == sizes:
             return name
-    return f"a ViT of width {sizes[0]} with patches of {sizes[1]} px in pictures of {sizes[2]} px"
+    return f"a ViT of width {sizes[0]} with patches of {sizes[1]} px in images of {sizes[2]} px"
 
 
 def read_clip(path: str | Path) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Pictures of any size and mode to windows for a [`CLIPCountDensityModel`], and window maps back to picture maps."""
+"""Images of any size and mode to windows for a [`CLIPCountDensityModel`], and window maps back to image maps."""
 
 import itertools
 from collections.abc import Iterable, Sized
@@ -12,7 +12,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 
-from .pictures import PictureError, open_picture, to_rgb
+from .images import ImageError, open_image, to_rgb
 
 
 WINDOWS = ("sliding", "whole")
@@ -25,11 +25,11 @@ class CLIPCountDensityImagesKwargs(ImagesKwargs, total=False):  # type: ignore[c
 
     Args:
         window (`str`): `"sliding"` or `"whole"`.
-        window_size (`int`): Side of a window, in pixels of the resized picture.
-        window_stride (`int`): Largest step from one window to the next, in pixels of the resized picture.
+        window_size (`int`): Side of a window, in pixels of the resized image.
+        window_stride (`int`): Largest step from one window to the next, in pixels of the resized image.
         window_blend (`str`): How overlapping windows share the pixels between them.
-        max_aspect_ratio (`float`): Pictures that are longer than this many times their shorter side are squeezed.
-        max_whole_area (`float`): Largest whole picture, in areas of a sliding window.
+        max_aspect_ratio (`float`): Images that are longer than this many times their shorter side are squeezed.
+        max_whole_area (`float`): Largest whole image, in areas of a sliding window.
     """
 
     window: str
@@ -42,37 +42,37 @@ class CLIPCountDensityImagesKwargs(ImagesKwargs, total=False):  # type: ignore[c
 
 class CLIPCountDensityImageProcessorPil(PilBackend):
     """
-    Resize pictures until their shorter side is `size["shortest_edge"]`, normalise them as CLIP does, and cut them into
+    Resize images until their shorter side is `size["shortest_edge"]`, normalise them as CLIP does, and cut them into
     overlapping square windows, or leave them whole.
 
-    Pictures are paths, addresses, PIL pictures, arrays or tensors, of any size and mode (see `to_rgb` in
-    `pictures.py`). Those that carry an EXIF rotation are turned first: all sizes and positions, here and in what
-    `post_process_density` makes of them, are those of the upright picture.
+    Images are paths, addresses, PIL images, arrays or tensors, of any size and mode (see `to_rgb` in
+    `images.py`). Those that carry an EXIF rotation are turned first: all sizes and positions, here and in what
+    `post_process_density` makes of them, are those of the upright image.
 
     Args:
         window (`str`, *optional*, defaults to `"sliding"`):
-            `"sliding"` cuts square windows. `"whole"` makes each resized picture one window, for one pass of a model
+            `"sliding"` cuts square windows. `"whole"` makes each resized image one window, for one pass of a model
             that is called with `interpolate_pos_encoding=True`: objects on the border between two windows are seen
-            whole, but the memory grows with the picture's longer side, and the model sees sizes it was not trained on.
+            whole, but the memory grows with the image's longer side, and the model sees sizes it was not trained on.
         window_size (`int`, *optional*, defaults to 384):
-            Side of a sliding window, in pixels of the resized picture.
+            Side of a sliding window, in pixels of the resized image.
         window_stride (`int`, *optional*, defaults to two thirds of `window_size`; `"authors"`: a third):
-            Largest step from one window to the next. Windows are spread evenly and cover the picture exactly.
+            Largest step from one window to the next. Windows are spread evenly and cover the image exactly.
         window_blend (`str`, *optional*, defaults to `"hat"`):
             How overlapping windows share a pixel. `"hat"` weighs each by its distance from the window's border.
             `"authors"` is the scheme of the published model: a step of exactly `window_stride` along the width, zeros
             on the right, a sigmoid ramp. Either way the weights at every pixel sum to one.
         max_aspect_ratio (`float`, *optional*, defaults to 16.0):
-            Pictures longer than this many times their shorter side are squeezed to it, which bounds the windows.
+            Images longer than this many times their shorter side are squeezed to it, which bounds the windows.
         max_whole_area (`float`, *optional*, defaults to 16.0):
-            With `window="whole"`, a picture that after resizing has more than this many times the area of a sliding
+            With `window="whole"`, an image that after resizing has more than this many times the area of a sliding
             window is refused. It is not made smaller in silence, because its objects would shrink with it. With the
-            default `size` and `max_aspect_ratio` every picture fits.
+            default `size` and `max_aspect_ratio` every image fits.
         size (`dict`, *optional*):
             `{"shortest_edge": pixels}`, at least `window_size` (the default): more pixels show smaller objects.
 
     Raises:
-        ValueError: If the options contradict one another or a picture cannot be used.
+        ValueError: If the options contradict one another or an image cannot be used.
     """
 
     valid_kwargs = CLIPCountDensityImagesKwargs
@@ -123,7 +123,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         super()._validate_preprocess_kwargs(**kwargs)
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
-        # The base class takes greyscale arrays for no pictures, and brings files to RGB without regard to their mode.
+        # The base class takes greyscale arrays for no images, and brings files to RGB without regard to their mode.
         if isinstance(images, (list, tuple)):
             images = [image for entry in images for image in (entry if isinstance(entry, (list, tuple)) else [entry])]
         elif getattr(images, "ndim", 0) == expected_ndims + 1:
@@ -131,12 +131,12 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         else:
             images = [images]
         if not images:
-            raise ValueError("Expected at least one picture, but got an empty list.")
+            raise ValueError("Expected at least one image, but got an empty list.")
         return images
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> Image.Image:
-        """Turn one picture of any kind into an upright one in RGB; Pillow resizes it before it becomes an array."""
-        return to_rgb(open_picture(image))
+        """Turn one image of any kind into an upright one in RGB; Pillow resizes it before it becomes an array."""
+        return to_rgb(open_image(image))
 
     def _preprocess(
         self,
@@ -192,26 +192,26 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
             sizes.append((height, width, new_height, new_width))
         if len({shown.shape for shown in windows}) > 1:
             raise ValueError(
-                'Expected pictures that have one size after resizing, because with `window="whole"` each of them is a '
+                'Expected images that have one size after resizing, because with `window="whole"` each of them is a '
                 f"window, but got {', '.join(sorted({f'{h}x{w}' for _, _, h, w in sizes}))}. Process them one by one, "
                 'or use `window="sliding"`, which mixes sizes.'
             )
         data = {
             "pixel_values": np.stack(windows),
             "window_positions": np.asarray(positions, np.int64),
-            "picture_sizes": np.asarray(sizes, np.int64),
+            "image_sizes": np.asarray(sizes, np.int64),
         }
         return BatchFeature(data=data, tensor_type=return_tensors)
 
-    def resize_picture(self, image: Image.Image) -> Image.Image:
+    def resize_image(self, image: Image.Image) -> Image.Image:
         """
-        Resize a picture as it is before windows are cut out of it.
+        Resize an image as it is before windows are cut out of it.
 
         Args:
-            image (`PIL.Image.Image`): An upright picture in RGB.
+            image (`PIL.Image.Image`): An upright image in RGB.
 
         Returns:
-            `PIL.Image.Image`: With the shorter side that `size` says; the same picture without `do_resize`.
+            `PIL.Image.Image`: With the shorter side that `size` says; the same image without `do_resize`.
         """
         if not self.do_resize:
             return image
@@ -220,17 +220,17 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
 
     def cut_windows(self, image: Image.Image, offsets: list[tuple[int, int]]) -> torch.Tensor:
         """
-        Cut some of the sliding windows out of a resized picture, where all at once would take too much memory.
+        Cut some of the sliding windows out of a resized image, where all at once would take too much memory.
 
         Args:
-            image (`PIL.Image.Image`): From [`resize_picture`].
+            image (`PIL.Image.Image`): From [`resize_image`].
             offsets (`list[tuple[int, int]]`): Some of [`window_offsets`].
 
         Returns:
             `torch.Tensor` of shape `(num_windows, 3, window_size, window_size)`: The `pixel_values` of these windows.
         """
         side = self.window_size
-        # Beyond the picture, Pillow crops black.
+        # Beyond the image, Pillow crops black.
         windows = [image.crop((left, top, left + side, top + side)) for top, left in offsets]
         return self(windows, do_resize=False, window="whole", return_tensors="pt")["pixel_values"]
 
@@ -243,10 +243,10 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         window_blend: str | None = None,
     ) -> list[tuple[int, int]]:
         """
-        Where the sliding windows of a resized picture lie.
+        Where the sliding windows of a resized image lie.
 
         Args:
-            height, width (`int`): Size of the resized picture, in pixels.
+            height, width (`int`): Size of the resized image, in pixels.
             window_size, window_stride, window_blend (*optional*): Instead of the processor's own.
 
         Returns:
@@ -270,21 +270,21 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         window_blend: str | None = None,
     ) -> torch.Tensor:
         """
-        Put the maps of a picture's windows together; at every pixel the windows' weights sum to one.
+        Put the maps of an image's windows together; at every pixel the windows' weights sum to one.
 
         Args:
             window_maps (`torch.Tensor` of shape `(num_windows, *, window_height, window_width)`):
                 A map for each window, or several (`*` stands for any dimensions, for example one of prompts). Maps
                 that come one after another, as from a generator, are never all in memory.
-            offsets (`list[tuple[int, int]]`): Top and left of each window in the resized picture.
-            size (`tuple[int, int]`): Height and width of the resized picture.
+            offsets (`list[tuple[int, int]]`): Top and left of each window in the resized image.
+            size (`tuple[int, int]`): Height and width of the resized image.
             window_blend (`str`, *optional*): Instead of the processor's own.
 
         Returns:
             `torch.Tensor` of shape `(*, height, width)`.
 
         Raises:
-            ValueError: If the windows do not cover the picture, or are not as many as `offsets`.
+            ValueError: If the windows do not cover the image, or are not as many as `offsets`.
         """
         if not offsets or (isinstance(window_maps, Sized) and len(window_maps) != len(offsets)):
             got = len(window_maps) if isinstance(window_maps, Sized) else "some"
@@ -301,7 +301,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         )
         result = first.new_zeros(*first.shape[:-2], height, width)
         for window_map, (top, left) in zip(itertools.chain([first], maps), offsets, strict=True):
-            # A window may reach beyond a picture that is smaller than it.
+            # A window may reach beyond an image that is smaller than it.
             bottom, right = min(top + window_height, height), min(left + window_width, width)
             weights = rows[top][: bottom - top, None] * columns[left][None, : right - left]
             result[..., top:bottom, left:right] += window_map[..., : bottom - top, : right - left] * weights
@@ -358,7 +358,7 @@ def _check_window_options(
     if window_blend == "authors" and window_size % window_stride:
         raise ValueError(
             f"With `window_blend='authors'` the `window_stride` ({window_stride}) must divide the `window_size` "
-            f"({window_size}), or the end of a picture is not covered."
+            f"({window_size}), or the end of an image is not covered."
         )
     if max_aspect_ratio < 1 or max_whole_area < 1:
         raise ValueError(
@@ -367,29 +367,29 @@ def _check_window_options(
         )
     if shortest_edge < window_size:
         raise ValueError(
-            f"`size['shortest_edge']` ({shortest_edge}) must be at least `window_size` ({window_size}): a picture "
+            f"`size['shortest_edge']` ({shortest_edge}) must be at least `window_size` ({window_size}): an image "
             "fills a window. Set both."
         )
 
 
 def _check_whole_area(height: int, width: int, window_size: int, max_whole_area: float) -> None:
-    """Refuse a picture that is too large to be seen in one pass."""
+    """Refuse an image that is too large to be seen in one pass."""
     area = height * width / window_size**2
     if area > max_whole_area:
-        raise PictureError(
-            f'Expected a picture of at most {max_whole_area:g} windows for one pass with `window="whole"`, but it '
+        raise ImageError(
+            f'Expected an image of at most {max_whole_area:g} windows for one pass with `window="whole"`, but it '
             f"has {height}x{width} pixels after resizing, {area:.1f} windows of {window_size}x{window_size}. Use "
-            '`window="sliding"`, whose memory does not grow with the picture, a smaller `size`, or raise '
+            '`window="sliding"`, whose memory does not grow with the image, a smaller `size`, or raise '
             "`max_whole_area` if there is memory for it."
         )
 
 
 def resized_size(height: int, width: int, shortest_edge: int, max_aspect_ratio: float) -> tuple[int, int]:
     """
-    Size of a picture after its shorter side was brought to `shortest_edge` pixels.
+    Size of an image after its shorter side was brought to `shortest_edge` pixels.
 
     Args:
-        height, width (`int`): Size of the picture, in pixels.
+        height, width (`int`): Size of the image, in pixels.
         shortest_edge (`int`): Length of the shorter side afterwards.
         max_aspect_ratio (`float`): The longer side becomes at most this many times `shortest_edge`.
 

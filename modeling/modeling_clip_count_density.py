@@ -442,7 +442,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
     >>> processor = AutoProcessor.from_pretrained("org/clip-count")
     >>> inputs = processor(images=image, text="red apples")
     >>> outputs = model(**inputs)
-    >>> result = processor.post_process_density(outputs, inputs["window_positions"], inputs["picture_sizes"])[0]
+    >>> result = processor.post_process_density(outputs, inputs["window_positions"], inputs["image_sizes"])[0]
     >>> result["count"], result["density_map"].shape
     ```
 
@@ -639,7 +639,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         return_loss: bool | None = None,
         interpolate_pos_encoding: bool = False,
         window_positions: torch.Tensor | None = None,
-        picture_sizes: torch.Tensor | None = None,
+        image_sizes: torch.Tensor | None = None,
     ) -> CLIPCountDensityOutput:
         """
         Draw the density of what the prompts name.
@@ -660,7 +660,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
                 Whether to compute the losses; by default exactly where there are `labels`.
             interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
                 Whether windows of other sizes are accepted, with interpolated position encodings.
-            window_positions, picture_sizes (`torch.LongTensor`, *optional*):
+            window_positions, image_sizes (`torch.LongTensor`, *optional*):
                 Not used here: they come with the processor's output and belong to `post_process_density`.
 
         Returns:
@@ -671,7 +671,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
                 another size than the map.
         """
         if pixel_values is None:
-            raise ValueError("Expected windows of pictures, but `pixel_values` is missing.")
+            raise ValueError("Expected windows of images, but `pixel_values` is missing.")
         if text_embeds is not None and input_ids is not None:
             raise ValueError("Expected either `input_ids` or `text_embeds`, but got both.")
         height, width = pixel_values.shape[-2:]
@@ -718,7 +718,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         return outputs
 
     def _embed_each_once(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """As `get_text_embeds`; a prompt that comes with every window of a picture is encoded once."""
+        """As `get_text_embeds`; a prompt that comes with every window of an image is encoded once."""
         if is_traced() or not _is_inference(self) or len(input_ids) < 2:
             return self.get_text_embeds(input_ids, attention_mask)
         if attention_mask is None:

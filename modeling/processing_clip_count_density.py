@@ -1,4 +1,4 @@
-"""Processor of CLIP-Count: pictures and prompts to tensors, density maps back to pictures."""
+"""Processor of CLIP-Count: images and prompts to tensors, density maps back to images."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ Prompts = str | list[str] | list[list[str]]
 
 class CLIPCountDensityProcessor(ProcessorMixin):
     """
-    Prepare pictures and prompts for a [`CLIPCountDensityModel`], and bring its maps back to the pictures' own size.
+    Prepare images and prompts for a [`CLIPCountDensityModel`], and bring its maps back to the images' own size.
 
     Args:
-        image_processor ([`CLIPCountDensityImageProcessorPil`]): Cuts pictures into windows.
+        image_processor ([`CLIPCountDensityImageProcessorPil`]): Cuts images into windows.
         tokenizer ([`CLIPTokenizer`]): Tokenises prompts.
         num_context_tokens (`int`, *optional*, defaults to 2):
             Positions that the model's learned context takes, which a prompt cannot use.
@@ -40,59 +40,59 @@ class CLIPCountDensityProcessor(ProcessorMixin):
         self, images: Any = None, text: Prompts | None = None, return_tensors: str = "pt", **kwargs: Any
     ) -> BatchFeature:
         """
-        Cut pictures into windows and tokenise their prompts.
+        Cut images into windows and tokenise their prompts.
 
-        With several prompts for a picture, all of them share its one pass through the vision tower:
+        With several prompts for an image, all of them share its one pass through the vision tower:
 
         ```python
         >>> prompts = [["red apples", "green apples"], ["dogs"]]
         >>> inputs = processor(images, prompts)
         >>> outputs = model(**inputs)
         >>> results = processor.post_process_density(
-        ...     outputs, inputs["window_positions"], inputs["picture_sizes"], text=prompts
+        ...     outputs, inputs["window_positions"], inputs["image_sizes"], text=prompts
         ... )
-        >>> results[0][1]["text"], results[0][1]["count"]  # the green apples of the first picture
+        >>> results[0][1]["text"], results[0][1]["count"]  # the green apples of the first image
         ```
 
         Args:
-            images (a picture or a list of pictures, *optional*):
-                Paths, addresses, PIL pictures, arrays or tensors, of any size and mode.
+            images (an image or a list of images, *optional*):
+                Paths, addresses, PIL images, arrays or tensors, of any size and mode.
             text (`str`, `list[str]` or `list[list[str]]`, *optional*):
-                What to count: one prompt for all pictures, one for each, or a list of prompts for each, of any
+                What to count: one prompt for all images, one for each, or a list of prompts for each, of any
                 lengths.
             return_tensors (`str`, *optional*, defaults to `"pt"`):
                 Kind of the tensors.
             kwargs: Options of the image processor, for example `window="whole"`.
 
         Returns:
-            [`BatchFeature`] with, for the pictures, `pixel_values` `(num_windows, 3, window_size, window_size)`,
-            `window_positions` `(num_windows, 3)` (index of the picture, top and left in the resized picture) and
-            `picture_sizes` `(num_pictures, 4)` (height and width of the upright picture, then of the resized one);
+            [`BatchFeature`] with, for the images, `pixel_values` `(num_windows, 3, window_size, window_size)`,
+            `window_positions` `(num_windows, 3)` (index of the image, top and left in the resized image) and
+            `image_sizes` `(num_images, 4)` (height and width of the upright image, then of the resized one);
             and for the prompts `input_ids` and `attention_mask`, `(num_windows, sequence_length)`, one row for each
-            window, or for each prompt if there are no pictures.
+            window, or for each prompt if there are no images.
 
-            With a list of prompts for each picture these two are `(num_windows, num_prompts, sequence_length)`, where
-            `num_prompts` is that of the picture with most; the others repeat their first prompt at the end, and
+            With a list of prompts for each image these two are `(num_windows, num_prompts, sequence_length)`, where
+            `num_prompts` is that of the image with most; the others repeat their first prompt at the end, and
             `post_process_density(text=...)` drops what that gives.
 
-            With `window="whole"`, `pixel_values` are `(num_pictures, 3, height, width)`, all pictures must have one
+            With `window="whole"`, `pixel_values` are `(num_images, 3, height, width)`, all images must have one
             size after resizing, and `interpolate_pos_encoding` is `True`, as the model needs it.
 
         Raises:
-            ValueError: If there is nothing to process, if pictures and prompts do not match in number, or if a prompt
+            ValueError: If there is nothing to process, if images and prompts do not match in number, or if a prompt
                 is empty or too long.
             TypeError: If a prompt is not a string.
         """
         if images is None and text is None:
-            raise ValueError("Expected pictures, prompts or both, but got neither.")
+            raise ValueError("Expected images, prompts or both, but got neither.")
         data: dict[str, Any] = {}
         if images is not None:
             data.update(self.image_processor(images, return_tensors=return_tensors, **kwargs))
             if kwargs.get("window", self.image_processor.window) == "whole":
                 data["interpolate_pos_encoding"] = True
         if text is not None:
-            num_pictures = None if images is None else len(data["picture_sizes"])
-            prompts = prompts_of_pictures(text, num_pictures)
+            num_images = None if images is None else len(data["image_sizes"])
+            prompts = prompts_of_images(text, num_images)
             nested = not isinstance(text, str) and any(not isinstance(entry, str) for entry in text)
             most = max(map(len, prompts))
             padded = [prompt for own in prompts for prompt in [*own, *own[:1] * (most - len(own))]]
@@ -145,7 +145,7 @@ class CLIPCountDensityProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """Names of what `__call__` returns."""
         return [
-            *("pixel_values", "window_positions", "picture_sizes", "interpolate_pos_encoding"),
+            *("pixel_values", "window_positions", "image_sizes", "interpolate_pos_encoding"),
             *("input_ids", "attention_mask"),
         ]
 
@@ -153,43 +153,43 @@ class CLIPCountDensityProcessor(ProcessorMixin):
         self,
         outputs: Any,
         window_positions: torch.Tensor,
-        picture_sizes: torch.Tensor,
+        image_sizes: torch.Tensor,
         return_points: bool = True,
         original_size: bool = True,
         text: Prompts | None = None,
     ) -> list[Any]:
         """
-        Put the windows' density maps together, one map for each picture and prompt, in the picture's own size.
+        Put the windows' density maps together, one map for each image and prompt, in the image's own size.
 
         Args:
             outputs ([`CLIPCountDensityOutput`], or `torch.Tensor` of shape `(num_windows, window_height,
                 window_width)` or `(num_windows, num_prompts, window_height, window_width)`):
-                The model's output for all windows of the pictures, or its density maps alone.
+                The model's output for all windows of the images, or its density maps alone.
             window_positions (`torch.LongTensor` of shape `(num_windows, 3)`):
                 From the processor.
-            picture_sizes (`torch.LongTensor` of shape `(num_pictures, 4)`):
+            image_sizes (`torch.LongTensor` of shape `(num_images, 4)`):
                 From the processor.
             return_points (`bool`, *optional*, defaults to `True`):
                 Whether to look for the objects' positions.
             original_size (`bool`, *optional*, defaults to `True`):
-                Whether maps have the pictures' own size; otherwise that of the resized pictures.
+                Whether maps have the images' own size; otherwise that of the resized images.
             text (`str`, `list[str]` or `list[list[str]]`, *optional*):
-                The prompts as the processor got them. Each result then also has its `text`, and of several prompts a
-                picture there are as many results as it has prompts.
+                The prompts as the processor got them. Each result then also has its `text`, and of several prompts an
+                image there are as many results as it has prompts.
 
         Returns:
-            `list[dict]`, one for each picture, with `count` (`float`), `density_map` (`torch.FloatTensor` of shape
-            `(height, width)`, objects per pixel of the picture, summing to `count`), `points` (`[[x, y], ...]` in
-            pixels of the upright picture: the strongest peaks of the map, at most as many as the rounded count) and,
+            `list[dict]`, one for each image, with `count` (`float`), `density_map` (`torch.FloatTensor` of shape
+            `(height, width)`, objects per pixel of the image, summing to `count`), `points` (`[[x, y], ...]` in
+            pixels of the upright image: the strongest peaks of the map, at most as many as the rounded count) and,
             with prompts given, `text`. Where the maps have a dimension of prompts, a `list[list[dict]]`: for each
-            picture one for each of its prompts, in the order in which they were asked.
+            image one for each of its prompts, in the order in which they were asked.
 
         Raises:
             ValueError: If the number of maps is not that of the windows or prompts, or a map has negative or
                 non-finite values.
         """
         maps = (outputs if isinstance(outputs, torch.Tensor) else outputs["density_map"]).detach().float().cpu()
-        window_positions, picture_sizes = (torch.as_tensor(x).cpu() for x in (window_positions, picture_sizes))
+        window_positions, image_sizes = (torch.as_tensor(x).cpu() for x in (window_positions, image_sizes))
         if maps.dim() not in (3, 4) or len(maps) != len(window_positions):
             raise ValueError(
                 f"Expected one density map, or one for each prompt, for each of the {len(window_positions)} windows, "
@@ -197,57 +197,57 @@ class CLIPCountDensityProcessor(ProcessorMixin):
             )
         _check_density(maps)
         several = maps.dim() == 4
-        prompts = None if text is None else prompts_of_pictures(text, len(picture_sizes))
+        prompts = None if text is None else prompts_of_images(text, len(image_sizes))
         if prompts is not None and max(map(len, prompts)) != (maps.shape[1] if several else 1):
             raise ValueError(
-                f"Expected a density map for each prompt, but a picture has {max(map(len, prompts))} prompts and the "
+                f"Expected a density map for each prompt, but an image has {max(map(len, prompts))} prompts and the "
                 f"maps have the shape {tuple(maps.shape)}."
             )
         results: list[Any] = []
-        for index, sizes in enumerate(picture_sizes.tolist()):
+        for index, sizes in enumerate(image_sizes.tolist()):
             rows = (window_positions[:, 0] == index).nonzero()[:, 0]
             offsets = [(top, left) for _, top, left in window_positions[rows].tolist()]
             density_maps = self.image_processor.composite(maps[rows], offsets, tuple(sizes[2:]))
             own = prompts[index] if prompts is not None else [None] * (len(density_maps) if several else 1)
-            of_picture = []
+            of_image = []
             for density_map, prompt in zip(density_maps if several else [density_maps], own, strict=False):
                 result = _result_of(density_map, sizes, return_points, original_size)
-                of_picture.append(result if prompt is None else {"text": prompt, **result})
-            results.append(of_picture if several else of_picture[0])
+                of_image.append(result if prompt is None else {"text": prompt, **result})
+            results.append(of_image if several else of_image[0])
         return results
 
 
-def prompts_of_pictures(text: Prompts, num_pictures: int | None) -> list[list[str]]:
+def prompts_of_images(text: Prompts, num_images: int | None) -> list[list[str]]:
     """
-    The prompts of each picture, from any form in which they may be given.
+    The prompts of each image, from any form in which they may be given.
 
     Args:
-        text (`str`, `list[str]` or `list[list[str]]`): One prompt for all pictures, one for each, or some for each.
-        num_pictures (`int`, *optional*): How many pictures there are; as many as there are entries by default.
+        text (`str`, `list[str]` or `list[list[str]]`): One prompt for all images, one for each, or some for each.
+        num_images (`int`, *optional*): How many images there are; as many as there are entries by default.
 
     Returns:
-        `list[list[str]]`: For each picture at least one prompt.
+        `list[list[str]]`: For each image at least one prompt.
 
     Raises:
-        ValueError: If there are more or fewer entries than pictures, or a picture has no prompt.
+        ValueError: If there are more or fewer entries than images, or an image has no prompt.
     """
     if isinstance(text, str):
-        return [[text]] * (1 if num_pictures is None else num_pictures)
+        return [[text]] * (1 if num_images is None else num_images)
     prompts = [list(entry) if isinstance(entry, (list, tuple)) else [entry] for entry in text]
-    if num_pictures is not None and len(prompts) != num_pictures:
+    if num_images is not None and len(prompts) != num_images:
         raise ValueError(
-            f"Expected one prompt, or one list of prompts, for each of the {num_pictures} pictures, or one string for "
-            f"all of them, but got {len(prompts)}. Several prompts for one picture are a list in the list: [[...]]."
+            f"Expected one prompt, or one list of prompts, for each of the {num_images} images, or one string for "
+            f"all of them, but got {len(prompts)}. Several prompts for one image are a list in the list: [[...]]."
         )
     if not prompts or not all(prompts):
-        raise ValueError("Expected at least one prompt for each picture, but got an empty list.")
+        raise ValueError("Expected at least one prompt for each image, but got an empty list.")
     return prompts
 
 
 def _result_of(
     density_map: torch.Tensor, sizes: list[int], return_points: bool, original_size: bool
 ) -> dict[str, Any]:
-    """Count, points and map of one resized picture's map."""
+    """Count, points and map of one resized image's map."""
     height, width, new_height, new_width = sizes
     result: dict[str, Any] = {"count": _total(density_map)}
     if return_points:
@@ -336,4 +336,4 @@ def find_peaks(density_map: torch.Tensor, radius: int = 3) -> torch.Tensor:
     return torch.tensor(points, dtype=torch.float32).reshape(-1, 2)
 
 
-__all__ = ["CLIPCountDensityProcessor", "find_peaks", "prompts_of_pictures", "resize_density"]
+__all__ = ["CLIPCountDensityProcessor", "find_peaks", "prompts_of_images", "resize_density"]

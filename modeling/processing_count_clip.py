@@ -1,19 +1,19 @@
-"""Processor of the count-aware CLIP: pictures, captions and captions with wrong numbers to tensors."""
+"""Processor of the count-aware CLIP: images, captions and captions with wrong numbers to tensors."""
 
 from typing import Any
 
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
-from .pictures import to_rgb
+from .images import to_rgb
 
 
 class CountCLIPProcessor(ProcessorMixin):
     """
-    Prepare pictures and captions for a [`CLIPForCounting`]. A [`CLIPProcessor`] reads the same files.
+    Prepare images and captions for a [`CLIPForCounting`]. A [`CLIPProcessor`] reads the same files.
 
     Args:
-        image_processor ([`CLIPImageProcessor`]): Resizes, crops and normalises pictures.
+        image_processor ([`CLIPImageProcessor`]): Resizes, crops and normalises images.
         tokenizer ([`CLIPTokenizer`]): Tokenises captions.
         max_text_length (`int`, *optional*, defaults to 77):
             Positions of the text tower; longer captions are cut there, as CLIP does.
@@ -33,11 +33,11 @@ class CountCLIPProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> BatchFeature:
         """
-        Turn pictures and captions into tensors.
+        Turn images and captions into tensors.
 
         Args:
-            images (a picture or a list of pictures, *optional*):
-                PIL pictures, arrays or tensors, of any size and mode.
+            images (an image or a list of images, *optional*):
+                PIL images, arrays or tensors, of any size and mode.
             text (`str` or `list[str]`, *optional*):
                 Captions.
             counterfactual_text (`list[list[str]]`, *optional*):
@@ -57,7 +57,7 @@ class CountCLIPProcessor(ProcessorMixin):
             ValueError: If there is nothing to process, or if the rows have different numbers of counterfactuals.
         """
         if images is None and text is None and counterfactual_text is None:
-            raise ValueError("Expected pictures, captions or both, but got neither.")
+            raise ValueError("Expected images, captions or both, but got neither.")
         data: dict[str, Any] = {}
         if images is not None:
             if isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4:

@@ -70,7 +70,7 @@ class VisualPromptConfig(_PromptConfig):
         projection (`bool`, *optional*, defaults to `False`):
             Whether the prompts go through a linear layer, which all depths share.
         dropout (`float`, *optional*, defaults to 0.0):
-            Dropout on the prompts, different for every picture.
+            Dropout on the prompts, different for every image.
         norm (`bool`, *optional*, defaults to `False`):
             Whether what the last layer returns is normalised (a layer norm with weights of its own).
         target_modules (`str` or `list[str]`, *optional*):

@@ -47,7 +47,7 @@ class ClipCountReference(NamedTuple):
 
 @torch.no_grad()
 def clip_count_reference(
-    trained: Tensors, clip: Tensors, pictures: torch.Tensor, input_ids: torch.Tensor, num_interaction_heads: int = 8
+    trained: Tensors, clip: Tensors, images: torch.Tensor, input_ids: torch.Tensor, num_interaction_heads: int = 8
 ) -> ClipCountReference:
     """
     Run the authors' model.
@@ -57,7 +57,7 @@ def clip_count_reference(
             The `state_dict` of their Lightning checkpoint (names that start with `model.`).
         clip (`dict[str, torch.Tensor]`):
             OpenAI's CLIP, under OpenAI's names.
-        pictures (`torch.Tensor` of shape `(batch_size, 3, window_size, window_size)`):
+        images (`torch.Tensor` of shape `(batch_size, 3, window_size, window_size)`):
             Windows in the range of 0 to 1; the authors' are 384 pixels a side.
         input_ids (`torch.LongTensor` of shape `(batch_size, context_length)`):
             OpenAI's tokens, padded with zeros to the text tower's full length.
@@ -73,14 +73,14 @@ def clip_count_reference(
     """
     trained = {name.removeprefix("model."): tensor.float() for name, tensor in trained.items()}
     clip = {name: tensor.float() for name, tensor in clip.items()}
-    patches = _encode_pictures(trained, clip, pictures.float())  # (B, N, D)
+    patches = _encode_images(trained, clip, images.float())  # (B, N, D)
     text = _encode_text(trained, clip, input_ids)[:, None]  # (B, 1, P)
     contrast = _linear(trained, "patch_feat_proj_contrast", patches)
     hidden = _linear(trained, "patch_feat_proj", patches)
     positions = trained.get("patch_emb_pos_embed")
     hidden = hidden + (_sines(*hidden.shape[1:]) if positions is None else positions)
     maps = _interact(trained, hidden, text, num_interaction_heads)
-    logits = functional.interpolate(_decode(trained, maps), size=pictures.shape[-2:], mode="bilinear")
+    logits = functional.interpolate(_decode(trained, maps), size=images.shape[-2:], mode="bilinear")
     return ClipCountReference(logits[:, 0].sigmoid(), text[:, 0], contrast)
 
 
@@ -100,20 +100,20 @@ def compare_with_reference(
         processor ([`CLIPCountDensityProcessor`]): Its processor.
         trained (`dict[str, torch.Tensor]`): The `state_dict` of the authors' checkpoint.
         clip (`dict[str, torch.Tensor]`): The CLIP under it.
-        seed (`int`, *optional*, defaults to 0): Of the picture.
+        seed (`int`, *optional*, defaults to 0): Of the image.
 
     Returns:
         `dict[str, float]`: The largest differences in the density (times 60), the text and the patch embeddings, for
-        one picture and two prompts.
+        one image and two prompts.
 
     Raises:
         ConversionError: If one is larger than `TOLERANCE`, of the largest value where that is above one, or larger
             than `RELATIVE_TOLERANCE` of the largest value, or not finite.
     """
     config = model.config
-    picture = _random_picture(config.window_size, seed)
-    inputs = processor([picture.permute(1, 2, 0).numpy()], return_tensors="pt")
-    # The authors pad a picture of one window by a whole stride, which makes two.
+    image = _random_image(config.window_size, seed)
+    inputs = processor([image.permute(1, 2, 0).numpy()], return_tensors="pt")
+    # The authors pad an image of one window by a whole stride, which makes two.
     pixel_values = inputs["pixel_values"][:1].expand(2, -1, -1, -1)
     tokens = processor.tokenize(["apples", "people in the crowd"])
     outputs = model(pixel_values=pixel_values, **tokens)
@@ -121,7 +121,7 @@ def compare_with_reference(
     input_ids = torch.zeros(2, config.text_config.max_position_embeddings, dtype=torch.long)
     input_ids[:, : tokens["input_ids"].shape[1]] = tokens["input_ids"] * tokens["attention_mask"]
     expected = clip_count_reference(
-        trained, openai_tensors(clip), picture.expand(2, -1, -1, -1) / 255, input_ids, config.num_interaction_heads
+        trained, openai_tensors(clip), image.expand(2, -1, -1, -1) / 255, input_ids, config.num_interaction_heads
     )
     pairs = {
         "density": (outputs.density_map * config.density_scale, expected.density),
@@ -182,7 +182,7 @@ def openai_tensors(clip: Tensors) -> Tensors:
     return renamed
 
 
-def _random_picture(side: int, seed: int) -> torch.Tensor:
+def _random_image(side: int, seed: int) -> torch.Tensor:
     """Coloured clouds and noise, `(3, side, side)` in uint8."""
     generator = torch.Generator().manual_seed(seed)
     clouds = torch.rand(1, 3, 8, 8, generator=generator)
@@ -233,11 +233,11 @@ def _num_blocks(tensors: Tensors, pattern: str) -> int:
     return len({match[1] for name in tensors if (match := re.match(pattern, name))})
 
 
-def _encode_pictures(trained: Tensors, clip: Tensors, pictures: torch.Tensor) -> torch.Tensor:
+def _encode_images(trained: Tensors, clip: Tensors, images: torch.Tensor) -> torch.Tensor:
     weight, positions = clip["visual.conv1.weight"], clip["visual.positional_embedding"]
     num_patches, patch_size = len(positions) - 1, weight.shape[-1]
     side = math.isqrt(num_patches) * patch_size
-    x = functional.interpolate(pictures, size=(side, side), mode="bilinear", align_corners=False)
+    x = functional.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
     x = (x - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[:, None, None]
     x = functional.conv2d(x, weight, stride=patch_size).flatten(2).transpose(1, 2)
     x = torch.cat([clip["visual.class_embedding"].expand(len(x), 1, -1), x], dim=1) + positions

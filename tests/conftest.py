@@ -1,4 +1,4 @@
-"""Tiny models, processors and pictures, built from configurations in which all sizes differ."""
+"""Tiny models, processors and images, built from configurations in which all sizes differ."""
 
 import os
 
@@ -189,8 +189,8 @@ def density_processor(tokenizer: CLIPTokenizer) -> CLIPCountDensityProcessor:
 
 
 @pytest.fixture
-def picture() -> Callable[..., Image.Image]:
-    """Pictures of random pixels, of any size."""
+def make_image() -> Callable[..., Image.Image]:
+    """Images of random pixels, of any size."""
 
     def draw(width: int, height: int, seed: int = 0) -> Image.Image:
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -201,7 +201,7 @@ def picture() -> Callable[..., Image.Image]:
 
 @pytest.fixture(scope="session")
 def owl_folder(tokenizer: CLIPTokenizer, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny open-vocabulary detector that was never trained, but runs: its boxes depend on picture and words."""
+    """A tiny open-vocabulary detector that was never trained, but runs: its boxes depend on image and words."""
     from transformers import OwlViTConfig, OwlViTForObjectDetection, OwlViTProcessor
     from transformers.models.owlvit import OwlViTImageProcessorPil
 

@@ -22,7 +22,7 @@ from transformers import CLIPTokenizer, EarlyStoppingCallback, EvalPrediction, T
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import CONFIG_NAME, logging
 
-from count_clip.evaluation.run_record import plain_command
+from count_clip.evaluation.records.run_record import plain_command
 from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
 from count_clip.modeling.configuration_count_clip import CountCLIPConfig
 from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
@@ -30,16 +30,16 @@ from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityMode
 from count_clip.modeling.modeling_count_clip import CLIPForCounting
 from count_clip.modeling.processing_clip_count_density import CLIPCountDensityProcessor
 from count_clip.modeling.processing_count_clip import CountCLIPProcessor
-from count_clip.trainers.counting_trainer import CountingTrainer
-from count_clip.trainers.data_collator import row_count
-from count_clip.trainers.density_trainer import DensityEarlyStoppingCallback, DensityTrainer
-from count_clip.trainers.keys import check_keys
-from count_clip.trainers.model_card import write_model_card
-from count_clip.trainers.rows import row_column
-from count_clip.trainers.run_arguments import RunArguments, parse_run
-from count_clip.trainers.run_card import data_name, figures_of_run, training_record, write_loss_picture
-from count_clip.trainers.run_data import load_splits
-from count_clip.trainers.scratch import (
+from count_clip.trainers.core.collators import row_count
+from count_clip.trainers.core.rows import row_column
+from count_clip.trainers.counting.trainer import CountingTrainer
+from count_clip.trainers.density.trainer import DensityEarlyStoppingCallback, DensityTrainer
+from count_clip.trainers.hub.card import write_model_card
+from count_clip.trainers.hub.run_card import data_name, figures_of_run, training_record, write_loss_image
+from count_clip.trainers.running.arguments import RunArguments, parse_run
+from count_clip.trainers.running.data import load_splits
+from count_clip.trainers.running.keys import check_keys
+from count_clip.trainers.running.scratch import (
     build_counting_model,
     build_density_model,
     counting_model_from_density,
@@ -146,7 +146,7 @@ def write_run_card(run: RunArguments, trainer: CountingTrainer | DensityTrainer,
         "seconds": results["seconds"],
     }
     source = run.model_name_or_path or run.clip_name_or_path or run.density_name_or_path
-    write_loss_picture(args.output_dir, trainer.state.log_history)
+    write_loss_image(args.output_dir, trainer.state.log_history)
     write_model_card(
         args.output_dir,
         trainer.hub_model_id,
@@ -261,7 +261,7 @@ def adapt_model(run: RunArguments, args: Any, model: Any, processor: Any, goes_o
         from another kind of checkpoint or has fields changed, it is saved beside the adapters; a run that goes on
         takes it from there.
     """
-    from count_clip.trainers.adapters import adapter_configs, add_adapters, base_folder, leave_room, name_base
+    from count_clip.trainers.running.adapters import adapter_configs, add_adapters, base_folder, leave_room, name_base
 
     configs = adapter_configs([] if run.peft is None else run.peft, processor.tokenizer)
     everything = {"counting": "train_towers", "density": "trainable"}[run.task]
@@ -285,9 +285,7 @@ def adapt_model(run: RunArguments, args: Any, model: Any, processor: Any, goes_o
 
 def _counting_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
     if run.image_processor:
-        raise ValueError(
-            "`image_processor` is for density runs; the pictures of a counting run are prepared as CLIP's."
-        )
+        raise ValueError("`image_processor` is for density runs; the images of a counting run are prepared as CLIP's.")
     overrides = run.model_config or {}
     check_keys(overrides, CountCLIPConfig().to_dict(), "`model_config`")
     if run.scratch is not None:
@@ -318,7 +316,7 @@ def _density_model(run: RunArguments, train_rows: Any) -> tuple[Any, Any]:
 
 
 def _normalization(clip: str) -> dict[str, Any]:
-    """The mean and deviation that a CLIP's pictures had, where it says so."""
+    """The mean and deviation that a CLIP's images had, where it says so."""
     try:
         said, _ = CLIPCountDensityImageProcessorPil.get_image_processor_dict(clip)
     except OSError:
@@ -328,7 +326,7 @@ def _normalization(clip: str) -> dict[str, Any]:
 
 def _texts(rows: Any) -> list[str]:
     """Texts of the training rows, and the numbers that their counterfactuals will have."""
-    from count_clip.datasets_scripts.captions import NUMBER_WORDS
+    from count_clip.datasets_scripts.captions.numbers import NUMBER_WORDS
 
     return [*row_column(_sample(rows), "text"), *NUMBER_WORDS]
 
@@ -384,8 +382,8 @@ def counting_figures(scores: np.ndarray, numbers: np.ndarray) -> dict[str, float
     The figures of CountBench's protocol.
 
     Args:
-        scores (`np.ndarray` of shape `(num_pictures, 9)`): Scores of the captions with two to ten.
-        numbers (`np.ndarray` of shape `(num_pictures,)`): The true numbers.
+        scores (`np.ndarray` of shape `(num_images, 9)`): Scores of the captions with two to ten.
+        numbers (`np.ndarray` of shape `(num_images,)`): The true numbers.
 
     Returns:
         `dict` with `accuracy` (chance is 1/9) and `mean_deviation`.
@@ -401,8 +399,8 @@ def density_figures(counts: np.ndarray, true_counts: np.ndarray) -> dict[str, fl
     The figures of density counting.
 
     Args:
-        counts (`np.ndarray` of shape `(num_pictures,)`): Predicted counts.
-        true_counts (`np.ndarray` of shape `(num_pictures,)`): True counts.
+        counts (`np.ndarray` of shape `(num_images,)`): Predicted counts.
+        true_counts (`np.ndarray` of shape `(num_images,)`): True counts.
 
     Returns:
         `dict` with `mae` and `rmse`.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .errors import CommandError
-from .options import Commands, positive
+from .shared.errors import CommandError
+from .shared.options import Commands, positive
 
 
 def add_parser(commands: Commands) -> None:
@@ -22,7 +22,7 @@ def add_parser(commands: Commands) -> None:
   count-clip ablation --output runs/ablation --base FOLDER --seeds 5 --set arms.max_steps=2000
   count-clip ablation --output runs/quick_ablation --quick --seeds 1""",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for trainings, table and pictures")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for trainings, table and images")
     parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="how many, from 0 (default: 3)")
     parser.add_argument("--base", metavar="MODEL", help="a CLIP to start from (default: a small one is trained)")
     parser.add_argument("--config", metavar="FILE", help="a YAML file like count_clip/ablation.yaml, the default")
@@ -40,7 +40,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def _ablation(options: argparse.Namespace) -> int:
-    from count_clip.ablation import read_config, run_ablation
+    from ..ablation import read_config, run_ablation
 
     try:
         config = read_config(Path(options.config) if options.config else None, options.settings, options.quick)

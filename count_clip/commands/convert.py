@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from .errors import CommandError
-from .options import Commands
-from .output import print_table, quiet_loading
+from .shared.errors import CommandError
+from .shared.options import Commands
+from .shared.output import print_table, quiet_loading
 
 
 def add_parser(commands: Commands) -> None:

@@ -1,4 +1,4 @@
-"""`count-clip count`: how many there are in each picture."""
+"""`count-clip count`: how many there are in each image."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from itertools import tee
 from pathlib import Path
 from typing import Any
 
-from .errors import EXIT_CODES, CommandError
-from .inputs import Source, expected_sources, find_inputs, read_sources
-from .loading import check_prompts, check_texts, load_model
-from .options import Commands, add_model_options, add_window_option, positive, seconds
-from .output import OverlayNamer, open_for_writing, readable, say, write_overlay
+from .shared.errors import EXIT_CODES, CommandError
+from .shared.inputs import Source, expected_sources, find_inputs, read_sources
+from .shared.loading import check_prompts, check_texts, load_model
+from .shared.options import Commands, add_model_options, add_window_option, positive, seconds
+from .shared.output import OverlayNamer, open_for_writing, readable, say, write_overlay
 
 
 _Counter = Callable[[Iterable[Any]], Iterator[list[dict[str, Any]]]]
@@ -27,10 +27,10 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "count",
-        help="count what you name in your pictures and videos",
-        description="Count in pictures and in frames of videos. Prints a line for each picture and prompt: the count, "
+        help="count what you name in your images and videos",
+        description="Count in images and in frames of videos. Prints a line for each image and prompt: the count, "
         "the prompt, the file. What cannot be read is reported, and the rest is counted. A count-aware CLIP in the "
-        "place of a density model chooses a number from two to ten: it sees the picture whole, and not where things "
+        "place of a density model chooses a number from two to ten: it sees the image whole, and not where things "
         "are.",
         epilog=f"""Examples:
   count-clip count photos/ --text 'red apples' --model org/clip-count
@@ -44,7 +44,7 @@ def add_parser(commands: Commands) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="pictures, videos, folders (with all below), or patterns in quotes, for example 'photos/**/*.jpg'",
+        help="images, videos, folders (with all below), or patterns in quotes, for example 'photos/**/*.jpg'",
     )
     parser.add_argument(
         "--text",
@@ -53,16 +53,16 @@ def add_parser(commands: Commands) -> None:
         help="what to count; give it several times for several things. For a count-aware CLIP it may be a caption "
         "with {} where the number goes (default: 'a photo of {} TEXT')",
     )
-    add_model_options(parser, "a CLIP-Count model, or a count-aware CLIP", "windows of pictures", 8)
+    add_model_options(parser, "a CLIP-Count model, or a count-aware CLIP", "windows of images", 8)
     add_window_option(parser)
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print a line of JSON for each picture and prompt: file, text, count, points [[x, y], ...] (of a CLIP "
+        help="print a line of JSON for each image and prompt: file, text, count, points [[x, y], ...] (of a CLIP "
         "score, 0 to 1), width, height, and of a frame time in seconds; or file, text, error",
     )
     parser.add_argument("--csv", metavar="FILE", help=f"write a table there: {', '.join(_Table.columns)}")
-    parser.add_argument("--overlay", metavar="DIR", help="write each picture with its density map over it there")
+    parser.add_argument("--overlay", metavar="DIR", help="write each image with its density map over it there")
     parser.add_argument(
         "--every",
         type=seconds,
@@ -82,7 +82,7 @@ def _count(options: argparse.Namespace) -> int:
     overlay = Path(options.overlay).expanduser() if options.overlay else None
     files = find_inputs(options.paths, without=overlay)
     if not files:
-        raise CommandError(f"there are no pictures or videos in {', '.join(options.paths)}.")
+        raise CommandError(f"there are no images or videos in {', '.join(options.paths)}.")
     namer = OverlayNamer(overlay, files) if overlay else None
     # The model first: an earlier table must not be emptied by a run that cannot start.
     model, processor = load_model(
@@ -97,17 +97,17 @@ def _count(options: argparse.Namespace) -> int:
 
 
 def _density_counter(model: Any, processor: Any, prompts: list[str], options: argparse.Namespace) -> _Counter:
-    """A function that counts each prompt in each of the pictures that come."""
-    from count_clip.evaluation.density import predict_density
+    """A function that counts each prompt in each of the images that come."""
+    from count_clip.evaluation.benchmarks.density import predict_density
 
     check_prompts(processor, prompts)
 
-    def count(pictures: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
-        pictures, one_each = tee(pictures)
+    def count(images: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
+        images, one_each = tee(images)
         return predict_density(
             model,
             processor,
-            pictures,
+            images,
             (prompts for _ in one_each),
             batch_size=options.batch_size,
             return_points=bool(options.json or options.overlay),
@@ -120,7 +120,7 @@ def _density_counter(model: Any, processor: Any, prompts: list[str], options: ar
 
 def _clip_counter(model: Any, processor: Any, prompts: list[str], options: argparse.Namespace) -> _Counter:
     """The same of a CLIP, which chooses among nine captions."""
-    from count_clip.evaluation.number_choice import choose_numbers
+    from count_clip.evaluation.inference.number_choice import choose_numbers
 
     for name, value in (("--overlay", options.overlay), ("--window", options.window)):
         if value is not None:
@@ -134,9 +134,9 @@ def _clip_counter(model: Any, processor: Any, prompts: list[str], options: argpa
     except ValueError as error:
         raise CommandError(str(error)) from error
 
-    def count(pictures: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
+    def count(images: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
         batch_size = options.batch_size
-        for results in choose_numbers(model, processor, pictures, captions, batch_size, skip_unreadable=True):
+        for results in choose_numbers(model, processor, images, captions, batch_size, skip_unreadable=True):
             yield [{**result, "text": prompt} for result, prompt in zip(results, prompts, strict=True)]
 
     return count
@@ -159,7 +159,7 @@ def _count_files(
     failed = set()
     width = max(map(len, prompts))
     # `disable=None`: a bar on a terminal, none in a log file.
-    bar = tqdm(total=expected_sources(files, options.every, options.max_frames), unit="picture", disable=None)
+    bar = tqdm(total=expected_sources(files, options.every, options.max_frames), unit="image", disable=None)
     try:
         sources = read_sources(files, options.every, options.max_frames)
         for source, results in _with_results(sources, prompts, count):
@@ -171,7 +171,7 @@ def _count_files(
             for result in results:
                 _report(source, result, options.json, table, width)
                 if namer and "error" not in result:
-                    write_overlay(source.picture, result, namer, source.stem)
+                    write_overlay(source.image, result, namer, source.stem)
             if table is not None:
                 table.flush()
             bar.update()
@@ -190,27 +190,27 @@ def _with_results(
     count: _Counter,
 ) -> Iterator[tuple[Source, list[dict[str, Any]]]]:
     """Each source with its results, in order; what cannot be read does not go through the model."""
-    waiting: deque[Source] = deque()  # results come later than their pictures: a batch is filled first
+    waiting: deque[Source] = deque()  # results come later than their images: a batch is filled first
 
-    def pictures() -> Iterator[Any]:
+    def images() -> Iterator[Any]:
         for source in sources:
             waiting.append(source)
             if source.error is None:
-                yield source.picture
+                yield source.image
 
     def unreadable() -> Iterator[tuple[Source, list[dict[str, Any]]]]:
         while waiting and waiting[0].error is not None:
             source = waiting.popleft()
             yield source, [{"text": prompt, "error": source.error} for prompt in prompts]
 
-    for results in count(pictures()):
+    for results in count(images()):
         yield from unreadable()
         yield waiting.popleft(), results
     yield from unreadable()
 
 
 class _Table:
-    """The CSV file; a row can be read as soon as its picture is done."""
+    """The CSV file; a row can be read as soon as its image is done."""
 
     columns = ("file", "time", "text", "count", "width", "height", "error")
 
@@ -229,7 +229,7 @@ class _Table:
 
 
 def _report(source: Source, result: dict[str, Any], as_json: bool, table: _Table | None, width: int) -> None:
-    """One line for one picture and prompt."""
+    """One line for one image and prompt."""
     record: dict[str, Any] = {"file": readable(source.file), "text": result["text"]}
     if source.time is not None:
         record["time"] = round(source.time, 3)
@@ -237,8 +237,8 @@ def _report(source: Source, result: dict[str, Any], as_json: bool, table: _Table
         record["error"] = readable(result["error"])
     else:
         is_map = "density_map" in result
-        height, picture_width = result["density_map"].shape if is_map else (result["height"], result["width"])
-        record.update(count=round(result["count"], 3), width=picture_width, height=height)
+        height, image_width = result["density_map"].shape if is_map else (result["height"], result["width"])
+        record.update(count=round(result["count"], 3), width=image_width, height=height)
     if table is not None:
         table.add(record)
     if as_json:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .errors import CommandError
-from .options import Commands
+from .shared.errors import CommandError
+from .shared.options import Commands
 
 
 def add_parser(commands: Commands) -> None:
@@ -21,7 +21,7 @@ def add_parser(commands: Commands) -> None:
         "--output",
         default="demo_output",
         metavar="DIR",
-        help="folder for pictures, checkpoints and cards (default: demo_output)",
+        help="folder for images, checkpoints and cards (default: demo_output)",
     )
     parser.add_argument(
         "--checkpoints",
@@ -41,7 +41,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from count_clip.demo import RELEASED, check_released, parse_settings, run_demo
+    from ..demo import RELEASED, check_released, parse_settings, run_demo
 
     output = Path(options.output).expanduser()
     released = Path(options.checkpoints).expanduser() if options.checkpoints else RELEASED

@@ -1,4 +1,4 @@
-"""`count-clip explain`: which parts of a picture and which words made a CLIP's score."""
+"""`count-clip explain`: which parts of an image and which words made a CLIP's score."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .errors import EXIT_CODES, CommandError
-from .loading import check_texts, load_clip
-from .options import Commands, add_model_options
-from .output import check_output, print_table, save_figure
+from .shared.errors import EXIT_CODES, CommandError
+from .shared.loading import check_texts, load_clip
+from .shared.options import Commands, add_model_options
+from .shared.output import check_output, print_table, save_figure
 
 
 SCORES = ("similarity", "margin")
@@ -21,8 +21,8 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "explain",
-        help="show which parts of a picture and which words made a CLIP's score",
-        description="Relevance maps after Chefer et al. (arXiv 2103.15679): draw over a picture which patches speak "
+        help="show which parts of an image and which words made a CLIP's score",
+        description="Relevance maps after Chefer et al. (arXiv 2103.15679): draw over an image which patches speak "
         "for a caption, and below it which words. Works with any CLIP.",
         epilog=f"""Examples:
   count-clip explain dogs.jpg --text 'a photo of three dogs' --model org/count-clip --output dogs-why.png
@@ -30,16 +30,16 @@ def add_parser(commands: Commands) -> None:
 
 {EXIT_CODES}""",
     )
-    parser.add_argument("picture", metavar="IMAGE", help="the picture")
+    parser.add_argument("image", metavar="IMAGE", help="the image")
     parser.add_argument("--text", required=True, metavar="CAPTION", help="the caption")
     parser.add_argument("--output", required=True, metavar="FILE", help="draw there: .png, .jpg, ...")
-    add_model_options(parser, "a count-aware CLIP, or any CLIP", "pictures", 1)
+    add_model_options(parser, "a count-aware CLIP, or any CLIP", "images", 1)
     add_relevance_options(parser)
     parser.add_argument(
         "--json",
         action="store_true",
         help="print JSON instead of the words: for each model its score, the shares of the words and of the patches "
-        "(rows of the grid), and which part of the picture the patches divide",
+        "(rows of the grid), and which part of the image the patches divide",
     )
     parser.set_defaults(run=_explain)
 
@@ -50,8 +50,8 @@ def add_relevance_options(parser: argparse.ArgumentParser) -> None:
         "--score",
         choices=SCORES,
         default="similarity",
-        help="explain how similar picture and caption are (the default), or by what margin the caption is ahead of "
-        "those that state the other numbers from two to ten: what the objects are then drops out of the picture's map",
+        help="explain how similar image and caption are (the default), or by what margin the caption is ahead of "
+        "those that state the other numbers from two to ten: what the objects are then drops out of the image's map",
     )
     parser.add_argument(
         "--start-layer",
@@ -71,15 +71,15 @@ def load_compared(options: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from count_clip.evaluation.pictures import PictureError, open_picture, to_rgb
-    from count_clip.evaluation.relevance import explain
-    from count_clip.evaluation.relevance_figures import draw_relevance, side_by_side
+    from count_clip.evaluation.relevance.explain import explain
+    from count_clip.evaluation.relevance.figures import draw_relevance, side_by_side
+    from count_clip.modeling.images import ImageError, open_image, to_rgb
 
-    check_output(options.output, picture=True, inputs=[Path(options.picture)])
+    check_output(options.output, image=True, inputs=[Path(options.image)])
     check_texts([options.text])
     try:
-        picture = to_rgb(open_picture(options.picture))
-    except PictureError as error:
+        image = to_rgb(open_image(options.image))
+    except ImageError as error:
         raise CommandError(str(error)) from error
     found, figures = {}, []
     for name, load in ((options.compare, load_compared), (options.model, load_clip)):
@@ -87,14 +87,14 @@ def _explain(options: argparse.Namespace) -> int:
             continue
         model, processor = load(options)
         try:
-            relevance = explain(model, processor, [picture], [options.text], options.score, options.start_layer)[0]
+            relevance = explain(model, processor, [image], [options.text], options.score, options.start_layer)[0]
         except (ValueError, TypeError) as error:
             raise CommandError(f"{name}: {error}") from error
         found[name] = relevance
-        figures.append(draw_relevance(picture, relevance, title=name if options.compare else None))
+        figures.append(draw_relevance(image, relevance, title=name if options.compare else None))
     save_figure(side_by_side(figures), options.output)
     if options.json:
-        about = {"file": options.picture, "explained": options.score, "start_layer": options.start_layer}
+        about = {"file": options.image, "explained": options.score, "start_layer": options.start_layer}
         models = [{"model": name, **relevance.to_dict()} for name, relevance in found.items()]
         print(json.dumps({**about, "models": models}, ensure_ascii=False))
         return 0
@@ -104,7 +104,7 @@ def _explain(options: argparse.Namespace) -> int:
     columns = [relevance.words() for relevance in found.values()]
     print_table(header, [[row[0].text, *(_percent(word.share) for word in row)] for row in zip(*columns, strict=True)])
     if any(not relevance.patches.any() for relevance in found.values()):
-        print("count-clip: no patch of the picture speaks for the score, so its map is empty.", file=sys.stderr)
+        print("count-clip: no patch of the image speaks for the score, so its map is empty.", file=sys.stderr)
     return 0
 
 

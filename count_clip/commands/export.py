@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import CommandError
-from .options import DTYPES, Commands
-from .output import print_table, quiet_loading
+from .shared.errors import CommandError
+from .shared.options import DTYPES, Commands
+from .shared.output import print_table, quiet_loading
 
 
 def add_parser(commands: Commands) -> None:
@@ -41,7 +41,7 @@ def add_parser(commands: Commands) -> None:
     onnx = kinds.add_parser(
         "onnx",
         help="ONNX files, for onnxruntime",
-        description="Write a model as ONNX files (float32; numbers of pictures, texts and prompts and the length of "
+        description="Write a model as ONNX files (float32; numbers of images, texts and prompts and the length of "
         "texts may vary), with its processor and a README that shows how to run them. Of a count-aware CLIP: "
         "model.onnx, text_model.onnx and vision_model.onnx. Of a density model: model.onnx, text_model.onnx, and "
         "density_model.onnx, which takes embedded prompts. Needs pip install 'count-clip[onnx]'.",
@@ -69,7 +69,7 @@ def _add_places(parser: argparse.ArgumentParser, what: str) -> None:
 def _clip(options: argparse.Namespace) -> int:
     import torch
 
-    from count_clip.export_clip import export_clip
+    from ..export.clip import export_clip
 
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
     difference = _run(options, lambda model: export_clip(model, options.output, dtype))
@@ -82,7 +82,7 @@ def _clip(options: argparse.Namespace) -> int:
 
 
 def _onnx(options: argparse.Namespace) -> int:
-    from count_clip.export_onnx import export_onnx
+    from ..export.onnx import export_onnx
 
     files = _run(options, lambda model: export_onnx(model, options.output, options.only, options.opset))
     if options.json:
@@ -102,8 +102,8 @@ def _run(options: argparse.Namespace, export: Callable[[str], Any]) -> Any:
     """Find the checkpoint, refuse what cannot be exported, and export it."""
     from safetensors import SafetensorError
 
-    from count_clip.checkpoints import CheckpointError, adapters_base, check_tokenizer, find_checkpoint, is_local
-    from count_clip.export_clip import ExportError
+    from ..checkpoints import CheckpointError, adapters_base, check_tokenizer, find_checkpoint, is_local
+    from ..export.clip import ExportError
 
     name = str(Path(options.model).expanduser()) if is_local(options.model) else options.model
     try:

@@ -1,4 +1,4 @@
-"""`count-clip index`: make pictures findable by words."""
+"""`count-clip index`: make images findable by words."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import EXIT_CODES, CommandError
-from .inputs import expected_sources, find_inputs, read_sources
-from .loading import load_clip, load_data
-from .options import Commands, add_model_options, add_objects_option, positive, seconds
-from .output import on_terminal, readable
+from .shared.errors import EXIT_CODES, CommandError
+from .shared.inputs import expected_sources, find_inputs, read_sources
+from .shared.loading import load_clip, load_data
+from .shared.options import Commands, add_model_options, add_objects_option, positive, seconds
+from .shared.output import on_terminal, readable
 
 
-# What says again where the pictures of a data set are.
+# What says again where the images of a data set are.
 _SOURCE = (
     *("data", "split", "config", "data_dir", "data_revision"),
     *("scenes_config", "objects", "image_size", "seed"),
@@ -27,25 +27,25 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "index",
-        help="make pictures and videos findable by words",
-        description="Encode pictures and frames of videos once, for `count-clip search`. What cannot be read is "
+        help="make images and videos findable by words",
+        description="Encode images and frames of videos once, for `count-clip search`. What cannot be read is "
         "reported, and the rest goes into the index. Started once more, it goes on where it was interrupted, and "
         "encodes only what is new or has changed. Works with any CLIP; needs FAISS (pip install "
         "'count-clip[retrieval]').",
         epilog=f"""Examples:
   count-clip index photos/ traffic.mp4 --model org/count-clip --output photos.index
-  count-clip index --data org/pictures --split train --model org/count-clip --output pictures.index
+  count-clip index --data org/images --split train --model org/count-clip --output images.index
 
 {EXIT_CODES}""",
     )
     parser.add_argument(
         "paths",
         nargs="*",
-        metavar="PICTURES",
-        help="pictures, videos, folders (with all below), or patterns in quotes, for example 'photos/**/*.jpg'",
+        metavar="IMAGES",
+        help="images, videos, folders (with all below), or patterns in quotes, for example 'photos/**/*.jpg'",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="where the index lies, or is to lie")
-    add_model_options(parser, "a count-aware CLIP, or any CLIP", "pictures", 32)
+    add_model_options(parser, "a count-aware CLIP, or any CLIP", "images", 32)
     parser.add_argument(
         "--every",
         type=seconds,
@@ -57,7 +57,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="instead of PICTURES, a data set with a column image: a folder, a file or a name, as `count-clip "
+        help="instead of IMAGES, a data set with a column image: a folder, a file or a name, as `count-clip "
         "evaluate` takes it",
     )
     parser.add_argument("--split", default="train", help="part of the data (default: train)")
@@ -65,15 +65,15 @@ def add_parser(commands: Commands) -> None:
     add_objects_option(parser)
     parser.add_argument("--data-dir", metavar="DIR", help="where a counting set lies, as its authors distribute it")
     parser.add_argument("--limit", type=positive, metavar="N", help="rows of the data at most")
-    parser.add_argument("--json", action="store_true", help="print one object: index, pictures, skipped")
+    parser.add_argument("--json", action="store_true", help="print one object: index, images, skipped")
     parser.set_defaults(run=_index, scenes_config="captions", image_size=None, seed=0, data_revision=None)
 
 
 def _index(options: argparse.Namespace) -> int:
-    from count_clip.evaluation.picture_index import build_index
+    from count_clip.evaluation.inference.image_index import build_index
 
     if bool(options.paths) == bool(options.data):
-        raise CommandError("name either pictures, or a data set with --data.")
+        raise CommandError("name either images, or a data set with --data.")
     output = Path(options.output).expanduser()
     about: dict[str, Any] = {}
     if options.data:
@@ -84,7 +84,7 @@ def _index(options: argparse.Namespace) -> int:
     else:
         files = find_inputs(options.paths, without=output)
         if not files:
-            raise CommandError(f"there are no pictures or videos in {', '.join(options.paths)}.")
+            raise CommandError(f"there are no images or videos in {', '.join(options.paths)}.")
         rows, total = _rows_of_files(files, options), expected_sources(files, options.every, options.max_frames)
     model, processor = load_clip(options)
     place = Path(options.model).expanduser()
@@ -109,15 +109,15 @@ def _index(options: argparse.Namespace) -> int:
     for one in skipped:
         print(f"count-clip: {one['reason']}", file=sys.stderr)
     if options.json:
-        print(json.dumps({"index": str(output), "pictures": len(index), "skipped": skipped}, ensure_ascii=False))
+        print(json.dumps({"index": str(output), "images": len(index), "skipped": skipped}, ensure_ascii=False))
     else:
         left_out = f", {len(skipped)} could not be read" if skipped else ""
-        print(f"{len(index)} pictures in {output}{left_out}")
+        print(f"{len(index)} images in {output}{left_out}")
     return 1 if skipped else 0
 
 
 def _rows_of_files(files: list[Path], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Rows for `build_index`, of pictures and frames."""
+    """Rows for `build_index`, of images and frames."""
     for source in read_sources(files, options.every, options.max_frames):
         path = readable(source.file.resolve())
         error = source.error
@@ -125,7 +125,7 @@ def _rows_of_files(files: list[Path], options: argparse.Namespace) -> Iterator[d
             error = f"{path}: an index can hold names in UTF-8 only. Rename the file."
         frame = "" if source.time is None else f"@{source.time:.3f}"
         yield {
-            "image": source.picture,
+            "image": source.image,
             "image_id": path + frame,
             "file": path,
             "time": source.time,

@@ -6,15 +6,15 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from .errors import CommandError
-from .loading import check_texts
-from .options import Commands
-from .output import print_table, quiet_loading
+from .shared.errors import CommandError
+from .shared.loading import check_texts
+from .shared.options import Commands
+from .shared.output import print_table, quiet_loading
 
 
 if TYPE_CHECKING:
-    from count_clip.checkpoints import CheckpointInfo
-    from count_clip.text_checks import TextCheck
+    from ..checkpoints import CheckpointInfo
+    from ..text_checks import TextCheck
 
 
 # What a user learns from the way in which a model counts.
@@ -56,8 +56,8 @@ Exit codes:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from count_clip.checkpoints import CheckpointError, describe_checkpoint, find_checkpoint
-    from count_clip.text_checks import check_text
+    from ..checkpoints import CheckpointError, describe_checkpoint, find_checkpoint
+    from ..text_checks import check_text
 
     check_texts(options.text)
     with quiet_loading():
@@ -133,13 +133,13 @@ def _sizes(sizes: dict[str, int], options: dict[str, Any]) -> list[list[str]]:
     if not sizes:
         return []
     lines = [
-        ["pictures", f"{sizes['image_size']} x {sizes['image_size']} pixels in patches of {sizes['patch_size']}"],
+        ["images", f"{sizes['image_size']} x {sizes['image_size']} pixels in patches of {sizes['patch_size']}"],
         ["vision", f"{sizes['vision_layers']} layers of {sizes['vision_width']}"],
         ["text", f"{sizes['text_layers']} layers of {sizes['text_width']}, {sizes['text_tokens']} tokens"],
     ]
     if "window_size" in sizes:
         window = sizes["window_size"]
-        lines[0][1] = f"windows of {window} x {window} pixels in a picture of any size; {lines[0][1]} inside"
+        lines[0][1] = f"windows of {window} x {window} pixels in an image of any size; {lines[0][1]} inside"
         deep = f" in each of {sizes['visual_prompt_depth']} layers" if sizes["num_visual_prompts"] else ""
         prompts = f"{sizes['num_visual_prompts']} visual{deep}, {sizes['num_context_tokens']} in the text"
         lines.append(["prompts", prompts])

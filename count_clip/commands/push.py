@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import CommandError
-from .options import DTYPES, Commands
-from .output import print_table, quiet_loading
+from .shared.errors import CommandError
+from .shared.options import DTYPES, Commands
+from .shared.output import print_table, quiet_loading
 
 
 if TYPE_CHECKING:
-    from count_clip.trainers.hub_repository import Destination, Pushed
-    from count_clip.trainers.release import Release
+    from count_clip.trainers.hub.release import Release
+    from count_clip.trainers.hub.repository import Destination, Pushed
 
 
 def add_parser(commands: Commands) -> None:
@@ -66,9 +66,9 @@ The token is the one of `hf auth login`, or HF_TOKEN.""",
 def _push(options: argparse.Namespace) -> int:
     import tempfile
 
-    from count_clip.trainers.hub_repository import Destination, HubError, check_destination, check_names
-    from count_clip.trainers.model_card import CardError
-    from count_clip.trainers.release import ReleaseError
+    from count_clip.trainers.hub.card import CardError
+    from count_clip.trainers.hub.release import ReleaseError
+    from count_clip.trainers.hub.repository import Destination, HubError, check_destination, check_names
 
     if not options.folder:
         raise CommandError("the folder's name is empty: name what to push; . is this folder.")
@@ -98,7 +98,7 @@ def _push(options: argparse.Namespace) -> int:
 
 def _is_dataset(folder: Path) -> bool:
     """Whether it is a data set; what is no folder is refused."""
-    from count_clip.datasets_scripts.dataset_card import is_own_card
+    from count_clip.datasets_scripts.publish.dataset_card import is_own_card
 
     if not folder.is_dir():
         hint = " (it is a file)" if folder.exists() else ""
@@ -116,9 +116,10 @@ def _is_dataset(folder: Path) -> bool:
 
 
 def _prepare(options: argparse.Namespace, folder: Path, target: Path) -> Release:
-    from count_clip.checkpoints import CheckpointError, check_tokenizer, describe_checkpoint
-    from count_clip.trainers.model_card import figures_from_file, kind_of
-    from count_clip.trainers.release import ReleaseError, prepare_release
+    from count_clip.trainers.hub.card import figures_from_file, kind_of
+    from count_clip.trainers.hub.release import ReleaseError, prepare_release
+
+    from ..checkpoints import CheckpointError, check_tokenizer, describe_checkpoint
 
     kind = kind_of(folder)
     if kind in ("count_clip", "clip_count_density"):
@@ -150,7 +151,7 @@ def _push_dataset(options: argparse.Namespace, folder: Path, destination: Destin
     unused |= {"--results": options.results}
     if given := [name for name, value in unused.items() if value]:
         raise CommandError(f"{folder} is a data set, for which {' and '.join(given)} means nothing. Leave it out.")
-    from count_clip.datasets_scripts.publishing import files_to_push, is_private_by_default
+    from count_clip.datasets_scripts.publish.parquet import files_to_push, is_private_by_default
 
     if destination.private is None:
         destination.private = is_private_by_default(folder)
@@ -191,8 +192,8 @@ def _send(
 
 
 def _carry_out(options: argparse.Namespace, destination: Destination, files: dict[str, Path]) -> Pushed:
-    from count_clip.trainers.hub_repository import push_files
-    from count_clip.trainers.release import STALE
+    from count_clip.trainers.hub.release import STALE
+    from count_clip.trainers.hub.repository import push_files
 
     if destination.repo_type == "model":
         return push_files(destination, files, options.message, STALE)
@@ -214,8 +215,8 @@ def push_built(folder: str | Path, destination: Destination) -> Pushed:
     Raises:
         HubError: If it cannot be done.
     """
-    from count_clip.datasets_scripts.publishing import is_private_by_default, push_dataset
-    from count_clip.trainers.hub_repository import Pushed, add_tag, explained, prepare_repository
+    from count_clip.datasets_scripts.publish.parquet import is_private_by_default, push_dataset
+    from count_clip.trainers.hub.repository import Pushed, add_tag, explained, prepare_repository
 
     if destination.private is None:
         destination.private = is_private_by_default(folder)

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .baselines import is_baseline
-from .errors import CommandError
-from .loading import load_clip, load_density_model, load_rows
-from .options import Commands, Parser, positive
+from .evaluate.baselines import is_baseline
+from .shared.errors import CommandError
+from .shared.loading import load_clip, load_density_model, load_rows
+from .shared.options import Commands, Parser, positive
 
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ def add_parser(commands: Commands) -> None:
         "of them is what the others are compared with.",
         epilog="""Examples:
   count-clip report base.json tuned.json --output report/
-  count-clip report results/ --output report/ --pictures 6
+  count-clip report results/ --output report/ --images 6
 
 Exit codes:
   0    all is well
-  1    the page is there, but some files or pictures are not on it
+  1    the page is there, but some files or images are not on it
   2    there is no page
   130  interrupted""",
     )
@@ -45,13 +45,13 @@ Exit codes:
         "--title", default="How well do these models count?", metavar="TEXT", help="heading of the page"
     )
     parser.add_argument(
-        "--pictures",
+        "--images",
         type=positive,
         metavar="N",
-        help="show the N best and the N worst pictures of each model with their maps (countbench, density): loads the "
-        "model and the data that the result names, and looks at those pictures once more",
+        help="show the N best and the N worst images of each model with their maps (countbench, density): loads the "
+        "model and the data that the result names, and looks at those images once more",
     )
-    parser.add_argument("--device", default="auto", help="for --pictures (default: a GPU if there is one)")
+    parser.add_argument("--device", default="auto", help="for --images (default: a GPU if there is one)")
     parser.set_defaults(run=_report)
 
 
@@ -77,8 +77,8 @@ def _report(options: argparse.Namespace) -> int:
         print(f"count-clip: {reason}", file=sys.stderr)
     if not results:
         raise CommandError(f"there is nothing to report: none of {len(problems)} files holds a result.")
-    pictures, failed = _pictures(results, options)
-    page = render_report(results, problems, pictures, options.title)
+    images, failed = _images(results, options)
+    page = render_report(results, problems, images, options.title)
     try:
         path = write_page(options.output, page)
     except OSError as error:
@@ -112,48 +112,46 @@ def _files(given: list[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _pictures(results: list[Result], options: argparse.Namespace) -> tuple[dict[str, list[Cards | Text]], bool]:
-    """The best and worst pictures of each result, or why there are none; and whether some are missing."""
+def _images(results: list[Result], options: argparse.Namespace) -> tuple[dict[str, list[Cards | Text]], bool]:
+    """The best and worst images of each result, or why there are none; and whether some are missing."""
     from count_clip.evaluation.report.blocks import Text
+    from count_clip.evaluation.report.images import IMAGED
     from count_clip.evaluation.report.page import labels_for
-    from count_clip.evaluation.report.pictures import PICTURED
 
     labels = labels_for(results)
     found: dict[str, list[Cards | Text]] = {}
     failed = False
     for result in results:
-        if result.benchmark not in PICTURED:
+        if result.benchmark not in IMAGED:
             continue
         if is_baseline(result.model):
             found[result.file] = [Text(f"{result.file}: a baseline has no maps to show.")]
             continue
-        if not options.pictures:
+        if not options.images:
             found[result.file] = [
-                Text(
-                    f"{result.file}: its best and worst pictures are shown with --pictures N, if its data is at hand."
-                )
+                Text(f"{result.file}: its best and worst images are shown with --images N, if its data is at hand.")
             ]
             continue
         try:
             found[result.file] = list(_look_again(result, labels[result.file], options))
         except (CommandError, ValueError) as error:
             failed = True
-            reason = f"{result.file}: its pictures cannot be shown: {error}"
+            reason = f"{result.file}: its images cannot be shown: {error}"
             print(f"count-clip: {reason}", file=sys.stderr)
             found[result.file] = [Text(reason, warning=True)]
     return found, failed
 
 
 def _look_again(result: Result, label: str, options: argparse.Namespace) -> list[Cards]:
-    """Load the model and the data of a result, and show some of its pictures."""
-    from count_clip.evaluation.report.pictures import picture_cards
+    """Load the model and the data of a result, and show some of its images."""
+    from count_clip.evaluation.report.images import image_cards
 
     again = _options_of(result)
     again.device = options.device
     needed = ("image", "text", "count") if result.benchmark == "density" else ("image", "text")
     rows = load_rows(again, again.split, needed)
     model, processor = load_density_model(again) if result.benchmark == "density" else load_clip(again)
-    return picture_cards(result, label, rows, model, processor, options.pictures, again.batch_size)
+    return image_cards(result, label, rows, model, processor, options.images, again.batch_size)
 
 
 def _options_of(result: Result) -> argparse.Namespace:

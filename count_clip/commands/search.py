@@ -1,4 +1,4 @@
-"""`count-clip search`: find pictures by words."""
+"""`count-clip search`: find images by words."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import EXIT_CODES, CommandError
-from .loading import load_clip, load_data
-from .options import DTYPES, Commands, positive
-from .output import OverlayNamer, check_output, save_figure
+from .shared.errors import EXIT_CODES, CommandError
+from .shared.loading import load_clip, load_data
+from .shared.options import DTYPES, Commands, positive
+from .shared.output import OverlayNamer, check_output, save_figure
 
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from count_clip.evaluation.picture_index import Hit, PictureIndex
+    from count_clip.evaluation.inference.image_index import Hit, ImageIndex
 
 
 def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "search",
-        help="find pictures by words in an index",
-        description="Find the pictures and frames that fit a text best, in an index that `count-clip index` made. "
+        help="find images by words in an index",
+        description="Find the images and frames that fit a text best, in an index that `count-clip index` made. "
         "Prints a line for each: the cosine similarity, the file, and of a frame its time.",
         epilog=f"""Examples:
   count-clip search photos.index 'three dogs' --top 5
@@ -35,7 +35,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("index", metavar="INDEX", help="the folder of the index")
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="what to look for")
-    parser.add_argument("--top", type=positive, default=10, metavar="K", help="pictures for each text (default: 10)")
+    parser.add_argument("--top", type=positive, default=10, metavar="K", help="images for each text (default: 10)")
     parser.add_argument("--model", metavar="MODEL", help="the index's model, if it lies elsewhere by now")
     parser.add_argument("--revision", metavar="REVISION", help="of a model on the Hub: branch, tag or commit")
     parser.add_argument(
@@ -48,22 +48,22 @@ def add_parser(commands: Commands) -> None:
         help="print a line of JSON for each find: text, rank, score, image_id, and where there are file, time, row",
     )
     parser.add_argument(
-        "--overlay", metavar="DIR", help="write each picture there with what in it speaks for the text (see `explain`)"
+        "--overlay", metavar="DIR", help="write each image there with what in it speaks for the text (see `explain`)"
     )
     parser.add_argument("--sheet", metavar="FILE", help="draw all that was found on one sheet")
     parser.set_defaults(run=_search)
 
 
 def _search(options: argparse.Namespace) -> int:
-    from count_clip.evaluation.picture_index import PictureIndex
+    from count_clip.evaluation.inference.image_index import ImageIndex
 
     texts = [text.strip() for text in options.texts]
     if not all(texts):
         raise CommandError("the text is empty: say what to look for, for example 'three dogs'.")
-    check_output(options.sheet, picture=True)
+    check_output(options.sheet, image=True)
     namer = OverlayNamer(Path(options.overlay).expanduser(), []) if options.overlay else None
     try:
-        index = PictureIndex.load(options.index)
+        index = ImageIndex.load(options.index)
     except (ValueError, ImportError) as error:
         raise CommandError(str(error)) from error
     made_with = index.about["model"]
@@ -83,17 +83,17 @@ def _search(options: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
     check_output(options.sheet, inputs=[Path(hit.file) for hits in found for hit in hits if hit.file])
     if options.top > len(index):
-        print(f"count-clip: the index has {len(index)} pictures, fewer than --top {options.top}.", file=sys.stderr)
+        print(f"count-clip: the index has {len(index)} images, fewer than --top {options.top}.", file=sys.stderr)
     for text, hits in zip(texts, found, strict=True):
         _print_hits(text, hits, options.json, heading=len(texts) > 1)
     if not (namer or options.sheet):
         return 0
-    pictures = _Pictures(index)
+    images = _Images(index)
     if options.sheet:
-        _write_sheet(texts, found, pictures, options.sheet)
+        _write_sheet(texts, found, images, options.sheet)
     if namer:
-        _write_overlays(texts, found, pictures, model, processor, namer)
-    return 1 if pictures.failed else 0
+        _write_overlays(texts, found, images, model, processor, namer)
+    return 1 if images.failed else 0
 
 
 def _print_hits(text: str, hits: list[Hit], as_json: bool, heading: bool) -> None:
@@ -112,25 +112,25 @@ def _name(hit: Hit) -> str:
     return hit.file if hit.time is None else f"{hit.file} at {hit.time:.2f} s"
 
 
-class _Pictures:
-    """The found pictures themselves, each read once; those that have gone since are reported."""
+class _Images:
+    """The found images themselves, each read once; those that have gone since are reported."""
 
-    def __init__(self, index: PictureIndex) -> None:
+    def __init__(self, index: ImageIndex) -> None:
         self.source = index.about.get("source")
         self.failed: set[str] = set()
         self._known: dict[str, Image.Image] = {}
         self._data: Any = None
 
     def __call__(self, hit: Hit) -> Image.Image | None:
-        """The picture as the model sees it, upright RGB, or none."""
-        from count_clip.evaluation.pictures import PictureError, open_picture, to_rgb
+        """The image as the model sees it, upright RGB, or none."""
+        from count_clip.modeling.images import ImageError, open_image, to_rgb
 
         if hit.image_id in self.failed:
             return None
         if hit.image_id not in self._known:
             try:
-                self._known[hit.image_id] = to_rgb(open_picture(self._read(hit), hit.image_id))
-            except (PictureError, CommandError) as error:
+                self._known[hit.image_id] = to_rgb(open_image(self._read(hit), hit.image_id))
+            except (ImageError, CommandError) as error:
                 self.failed.add(hit.image_id)
                 print(f"count-clip: {error}", file=sys.stderr)
                 return None
@@ -142,7 +142,7 @@ class _Pictures:
         if hit.file is not None:
             return hit.file
         if self.source is None or hit.row is None:
-            raise CommandError(f"the index does not say where the picture {hit.image_id} lies.")
+            raise CommandError(f"the index does not say where the image {hit.image_id} lies.")
         if self._data is None:
             source = argparse.Namespace(**self.source, limit=None)
             self._data = load_data(source, source.split, ("image",)).rows
@@ -151,7 +151,7 @@ class _Pictures:
 
 def _frame_at(file: Path, time: float) -> Image.Image:
     """The frame of a video that is shown at a time."""
-    from count_clip.videos import VideoError, read_frames
+    from ..videos import VideoError, read_frames
 
     try:
         for frame in read_frames(file, every=0):
@@ -162,40 +162,40 @@ def _frame_at(file: Path, time: float) -> Image.Image:
     raise CommandError(f"{file} has no frame at {time:.2f} s any more.")
 
 
-def _write_sheet(texts: list[str], found: list[list[Hit]], pictures: _Pictures, path: str) -> None:
+def _write_sheet(texts: list[str], found: list[list[Hit]], read_image: _Images, path: str) -> None:
     """All finds on one sheet, a text after the other."""
-    from count_clip.evaluation.figures import contact_sheet
+    from count_clip.evaluation.figures.figures import contact_sheet
 
     images, captions = [], []
     for text, hits in zip(texts, found, strict=True):
         for hit in hits:
-            picture = pictures(hit)
-            if picture is not None:
-                images.append(picture)
+            image = read_image(hit)
+            if image is not None:
+                images.append(image)
                 captions.append(f"{text} {hit.rank}: {hit.score:.3f} {Path(_name(hit)).name}")
     if images:
         save_figure(contact_sheet(images, captions, columns=5), path)
 
 
 def _write_overlays(
-    texts: list[str], found: list[list[Hit]], pictures: _Pictures, model: Any, processor: Any, namer: OverlayNamer
+    texts: list[str], found: list[list[Hit]], read_image: _Images, model: Any, processor: Any, namer: OverlayNamer
 ) -> None:
     """Each find with the map of what speaks for the text in it."""
-    from count_clip.evaluation.relevance import explain
-    from count_clip.evaluation.relevance_figures import draw_relevance
+    from count_clip.evaluation.relevance.explain import explain
+    from count_clip.evaluation.relevance.figures import draw_relevance
 
     for text, hits in zip(texts, found, strict=True):
         for hit in hits:
-            picture = pictures(hit)
-            if picture is None:
+            image = read_image(hit)
+            if image is None:
                 continue
             try:
-                relevance = explain(model, processor, [picture], [text])[0]
+                relevance = explain(model, processor, [image], [text])[0]
             except ValueError as error:
                 raise CommandError(str(error)) from error
             path = namer(f"{hit.rank:03d}-{Path(hit.image_id).stem}", text)
             try:
-                draw_relevance(picture, relevance).save(path)
+                draw_relevance(image, relevance).save(path)
             except OSError as error:
                 raise CommandError(f"cannot write {path}: {error.strerror or error}.") from error
     print(f"wrote {namer.folder}", file=sys.stderr)

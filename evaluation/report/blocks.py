@@ -1,4 +1,4 @@
-"""What a page is made of: tables, charts, pictures and lines of text, before any of it is HTML."""
+"""What a page is made of: tables, charts, images and lines of text, before any of it is HTML."""
 
 from __future__ import annotations
 
@@ -80,15 +80,15 @@ class Charts:
 
 @dataclass(frozen=True)
 class Card:
-    """A picture of the data with what a model said of it."""
+    """An image of the data with what a model said of it."""
 
     caption: str
     detail: str
-    picture: str
+    image: str
     """A `data:` address."""
     alt: str
     map: str | None = None
-    """Another one, of the picture with its map."""
+    """Another one, of the image with its map."""
     map_alt: str = ""
     chart: Markup | None = None
     """A drawing below: the scores, for a model that has some."""
@@ -98,7 +98,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Cards:
-    """Pictures beside each other."""
+    """Images beside each other."""
 
     title: str
     cards: Sequence[Card]

@@ -37,7 +37,7 @@ def scatter_charts(named: Named) -> Iterable[Block]:
             Point(
                 count.true,
                 count.said,
-                f"{count.picture}, {count.text}: true {write_count(count.true)}, predicted {write_count(count.said)}",
+                f"{count.image}, {count.text}: true {write_count(count.true)}, predicted {write_count(count.said)}",
                 roles.index(count.role),
             )
             for count in result.counts
@@ -239,7 +239,7 @@ def largest_errors(named: Named) -> Iterable[Block]:
         worst = sorted(result.counts, key=lambda count: (-abs(count.error), count.index))[:_WORST_SHOWN]
         rows: list[list[Any]] = [
             [
-                Cell(count.picture, "" if count.image_id is None else f"row {count.index}"),
+                Cell(count.image, "" if count.image_id is None else f"row {count.index}"),
                 Cell(count.text or NOTHING, ROLES.get(count.role or "", "")),
                 Cell(write_count(count.true)),
                 Cell(write_count(count.said)),
@@ -249,7 +249,7 @@ def largest_errors(named: Named) -> Iterable[Block]:
             if count.error
         ]
         if rows:
-            header = ["picture", "asked for", "true", "said", "error"]
+            header = ["image", "asked for", "true", "said", "error"]
             yield Table(f"{label}: largest errors", header, rows, closed=True, names=True, words=(1,))
 
 

@@ -45,7 +45,7 @@ class Difference:
     high: float
     """The ends of its 95 % interval."""
     rows: int
-    pictures: int
+    images: int
 
 
 def _answered(result: Result) -> int:
@@ -180,7 +180,7 @@ FIGURES = {
 
 def interval_of(counts: Sequence[Count], name: str) -> tuple[float, float]:
     """
-    The 95 % bootstrap interval of a figure, pictures drawn with all their answers.
+    The 95 % bootstrap interval of a figure, images drawn with all their answers.
 
     Args:
         counts (`Sequence[Count]`): At least one answer.
@@ -190,7 +190,7 @@ def interval_of(counts: Sequence[Count], name: str) -> tuple[float, float]:
         `tuple[float, float]`: Its ends.
     """
     values = _OF_ERRORS[name](np.array([count.error for count in counts]))
-    sums, sizes = _by_picture(counts, values)
+    sums, sizes = _by_image(counts, values)
     return bootstrap_interval(lambda total, n: _ENDS[name](float(total.sum() / n.sum())), sums, sizes)
 
 
@@ -198,7 +198,7 @@ def paired_differences(one: Result, other: Result) -> list[Difference]:
     """
     Say how far two models differ on the rows that both answered.
 
-    Pictures are drawn with replacement, each with the answers of both models, so that what makes a picture hard for
+    Images are drawn with replacement, each with the answers of both models, so that what makes an image hard for
     both does not widen the interval.
 
     Args:
@@ -216,8 +216,8 @@ def paired_differences(one: Result, other: Result) -> list[Difference]:
         mine, theirs = [pair[0] for pair in some], [pair[1] for pair in some]
         for name in FIGURES.get(one.benchmark, ()):
             value = _OF_ERRORS[name]
-            sums, sizes = _by_picture(mine, value(np.array([count.error for count in mine])))
-            others, _ = _by_picture(mine, value(np.array([count.error for count in theirs])))
+            sums, sizes = _by_image(mine, value(np.array([count.error for count in mine])))
+            others, _ = _by_image(mine, value(np.array([count.error for count in theirs])))
             end = _ENDS[name]
 
             def difference(a: Any, b: Any, n: Any, end: Callable[[float], float] = end) -> float:
@@ -226,7 +226,7 @@ def paired_differences(one: Result, other: Result) -> list[Difference]:
             low, high = bootstrap_interval(difference, sums, others, sizes)
             metric = f"{role}_{name}" if role else name
             found.append(
-                Difference(metric, difference(sums, others, sizes), low, high, rows=len(mine), pictures=len(sizes))
+                Difference(metric, difference(sums, others, sizes), low, high, rows=len(mine), images=len(sizes))
             )
     return found
 
@@ -234,10 +234,10 @@ def paired_differences(one: Result, other: Result) -> list[Difference]:
 _ROLES = {"named": 0, "other": 1, "absent": 2}
 
 
-def _by_picture(counts: Sequence[Count], values: Any) -> tuple[Any, Any]:
-    """Sums and numbers of values of each picture, in the order of the data."""
+def _by_image(counts: Sequence[Count], values: Any) -> tuple[Any, Any]:
+    """Sums and numbers of values of each image, in the order of the data."""
     places: dict[str, int] = {}
-    which = [places.setdefault(count.picture, len(places)) for count in counts]
+    which = [places.setdefault(count.image, len(places)) for count in counts]
     return np.bincount(which, weights=values), np.bincount(which).astype(float)
 
 

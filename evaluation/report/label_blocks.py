@@ -28,7 +28,7 @@ def classification_blocks(named: Named) -> Iterable[Block]:
         named: Comparable results, each with what its model is called on the page.
 
     Returns:
-        `Iterable[Block]`: Curves (accuracy over the number of examples, recall over the number of pictures looked at),
+        `Iterable[Block]`: Curves (accuracy over the number of examples, recall over the number of images looked at),
         a table of classes, and confusion matrices, as far as the files have them.
     """
     yield from _curves(named)

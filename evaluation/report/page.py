@@ -23,7 +23,7 @@ PAGE_NAME = "index.html"
 def render_report(
     results: Sequence[Result],
     problems: Sequence[tuple[str, str]] = (),
-    pictures: Mapping[str, Sequence[Cards | Text]] | None = None,
+    images: Mapping[str, Sequence[Cards | Text]] | None = None,
     title: str = "How well do these models count?",
 ) -> str:
     """
@@ -33,7 +33,7 @@ def render_report(
         results (`Sequence[Result]`): What [`read_result`] gave; those of one benchmark on the same data are compared,
             each with the first of them.
         problems (`Sequence[tuple[str, str]]`, *optional*): Files that could not be reported, and why.
-        pictures (`Mapping[str, Sequence[Cards | Text]]`, *optional*): For each file, what [`picture_cards`] made.
+        images (`Mapping[str, Sequence[Cards | Text]]`, *optional*): For each file, what [`image_cards`] made.
         title (`str`, *optional*): The heading.
 
     Returns:
@@ -52,7 +52,7 @@ def render_report(
     labels = labels_of(groups)
     sections = [
         results_section(results, labels, problems),
-        *group_sections(groups, labels, pictures or {}),
+        *group_sections(groups, labels, images or {}),
         repeat_section(results, labels),
     ]
     environment = jinja2.Environment(

@@ -31,12 +31,12 @@ class ResultError(ValueError):
 
 @dataclass(frozen=True)
 class Count:
-    """One answer of a model: a picture, what was asked, and both numbers."""
+    """One answer of a model: an image, what was asked, and both numbers."""
 
     index: int
     """Which row of the data."""
     image_id: str | None
-    """The picture's own name, where it has one."""
+    """The image's own name, where it has one."""
     text: str | None
     """What was asked for, where the file says it."""
     true: float
@@ -44,7 +44,7 @@ class Count:
     said: float
     """How many the model says; of classes, 1 if it is right and 0 if not."""
     role: str | None = None
-    """What the text is to its picture, in PrACo."""
+    """What the text is to its image, in PrACo."""
     scores: tuple[float, ...] | None = None
     """What the model gave each of the numbers two to ten, in CountBench."""
 
@@ -54,8 +54,8 @@ class Count:
         return self.index, "" if self.scores is not None else self.text or ""
 
     @property
-    def picture(self) -> str:
-        """Which picture it is about: its name, or the number of its row."""
+    def image(self) -> str:
+        """Which image it is about: its name, or the number of its row."""
         return f"row {self.index}" if self.image_id is None else self.image_id
 
     @property
@@ -116,8 +116,8 @@ class Result:
 
     @property
     def measured(self) -> int | None:
-        """How many rows the figures are of; for PrACo, pictures."""
-        for name in ("n", "num_pictures", "num_images"):
+        """How many rows the figures are of; for PrACo, images."""
+        for name in ("n", "num_images", "num_images"):
             if isinstance(self.content.get(name), int):
                 return int(self.content[name])
         rows = self.data.get("rows")
@@ -252,7 +252,7 @@ class _Reader:
             raise ResultError(f"{path}: expected `run` to be an object, but got {_kind(run)}.")
         self.run: Mapping[str, Any] = run or {}
         self.rows("skipped", needed=False)
-        self.check_whole(content, "missing", "n", "num_pictures", "num_images")
+        self.check_whole(content, "missing", "n", "num_images", "num_images")
 
     def model(self) -> str:
         """The model's name."""
@@ -364,17 +364,17 @@ class _Reader:
             yield Count(index, name, str(true), 1.0, float(true == said))
 
     def praco_counts(self) -> Iterator[Count]:
-        """All prompts of all pictures of PrACo."""
-        for place, picture in enumerate(self.rows("pictures")):
-            index = int(self.number(picture.get("index", place), f"pictures[{place}].index"))
-            prompts = picture.get("prompts")
+        """All prompts of all images of PrACo."""
+        for place, image in enumerate(self.rows("images")):
+            index = int(self.number(image.get("index", place), f"images[{place}].index"))
+            prompts = image.get("prompts")
             if not isinstance(prompts, list) or not all(isinstance(prompt, dict) for prompt in prompts):
-                raise ResultError(f"{self.path}: expected `pictures[{place}].prompts` to be a list of objects.")
+                raise ResultError(f"{self.path}: expected `images[{place}].prompts` to be a list of objects.")
             for number, prompt in enumerate(prompts):
-                name = f"pictures[{place}].prompts[{number}]"
+                name = f"images[{place}].prompts[{number}]"
                 yield Count(
                     index=index,
-                    image_id=None if picture.get("image_id") is None else str(picture["image_id"]),
+                    image_id=None if image.get("image_id") is None else str(image["image_id"]),
                     text=str(prompt.get("text")),
                     true=self.amount(prompt.get("count"), f"{name}.count"),
                     said=self.number(prompt.get("predicted"), f"{name}.predicted"),

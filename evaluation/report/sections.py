@@ -25,21 +25,21 @@ TITLES = {
     "countbench": "Which number does the caption state?",
     "density": "How many are there?",
     "praco": "Does the count follow the prompt?",
-    "classification": "What is in the picture?",
+    "classification": "What is in the image?",
     "linear-probe": "What do the features know? (linear probe)",
     "few-shot": "How much do a few examples teach?",
-    "retrieval": "Are the right pictures found?",
+    "retrieval": "Are the right images found?",
     "relevance": "What makes the score?",
 }
 _EXPLAINED = {
     "countbench": "The number in a caption is replaced by each of two to ten, and the caption most similar to the "
-    "picture wins (CountBench's protocol). Guessing is right once in nine times.",
+    "image wins (CountBench's protocol). Guessing is right once in nine times.",
     "density": "The count of a density model beside the true one. MAE and RMSE are in objects; NAE and SRE divide by "
-    "the true count and leave out pictures without objects.",
+    "the true count and leave out images without objects.",
     "relevance": "How much of the relevance (arXiv 2103.15679) falls on the objects and on the number word, beside "
     "what an even spread would put there; “lift” is how many times as much it is.",
-    "praco": "Pictures are asked for kinds of objects that are there and for kinds that are not, and mosaics of two "
-    "pictures for what is in one of them (PrACo). A model that counts everything, whatever it is asked, does badly.",
+    "praco": "Images are asked for kinds of objects that are there and for kinds that are not, and mosaics of two "
+    "images for what is in one of them (PrACo). A model that counts everything, whatever it is asked, does badly.",
 }
 _BASELINES = {
     "density": ("always the training mean", {"mae": "baseline_mae", "rmse": "baseline_rmse"}),
@@ -90,7 +90,7 @@ def results_section(
 
 
 def group_sections(
-    groups: Sequence[Group], labels: Mapping[str, str], pictures: Mapping[str, Sequence[Cards | Text]]
+    groups: Sequence[Group], labels: Mapping[str, str], images: Mapping[str, Sequence[Cards | Text]]
 ) -> list[Section]:
     """
     Say what each group of comparable results shows.
@@ -98,7 +98,7 @@ def group_sections(
     Args:
         groups (`Sequence[Group]`): The groups.
         labels (`Mapping[str, str]`): What each file's model is called on the page.
-        pictures (`Mapping[str, Sequence[Cards | Text]]`): For each file, its best and worst pictures, or why there are
+        images (`Mapping[str, Sequence[Cards | Text]]`): For each file, its best and worst images, or why there are
             none.
 
     Returns:
@@ -115,7 +115,7 @@ def group_sections(
         blocks += comparison_blocks(group, labels)
         blocks += _own_blocks(group, labels)
         for result in group.results:
-            blocks += pictures.get(result.file, ())
+            blocks += images.get(result.file, ())
         blocks += _skipped(group, labels)
         sections.append(Section(f"part-{number + 1}-{group.benchmark}", title, blocks))
     return sections
@@ -185,7 +185,7 @@ def comparison_blocks(group: Group, labels: Mapping[str, str]) -> list[Block]:
                 note = "better than every model here" if beaten else ""
             cells.append(Cell(write_number(value, metric.unit), note))
         rows.append(cells)
-    note = "Below a figure: its 95 % bootstrap interval, over the pictures."
+    note = "Below a figure: its 95 % bootstrap interval, over the images."
     blocks: list[Block] = [Table("Figures side by side", header, rows, note)]
     if len(group.results) > 1 and group.results[0].counts:
         blocks.append(_differences(group, labels))
@@ -244,7 +244,7 @@ def _flat(figures: Mapping[str, Any], names: Sequence[str]) -> dict[str, float |
 
 def _sizes(group: Group, reference: bool) -> list[Cell]:
     """The row that says how much was measured."""
-    cells = [Cell("pictures measured" if group.benchmark == "praco" else "rows measured")]
+    cells = [Cell("images measured" if group.benchmark == "praco" else "rows measured")]
     for result in group.results:
         note = f"partial: {result.missing} missing" if result.missing else "partial" if result.limited else ""
         cells.append(Cell(NOTHING if result.measured is None else str(result.measured), note))
@@ -270,14 +270,14 @@ def _differences(group: Group, labels: Mapping[str, str]) -> Table:
                     Cell(write_number(found.difference, metric.unit, signed=True)),
                     Cell(write_interval((found.low, found.high), metric.unit, signed=True)),
                     Cell(verdict),
-                    Cell(f"{found.rows}", f"{found.pictures} pictures" if found.pictures != found.rows else ""),
+                    Cell(f"{found.rows}", f"{found.images} images" if found.images != found.rows else ""),
                 ]
             )
     return Table(
         f"Differences from {labels[first.file]}, on the rows that both answered",
         ["model", "measure", "difference", "95 % interval", "verdict", "rows"],
         rows,
-        "Paired bootstrap: pictures are drawn with the answers of both models. “Not told apart” means that the "
+        "Paired bootstrap: images are drawn with the answers of both models. “Not told apart” means that the "
         "interval holds 0; with many comparisons, one in twenty is told apart by chance.",
         names=True,
         words=(1, 4),
@@ -318,7 +318,7 @@ def _skipped(group: Group, labels: Mapping[str, str]) -> Iterable[Block]:
         more = len(result.skipped) - len(rows)
         yield Table(
             f"{labels[result.file]}: rows that could not be measured ({len(result.skipped)})",
-            ["row", "picture", "why"],
+            ["row", "image", "why"],
             rows,
             f"And {more} more, which are in {result.file}." if more > 0 else "",
             closed=True,

@@ -1,18 +1,18 @@
-"""`pipeline("object-counting")`: count what a prompt names in pictures of any size."""
+"""`pipeline("object-counting")`: count what a prompt names in images of any size."""
 
 from typing import Any
 
 import torch
 from PIL import Image
 
-from .pipeline_pictures import PicturePipeline
+from .pipeline_images import ImagePipeline
 
 
 # More prompts than this are no longer worth the memory of having them all in one pass.
 MAX_PROMPTS_AT_ONCE = 64
 
 
-class ObjectCountingPipeline(PicturePipeline):
+class ObjectCountingPipeline(ImagePipeline):
     """
     Count objects with a [`CLIPCountDensityModel`].
 
@@ -33,41 +33,41 @@ class ObjectCountingPipeline(PicturePipeline):
 
     def __call__(self, inputs: Any, text: str | list[str] | None = None, **kwargs: Any) -> Any:
         """
-        Count in one picture or in several.
+        Count in one image or in several.
 
         Args:
             inputs (`str`, `PIL.Image.Image`, array, `dict`, or a list, tuple, data set or generator of these):
-                Pictures: paths, URLs, PIL pictures, arrays or tensors; or dictionaries with `image` and `text`.
+                Images: paths, URLs, PIL images, arrays or tensors; or dictionaries with `image` and `text`.
             text (`str` or `list[str]`, *optional*):
-                What to count, for all pictures that do not bring a `text` of their own. With a list, each picture is
+                What to count, for all images that do not bring a `text` of their own. With a list, each image is
                 counted for every prompt, in one pass through the vision tower.
             window_batch_size (`int`, *optional*, defaults to 8):
-                How many density maps (windows of a picture, times prompts) are computed at once, but at least those
+                How many density maps (windows of an image, times prompts) are computed at once, but at least those
                 of one window and all its prompts (of up to 64; more are taken in turns). The network's memory grows
-                with this and not with the picture. It takes the place of `batch_size`, which has no effect here.
+                with this and not with the image. It takes the place of `batch_size`, which has no effect here.
             window (`str`, *optional*, defaults to what the processor's configuration says):
-                `"sliding"` for windows, or `"whole"` for one pass with the whole picture, whose memory grows with the
-                picture's longer side.
+                `"sliding"` for windows, or `"whole"` for one pass with the whole image, whose memory grows with the
+                image's longer side.
             return_density_map (`bool`, *optional*, defaults to `True`):
-                Whether results have their `density_map`, four bytes a pixel: for many large pictures in a list, leave
+                Whether results have their `density_map`, four bytes a pixel: for many large images in a list, leave
                 it out.
             on_error (`str`, *optional*):
-                What a picture that cannot be used leads to: with `"raise"`, the default for a single picture, a
-                `PictureError` (a `ValueError`) that names it; with `"report"`, the default for several, a result of
+                What an image that cannot be used leads to: with `"raise"`, the default for a single image, a
+                `ImageError` (a `ValueError`) that names it; with `"report"`, the default for several, a result of
                 `text` and `error` alone in its place, and a warning. A prompt that cannot be used raises, unless it
-                is the picture's own and errors are reported.
+                is the image's own and errors are reported.
             timeout (`float`, *optional*):
-                Seconds to wait for a picture from the web.
+                Seconds to wait for an image from the web.
 
         Returns:
-            For each picture a `dict` with `text`, `count` (`float`), `density_map` (array `(height, width)` of float32
-            in the picture's own size, summing to `count`) and `points` (`[[x, y], ...]` in the picture's pixels); a
-            list of such for a list of prompts, in their order. A list or tuple of pictures gives a list, a data set or
-            generator an iterator. A picture with an EXIF rotation is upright here: sizes and points are those that a
+            For each image a `dict` with `text`, `count` (`float`), `density_map` (array `(height, width)` of float32
+            in the image's own size, summing to `count`) and `points` (`[[x, y], ...]` in the image's pixels); a
+            list of such for a list of prompts, in their order. A list or tuple of images gives a list, a data set or
+            generator an iterator. An image with an EXIF rotation is upright here: sizes and points are those that a
             viewer shows.
 
         Raises:
-            ValueError: If there is no prompt, or a picture or prompt cannot be used.
+            ValueError: If there is no prompt, or an image or prompt cannot be used.
         """
         return super().__call__(inputs, text, **kwargs)
 
@@ -92,30 +92,30 @@ class ObjectCountingPipeline(PicturePipeline):
         )
 
     def _prepare(self, image: Image.Image, text: str | list[str], **options: Any) -> dict[str, Any]:
-        """Resize one picture; tokenise its prompts."""
+        """Resize one image; tokenise its prompts."""
         prompts = [text] if isinstance(text, str) else list(text)
         model_inputs = self.processor.tokenize(prompts)
         if options.get("window", self.processor.image_processor.window) != "sliding":
             model_inputs.update(self.processor(images=[image], **options))
         else:
-            resized = self.processor.image_processor.resize_picture(image)
-            model_inputs["picture"] = resized
-            model_inputs["picture_sizes"] = torch.tensor([[image.height, image.width, resized.height, resized.width]])
+            resized = self.processor.image_processor.resize_image(image)
+            model_inputs["image"] = resized
+            model_inputs["image_sizes"] = torch.tensor([[image.height, image.width, resized.height, resized.width]])
         # Both travel beside the tensors: the prompts as given, and whether a list was asked for.
         return {**model_inputs, "prompts": prompts, "is_list": not isinstance(text, str)}
 
     def _answer(self, model_inputs: dict[str, Any], window_batch_size: int = 8, **options: Any) -> dict[str, Any]:
-        """Look at a picture; its windows' maps are put together as they come, so that never all of them are there."""
+        """Look at an image; its windows' maps are put together as they come, so that never all of them are there."""
         text_embeds = self.model.get_text_embeds(model_inputs["input_ids"], model_inputs["attention_mask"])
-        if "pixel_values" in model_inputs:  # the whole picture in one pass
+        if "pixel_values" in model_inputs:  # the whole image in one pass
             density_map = predict_windows(
                 self.model, model_inputs["pixel_values"], text_embeds[None], window_batch_size, True
             )[0]
         else:
-            picture, image_processor = model_inputs["picture"], self.processor.image_processor
-            offsets = image_processor.window_offsets(picture.height, picture.width)
+            image, image_processor = model_inputs["image"], self.processor.image_processor
+            offsets = image_processor.window_offsets(image.height, image.width)
             batches = (offsets[i : i + window_batch_size] for i in range(0, len(offsets), window_batch_size))
-            cut = (image_processor.cut_windows(picture, batch) for batch in batches)
+            cut = (image_processor.cut_windows(image, batch) for batch in batches)
             maps = (
                 window_map
                 for windows in cut
@@ -123,18 +123,18 @@ class ObjectCountingPipeline(PicturePipeline):
                     self.model, windows, text_embeds.expand(len(windows), -1, -1), window_batch_size
                 )
             )
-            density_map = image_processor.composite(maps, offsets, (picture.height, picture.width))
+            density_map = image_processor.composite(maps, offsets, (image.height, image.width))
         return {
             "density_map": density_map,
-            **{name: model_inputs[name] for name in ("picture_sizes", "prompts", "is_list")},
+            **{name: model_inputs[name] for name in ("image_sizes", "prompts", "is_list")},
         }
 
     def _finish(self, model_outputs: dict[str, Any], return_density_map: bool = True, **options: Any) -> Any:
         """Put each prompt's map together."""
         results = self.processor.post_process_density(
             model_outputs["density_map"][None],
-            torch.zeros(1, 3, dtype=torch.long),  # the whole picture, as one window
-            model_outputs["picture_sizes"],
+            torch.zeros(1, 3, dtype=torch.long),  # the whole image, as one window
+            model_outputs["image_sizes"],
             original_size=return_density_map,
             text=[model_outputs["prompts"]],
         )[0]
@@ -162,7 +162,7 @@ def predict_windows(
         batch_size (`int`): Maps (windows times prompts) at once. At least one window goes through at once with all its
             prompts; only where these are more than [`MAX_PROMPTS_AT_ONCE`] (and than `batch_size`) are they taken in
             turns, each with a pass through the vision tower.
-        interpolate_pos_encoding (`bool`, *optional*, defaults to `False`): Whether the windows are whole pictures, as
+        interpolate_pos_encoding (`bool`, *optional*, defaults to `False`): Whether the windows are whole images, as
             the processor says. They go through one by one.
 
     Returns:

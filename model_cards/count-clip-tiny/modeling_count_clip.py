@@ -63,7 +63,7 @@ def image_text_contrastive_loss(
     image_embeds: torch.Tensor, text_embeds: torch.Tensor, logit_scale: torch.Tensor, gather_embeds: bool = False
 ) -> torch.Tensor:
     """
-    CLIP's symmetric loss: each picture should find its caption among the batch's, and each caption its picture.
+    CLIP's symmetric loss: each image should find its caption among the batch's, and each caption its image.
 
     Args:
         image_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`):
@@ -197,7 +197,7 @@ class CLIPForCounting(CLIPModel):
 
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
-                Pictures as the processor prepares them.
+                Images as the processor prepares them.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, projection_dim)`.
@@ -239,7 +239,7 @@ class CLIPForCounting(CLIPModel):
         **kwargs: Any,
     ) -> CLIPForCountingOutput:
         """
-        Score captions against pictures, and price the scores.
+        Score captions against images, and price the scores.
 
         The true captions and the counterfactual ones go through the text encoder together, in one pass.
 
@@ -247,7 +247,7 @@ class CLIPForCounting(CLIPModel):
             input_ids (`torch.LongTensor` of shape `(text_batch_size, sequence_length)`):
                 Tokens of the captions.
             pixel_values (`torch.Tensor` of shape `(image_batch_size, num_channels, height, width)`):
-                Pictures as the processor prepares them.
+                Images as the processor prepares them.
             attention_mask (`torch.Tensor` of shape `(text_batch_size, sequence_length)`, *optional*):
                 1 for tokens, 0 for padding.
             position_ids (`torch.LongTensor` of shape `(text_batch_size, sequence_length)`, *optional*):
@@ -262,22 +262,22 @@ class CLIPForCounting(CLIPModel):
             counting_weights (`torch.Tensor` of shape `(num_counting,)`, *optional*):
                 Weights of the counting rows in the counting loss; by default all are 1.
             return_loss (`bool`, *optional*):
-                Whether to compute the losses; row `i` of the captions must then belong to picture `i`.
+                Whether to compute the losses; row `i` of the captions must then belong to image `i`.
             gather_embeds (`bool`, *optional*, defaults to `False`):
                 Whether the losses are those of the batch of all processes together.
             gradient_cache_chunk_size (`int`, *optional*):
-                Encode so many pictures, then so many captions, at a time and keep only their embeddings; the backward
+                Encode so many images, then so many captions, at a time and keep only their embeddings; the backward
                 pass encodes each chunk again, with the same dropout. The losses are those of the whole batch and so
                 are the gradients; memory is that of one chunk, time that of one more forward pass. The towers' own
                 outputs are then left out.
             interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
-                Whether to accept pictures of another size than the vision tower was built for.
+                Whether to accept images of another size than the vision tower was built for.
 
         Returns:
             [`CLIPForCountingOutput`].
 
         Raises:
-            ValueError: If pictures or captions are missing, if the counting rows and the counterfactuals do not
+            ValueError: If images or captions are missing, if the counting rows and the counterfactuals do not
                 belong together, or if the size of the chunks is below 1.
         """
         if gradient_cache_chunk_size is not None and gradient_cache_chunk_size < 1:
@@ -290,7 +290,7 @@ class CLIPForCounting(CLIPModel):
                 name for name, value in (("input_ids", input_ids), ("pixel_values", pixel_values)) if value is None
             )
             raise ValueError(
-                f"Expected pictures and captions, but {missing} is missing. Use `get_image_features` or "
+                f"Expected images and captions, but {missing} is missing. Use `get_image_features` or "
                 "`get_text_features` for one of them alone."
             )
         if counterfactual_input_ids is not None and len(counterfactual_input_ids) == 0:
@@ -414,8 +414,8 @@ class CLIPForCounting(CLIPModel):
         image_embeds, text_embeds = outputs.image_embeds, outputs.text_embeds
         if len(image_embeds) != len(text_embeds):
             raise ValueError(
-                f"The loss needs one caption for each picture, but got {len(image_embeds)} pictures and "
-                f"{len(text_embeds)} captions. Leave `return_loss` out to score many captions against a picture."
+                f"The loss needs one caption for each image, but got {len(image_embeds)} images and "
+                f"{len(text_embeds)} captions. Leave `return_loss` out to score many captions against an image."
             )
         outputs.contrastive_loss = image_text_contrastive_loss(image_embeds, text_embeds, logit_scale, gather_embeds)
 

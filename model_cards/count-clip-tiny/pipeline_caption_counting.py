@@ -1,20 +1,20 @@
-"""`pipeline("caption-counting")`: which number of objects does a caption have to state for this picture?"""
+"""`pipeline("caption-counting")`: which number of objects does a caption have to state for this image?"""
 
 import re
 from typing import Any
 
 from PIL import Image
 
-from .pipeline_pictures import PicturePipeline
+from .pipeline_images import ImagePipeline
 
 
 NUMBER_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBER = re.compile(r"(?<![\w-])(" + "|".join(NUMBER_WORDS) + r")(?![\w-])", re.IGNORECASE)
 
 
-class CaptionCountingPipeline(PicturePipeline):
+class CaptionCountingPipeline(ImagePipeline):
     """
-    Rank the numbers two to ten for a picture and a caption, with a [`CLIPForCounting`] or any CLIP.
+    Rank the numbers two to ten for an image and a caption, with a [`CLIPForCounting`] or any CLIP.
 
     Example:
 
@@ -32,33 +32,33 @@ class CaptionCountingPipeline(PicturePipeline):
 
     def __call__(self, inputs: Any, text: str | None = None, **kwargs: Any) -> Any:
         """
-        Rank the numbers for one picture or for several.
+        Rank the numbers for one image or for several.
 
         Args:
             inputs (`str`, `PIL.Image.Image`, array, `dict`, or a list, tuple, data set or generator of these):
-                Pictures: paths, URLs, PIL pictures, arrays or tensors; or dictionaries with `image` and `text`.
+                Images: paths, URLs, PIL images, arrays or tensors; or dictionaries with `image` and `text`.
             text (`str`, *optional*):
                 A caption with `{}` where the number goes, or one that states a number word from two to ten, whose
                 first such word is replaced.
             on_error (`str`, *optional*):
-                What a picture that cannot be used leads to: with `"raise"`, the default for a single picture, a
-                `PictureError` (a `ValueError`) that names it; with `"report"`, the default for several, a
+                What an image that cannot be used leads to: with `"raise"`, the default for a single image, a
+                `ImageError` (a `ValueError`) that names it; with `"report"`, the default for several, a
                 `{"text", "error"}` in its place, and a warning. A caption that cannot be used raises, unless it is the
-                picture's own and errors are reported.
+                image's own and errors are reported.
             timeout (`float`, *optional*):
-                Seconds to wait for a picture from the web.
+                Seconds to wait for an image from the web.
 
         Returns:
-            For each picture a list of nine `{"number": int, "score": float}`, best first; the scores sum to one. A
-            list or tuple of pictures gives a list, a data set or generator an iterator.
+            For each image a list of nine `{"number": int, "score": float}`, best first; the scores sum to one. A
+            list or tuple of images gives a list, a data set or generator an iterator.
 
         Raises:
-            ValueError: If there is no caption, it has no place for a number, or a picture cannot be used.
+            ValueError: If there is no caption, it has no place for a number, or an image cannot be used.
         """
         return super().__call__(inputs, text, **kwargs)
 
     def _prepare(self, image: Image.Image, text: str, **options: Any) -> Any:
-        """Write a picture's nine captions."""
+        """Write an image's nine captions."""
         inputs = self.processor(images=[image], text=number_captions(text), padding=True, return_tensors="pt")
         if len(inputs["input_ids"].unique(dim=0)) < len(NUMBER_WORDS):
             raise ValueError(

@@ -42,7 +42,7 @@ def test_ways_that_differ_are_not_timed(benchmark, monkeypatch):
         benchmark.measure_speed(arguments, 0.5, 1)
 
 
-def test_plain_way_encodes_pictures_twice_and_wrong_captions_one_by_one(benchmark):
+def test_plain_way_encodes_images_twice_and_wrong_captions_one_by_one(benchmark):
     arguments = benchmark.parse(["--batch_size", "4", "--device", "cpu"])
     model, processor = benchmark.load(arguments)
     [batch] = benchmark.make_batches(processor, arguments, 0.5, 3, 1)

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from count_clip.datasets_scripts.countscenes import CountScenes
+from count_clip.datasets_scripts.countscenes.builder import CountScenes
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
 
 
@@ -49,7 +49,7 @@ def test_every_way_is_in_the_table_once(density, capsys):
     ways = ["floor", "plain", "one by one", "eager", "sdpa", "whole"]
     density.main([*QUICK, "--ways", *ways])
     output = capsys.readouterr().out
-    rows = table(output, "picture")
+    rows = table(output, "image")
     expected = []
     for dtype in ("float32", "bfloat16"):
         for size in ("48 x 48", "48 x 144"):
@@ -96,10 +96,10 @@ def test_what_cannot_be_compiled_is_left_out_with_the_reason(density, capsys, mo
     density.main([*QUICK, "--ways", "sdpa", "compiled", "--widths", "1", "--num_prompts", "1", "--dtypes", "float32"])
     output = capsys.readouterr().out
     assert "Without compiled, because: No working C++ compiler found\n" in output
-    assert [row[3] for row in table(output, "picture")] == ["sdpa"]
+    assert [row[3] for row in table(output, "image")] == ["sdpa"]
 
 
-def test_all_ways_but_the_whole_picture_count_the_same(density, monkeypatch):
+def test_all_ways_but_the_whole_image_count_the_same(density, monkeypatch):
     """They are compared for their speed, so they have to do the same."""
     arguments = density.argparse.Namespace(model=None, preset="tiny", device="cpu")
     bench = density.build(arguments)
@@ -121,7 +121,7 @@ def test_memory_is_that_of_a_process_of_its_own(density, capsys):
     ballast = torch.ones(2**27)  # half a gigabyte, which is not the row's
     quick = [option for option in QUICK if option != "--no_memory"]
     density.main([*quick, "--ways", "sdpa", "--widths", "1", "--num_prompts", "1", "--dtypes", "float32"])
-    ((*_, memory),) = table(capsys.readouterr().out, "picture")
+    ((*_, memory),) = table(capsys.readouterr().out, "image")
     assert 100 < float(memory) < density.own_peak_memory() - ballast.nbytes / 2**20 / 2
 
 

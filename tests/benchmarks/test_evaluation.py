@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from count_clip.datasets_scripts.captions import find_count
+from count_clip.datasets_scripts.captions.numbers import find_count
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def _threads():
 
 
 def test_all_ways_say_the_same(evaluation, capsys):
-    evaluation.main(["--presets", "tiny", "--pictures", "11", "--slow_pictures", "3", "--threads", "1"])
+    evaluation.main(["--presets", "tiny", "--images", "11", "--slow_images", "3", "--threads", "1"])
     output = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines() if line[:1] == "|"]
     assert [row[0] for row in rows[2:]] == list(evaluation.WAYS)
@@ -44,8 +44,8 @@ def test_all_ways_say_the_same(evaluation, capsys):
 
 
 def test_half_precision_leaves_the_weights_as_they_were(evaluation, capsys):
-    options = ["--presets", "tiny", "--pictures", "4", "--threads", "1", "--repeats", "2", "--ways"]
-    evaluation.main([*options, "picture by picture", "one pass, bfloat16", "one pass"])
+    options = ["--presets", "tiny", "--images", "4", "--threads", "1", "--repeats", "2", "--ways"]
+    evaluation.main([*options, "image by image", "one pass, bfloat16", "one pass"])
     last = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| one pass |")]
     assert float(last[0].strip("| ").split("|")[-1]) < 2e-6
 
@@ -71,4 +71,4 @@ def test_captions_of_a_file_come_from_all_over_it(evaluation, tmp_path):
 
 def test_nothing_to_measure_is_refused(evaluation):
     with pytest.raises(SystemExit):
-        evaluation.main(["--pictures", "0"])
+        evaluation.main(["--images", "0"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from count_clip.trainers.run_arguments import parse_run
+from count_clip.trainers.running.arguments import parse_run
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Checkpoints and pictures as files, for the commands."""
+"""Checkpoints and images as files, for the commands."""
 
 from pathlib import Path
 
@@ -24,11 +24,11 @@ def counting_folder(_counting_model, counting_processor, tmp_path_factory) -> st
 
 
 @pytest.fixture
-def photos(picture, tmp_path) -> Path:
-    """Two pictures, one of them in a folder below, and a file that is none."""
+def photos(make_image, tmp_path) -> Path:
+    """Two images, one of them in a folder below, and a file that is none."""
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
-    picture(60, 48, 0).save(folder / "a.png")
-    picture(48, 100, 1).save(folder / "more" / "b.JPG", "JPEG")
-    (folder / "notes.txt").write_text("not a picture")
+    make_image(60, 48, 0).save(folder / "a.png")
+    make_image(48, 100, 1).save(folder / "more" / "b.JPG", "JPEG")
+    (folder / "notes.txt").write_text("not an image")
     return folder

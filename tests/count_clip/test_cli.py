@@ -16,7 +16,7 @@ from transformers import CLIPModel
 
 from count_clip.cli import build_parser, main
 from count_clip.commands import data
-from count_clip.commands.inputs import find_inputs
+from count_clip.commands.shared.inputs import find_inputs
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +32,13 @@ def expected(density_model, density_processor):
     def count(path, text):
         inputs = density_processor(images=[Image.open(path)], text=[text])
         outputs = density_model(**inputs)
-        result = density_processor.post_process_density(outputs, inputs["window_positions"], inputs["picture_sizes"])
+        result = density_processor.post_process_density(outputs, inputs["window_positions"], inputs["image_sizes"])
         return result[0]["count"]
 
     return count
 
 
-def test_count_prints_a_line_for_each_picture_and_prompt(photos, density_folder, expected, capsys):
+def test_count_prints_a_line_for_each_image_and_prompt(photos, density_folder, expected, capsys):
     code = main(["count", str(photos), "--text", "cats", "--text", "dogs", "--model", density_folder])
     captured = capsys.readouterr()
     assert code == 0
@@ -106,13 +106,13 @@ def test_count_writes_a_table_and_overlays(photos, density_folder, tmp_path, cap
     ]
     assert Image.open(overlays / "b_red-cats.png").width >= 48
     before = (overlays / "b_red-cats.png").read_bytes()
-    # A second run finds the same pictures: its own results are not among them.
+    # A second run finds the same images: its own results are not among them.
     assert main(arguments) == 1
     assert len(list(overlays.iterdir())) == 3
     assert (overlays / "b_red-cats.png").read_bytes() == before
 
 
-def test_an_overlay_never_replaces_a_picture_that_is_counted(photos, density_folder, capsys):
+def test_an_overlay_never_replaces_a_image_that_is_counted(photos, density_folder, capsys):
     Image.open(photos / "a.png").save(photos / "a_cats.png")
     before = (photos / "a_cats.png").read_bytes()
     files = [str(photos / "a.png"), str(photos / "a_cats.png")]
@@ -129,7 +129,7 @@ def test_find_inputs_takes_files_folders_and_patterns(photos):
     assert find_inputs([str(notes), str(a), str(a)]) == [notes, a]
     assert find_inputs([str(photos)], without=photos / "more") == [a]
     assert find_inputs([str(photos / "*.gif")]) == [photos / "*.gif"]  # reported as missing, not dropped
-    # A pattern that names an ending takes all it fits; another one pictures, and folders with all below.
+    # A pattern that names an ending takes all it fits; another one images, and folders with all below.
     assert find_inputs([str(photos / "*.txt")]) == [notes]
     assert find_inputs([str(photos / "*")]) == find_inputs([str(photos / "**")]) == [a, b]
     assert find_inputs([str(photos / "no*")]) == [photos / "no*"]
@@ -163,9 +163,9 @@ def test_count_refuses_what_it_cannot_do(photos, density_folder, capsys, argumen
     assert captured.out == ""
 
 
-def test_a_folder_without_pictures_is_refused(density_folder, tmp_path, capsys):
+def test_a_folder_without_images_is_refused(density_folder, tmp_path, capsys):
     assert main(["count", str(tmp_path), "--text", "cats", "--model", density_folder]) == 2
-    assert "no pictures" in capsys.readouterr().err
+    assert "no images" in capsys.readouterr().err
 
 
 def test_the_wrong_model_is_refused_with_a_hint(photos, density_folder, counting_folder, tmp_path, capsys):
@@ -208,12 +208,12 @@ def test_evaluate_countbench_on_countscenes(counting_folder, tmp_path, capsys):
 
 
 def test_evaluate_countbench_on_a_saved_data_set_with_a_plain_clip(
-    counting_folder, counting_processor, picture, tmp_path, capsys
+    counting_folder, counting_processor, make_image, tmp_path, capsys
 ):
     plain = tmp_path / "plain"
     CLIPModel.from_pretrained(counting_folder).save_pretrained(plain)
     counting_processor.save_pretrained(plain)
-    rows = [{"image": picture(40, 40, i), "text": f"{word} cats"} for i, word in enumerate(["two", "no", "ten"])]
+    rows = [{"image": make_image(40, 40, i), "text": f"{word} cats"} for i, word in enumerate(["two", "no", "ten"])]
     datasets.Dataset.from_list(rows, features=_features()).save_to_disk(tmp_path / "data")
     output = tmp_path / "result.json"
     arguments = ["evaluate", "countbench", "--model", str(plain), "--data", str(tmp_path / "data")]
@@ -242,10 +242,10 @@ def test_evaluate_density_on_countscenes(density_folder, tmp_path, capsys):
     assert len(list(overlays.iterdir())) == 4
 
 
-def test_evaluate_density_on_files_beside_a_json_file(density_folder, picture, tmp_path, capsys):
+def test_evaluate_density_on_files_beside_a_json_file(density_folder, make_image, tmp_path, capsys):
     (tmp_path / "images").mkdir()
     for index in range(3):
-        picture(50, 60, index).save(tmp_path / "images" / f"{index}.png")
+        make_image(50, 60, index).save(tmp_path / "images" / f"{index}.png")
     (tmp_path / "images" / "2.png").write_bytes(b"junk")
     records = [{"file_name": f"images/{index}.png", "text": "cats", "count": 4 * index} for index in range(3)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -260,11 +260,11 @@ def test_evaluate_density_on_files_beside_a_json_file(density_folder, picture, t
     assert "2.png cannot be read" in captured.err
 
 
-def test_evaluate_density_takes_the_baseline_from_the_training_part(density_folder, picture, tmp_path, capsys):
+def test_evaluate_density_takes_the_baseline_from_the_training_part(density_folder, make_image, tmp_path, capsys):
     features = _features(count=datasets.Value("int32"))
 
     def part(counts):
-        rows = [{"image": picture(48, 48, count), "text": "cats", "count": count} for count in counts]
+        rows = [{"image": make_image(48, 48, count), "text": "cats", "count": count} for count in counts]
         return datasets.Dataset.from_list(rows, features=features)
 
     data = tmp_path / "data"
@@ -312,7 +312,7 @@ def test_data_sheet_draws_countscenes(tmp_path, capsys):
         assert np.ptp(np.asarray(Image.open(sheet))) > 100
         assert Image.open(sheet).width > 3 * 120
     assert main(["data", "sheet", str(tmp_path / "sheet.nope")]) == 2
-    assert "no picture's ending" in capsys.readouterr().err
+    assert "no image's ending" in capsys.readouterr().err
 
 
 def test_demo_gets_its_arguments(monkeypatch, tmp_path):
@@ -457,7 +457,7 @@ def test_interruption_and_memory_have_their_own_ends(monkeypatch, capsys):
         def run(_options):
             raise error
 
-        monkeypatch.setattr(data, "_data_sheet", run)
+        monkeypatch.setattr(data.sheet, "_data_sheet", run)
         return main(["data", "sheet", "x.png"])
 
     class OutOfMemoryError(RuntimeError):
@@ -472,7 +472,7 @@ def test_interruption_and_memory_have_their_own_ends(monkeypatch, capsys):
 
 def test_a_fault_is_no_bad_file_and_neither_is_a_reader_that_leaves(tmp_path):
     code = "import count_clip.cli as cli\nfrom count_clip.commands import data\n"
-    code += "def fail(options):\n    raise {}\ndata._data_sheet = fail\nraise SystemExit(cli.run())"
+    code += "def fail(options):\n    raise {}\ndata.sheet._data_sheet = fail\nraise SystemExit(cli.run())"
     for error, code_of_exit in (("RuntimeError('another')", 3), ("BrokenPipeError()", 141)):
         command = [sys.executable, "-c", code.format(error), "data", "sheet", "x.png"]
         ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from count_clip.cli import main
-from count_clip.commands.inputs import find_inputs
+from count_clip.commands.shared.inputs import find_inputs
 from count_clip.videos import VideoError, expected_frames, read_frames
 
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_read_is_named(film, tmp_path, monkeypatch) -> None:
         frame.sample_rate = 16000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(VideoError, match="sound.mp4 holds no pictures, only audio"):
+    with pytest.raises(VideoError, match="sound.mp4 holds no images, only audio"):
         list(read_frames(sound))
     for wrong in ({"every": -1.0}, {"every": float("nan")}, {"max_frames": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -142,9 +142,9 @@ def test_what_cannot_be_read_is_named(film, tmp_path, monkeypatch) -> None:
     assert expected_frames(film_path) == 1
 
 
-def test_count_takes_frames_of_videos_beside_pictures(film, picture, density_folder, tmp_path, capsys) -> None:
+def test_count_takes_frames_of_videos_beside_images(film, make_image, density_folder, tmp_path, capsys) -> None:
     film(frames=15)
-    picture(60, 48, 0).save(tmp_path / "a.png")
+    make_image(60, 48, 0).save(tmp_path / "a.png")
     (tmp_path / "junk.mkv").write_bytes(b"junk" * 500)
     table, overlays = tmp_path / "out" / "counts.csv", tmp_path / "out" / "overlays"
     arguments = ["count", str(tmp_path), "--text", "cats", "--text", "dogs", "--model", density_folder, "--json"]
@@ -171,7 +171,7 @@ def test_count_takes_frames_of_videos_beside_pictures(film, picture, density_fol
     )
 
 
-def test_a_frame_is_counted_like_the_same_picture(film, density_folder, tmp_path, capsys) -> None:
+def test_a_frame_is_counted_like_the_same_image(film, density_folder, tmp_path, capsys) -> None:
     path = film(frames=11)
     for index, frame in enumerate(read_frames(path, 1.0)):
         frame.image.save(tmp_path / f"frame-{index}.png")
@@ -179,9 +179,9 @@ def test_a_frame_is_counted_like_the_same_picture(film, density_folder, tmp_path
     assert main(["count", str(path), *common, "--max-frames", "2"]) == 0
     of_video = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert main(["count", str(tmp_path / "frame-*.png"), *common]) == 0
-    of_pictures = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    of_images = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [record["count"] for record in of_video] == pytest.approx(
-        [record["count"] for record in of_pictures], abs=2e-3
+        [record["count"] for record in of_images], abs=2e-3
     )
     assert len(of_video) == 2
 
@@ -200,11 +200,11 @@ def test_a_damaged_video_gives_its_frames_up_to_the_damage(film, density_folder,
     assert "cut.mkv cannot be read as a video" in captured.err
 
 
-def test_without_pyav_a_video_is_reported_and_the_pictures_are_counted(
-    film, picture, density_folder, tmp_path, capsys, monkeypatch
+def test_without_pyav_a_video_is_reported_and_the_images_are_counted(
+    film, make_image, density_folder, tmp_path, capsys, monkeypatch
 ) -> None:
     film()
-    picture(60, 48, 0).save(tmp_path / "a.png")
+    make_image(60, 48, 0).save(tmp_path / "a.png")
     monkeypatch.setitem(sys.modules, "av", None)
     assert main(["count", str(tmp_path), "--text", "cats", "--model", density_folder]) == 1
     captured = capsys.readouterr()

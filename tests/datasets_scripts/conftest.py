@@ -35,9 +35,9 @@ def _plain_rows() -> Callable[..., list[dict[str, Any]]]:
     return plain_rows
 
 
-@pytest.fixture(name="save_picture")
-def _save_picture() -> Callable[..., None]:
-    return save_picture
+@pytest.fixture(name="save_image")
+def _save_image() -> Callable[..., None]:
+    return save_image
 
 
 @pytest.fixture(name="write_json")
@@ -56,17 +56,17 @@ def _save_mat() -> Callable[..., None]:
 
 
 def plain_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows that can be compared: pictures as their size and pixels."""
+    """Rows that can be compared: images as their size and pixels."""
     plain = []
     for row in rows:
-        picture = row["image"]
-        shown = None if picture is None else (picture.size, picture.mode, picture.tobytes())
+        image = row["image"]
+        shown = None if image is None else (image.size, image.mode, image.tobytes())
         plain.append({**row, "image": shown})
     return plain
 
 
-def save_picture(path: Path, size: tuple[int, int] = (40, 30), value: int = 128, mode: str = "RGB") -> None:
-    """Save a picture of one colour."""
+def save_image(path: Path, size: tuple[int, int] = (40, 30), value: int = 128, mode: str = "RGB") -> None:
+    """Save an image of one colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, value if mode == "L" else (value, value // 2, 255 - value)).save(path)
 
@@ -77,7 +77,7 @@ def save_picture(path: Path, size: tuple[int, int] = (40, 30), value: int = 128,
 _OF_SHELLS = [[0, 0, 9, 9], [40, 30, 60, 40], [4, 5, 8, 8]]
 _OF_DONUTS = [[0, 0, 4, 4], [18, 18, 22, 22], [0, 0, 2, 2]]
 # name: (class, split, size, points, examples as x0, y0, x1, y1)
-FSC147_PICTURES: dict[str, tuple] = {
+FSC147_IMAGES: dict[str, tuple] = {
     "2.jpg": (
         "sea shells",
         "test",
@@ -100,13 +100,13 @@ FSC147_PICTURES: dict[str, tuple] = {
 
 @pytest.fixture
 def fsc147(tmp_path: Path) -> Path:
-    """FSC-147 with five pictures and, in small, the faults that the real one has."""
+    """FSC-147 with five images and, in small, the faults that the real one has."""
     folder = tmp_path / "FSC147"
     annotations: dict[str, Any] = {}
     splits: dict[str, list[str]] = {"train": [], "val": [], "test": [], "val_coco": ["12.jpg"], "test_coco": ["2.jpg"]}
     descriptions: dict[str, Any] = {}
-    for name, (said, split, size, points, examples) in FSC147_PICTURES.items():
-        save_picture(folder / "images_384_VarV2" / name, size, value=len(splits[split]) * 9 + 20)
+    for name, (said, split, size, points, examples) in FSC147_IMAGES.items():
+        save_image(folder / "images_384_VarV2" / name, size, value=len(splits[split]) * 9 + 20)
         splits[split].append(name)
         annotations[name] = {
             "H": size[1] * 2,
@@ -119,7 +119,7 @@ def fsc147(tmp_path: Path) -> Path:
         }
         descriptions[name] = {"data_split": split, "text_description": f"the {said}"}
     descriptions["7.jpg"]["text_description"] = "the the donuts in the tray"
-    classes = {name: row[0] for name, row in FSC147_PICTURES.items()} | {"99.jpg": "crows"}
+    classes = {name: row[0] for name, row in FSC147_IMAGES.items()} | {"99.jpg": "crows"}
     (folder / "ImageClasses_FSC147.txt").write_text("".join(f"{name}\t{said}\n" for name, said in classes.items()))
     write_json(folder / "annotation_FSC147_384.json", annotations)
     write_json(folder / "Train_Test_Val_FSC_147.json", splits)
@@ -143,7 +143,7 @@ def change_json(file: Path, change: Callable[[Any], Any]) -> None:
 
 @pytest.fixture
 def carpk(tmp_path: Path) -> Path:
-    """CARPK and PUCPR+ with three and two pictures, as their devkits lie beside each other."""
+    """CARPK and PUCPR+ with three and two images, as their devkits lie beside each other."""
     root = tmp_path / "datasets"
     kits: dict[str, dict[str, dict[str, list[str]]]] = {
         "CARPK_devkit": {
@@ -159,10 +159,10 @@ def carpk(tmp_path: Path) -> Path:
         data = root / kit / "data"
         for folder in ("ImageSets", "Annotations"):
             (data / folder).mkdir(parents=True)
-        for split, pictures in splits.items():
-            (data / "ImageSets" / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in pictures))
-            for stem, lines in pictures.items():
-                save_picture(data / "Images" / f"{stem}{'.png' if kit.startswith('CARPK') else '.jpg'}")
+        for split, images in splits.items():
+            (data / "ImageSets" / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in images))
+            for stem, lines in images.items():
+                save_image(data / "Images" / f"{stem}{'.png' if kit.startswith('CARPK') else '.jpg'}")
                 (data / "Annotations" / f"{stem}.txt").write_text("".join(f"{line}\n" for line in lines))
     return root
 
@@ -191,9 +191,9 @@ def shanghaitech(tmp_path: Path) -> Path:
         "part_A_final/test_data": ("ground_truth", {"IMG_1": [[9, 9], [9, 9], [4, 4]]}),
         "part_B/train_data": ("ground-truth", {"IMG_1": [[0.25, 0.001]]}),
     }
-    for place, (truth, pictures) in places.items():
-        for stem, points in pictures.items():
-            save_picture(root / place / "images" / f"{stem}.jpg", mode="L" if stem == "IMG_2" else "RGB")
+    for place, (truth, images) in places.items():
+        for stem, points in images.items():
+            save_image(root / place / "images" / f"{stem}.jpg", mode="L" if stem == "IMG_2" else "RGB")
             save_mat(root / place / truth / f"GT_{stem}.mat", points)
     return root
 
@@ -212,9 +212,9 @@ COUNTBENCH_ENTRIES = [
 
 @pytest.fixture
 def countbench(tmp_path: Path) -> Path:
-    """CountBench with five captions, and pictures for three of them named by their places."""
+    """CountBench with five captions, and images for three of them named by their places."""
     folder = tmp_path / "CountBench"
     for place in (0, 1, 3):
-        save_picture(folder / "images" / f"{place:03d}.jpg", value=place * 40)
+        save_image(folder / "images" / f"{place:03d}.jpg", value=place * 40)
     write_json(folder / "CountBench.json", COUNTBENCH_ENTRIES)
     return folder

@@ -17,7 +17,7 @@ assert "datasets" not in sys.modules, "registering imported datasets"
 finders = len(sys.meta_path)
 import datasets
 assert len(sys.meta_path) == finders - 1, "the finder stayed"
-assert "count_clip.datasets_scripts.countscenes" not in sys.modules
+assert "count_clip.datasets_scripts.countscenes.builder" not in sys.modules
 """
 
 EAGER = """

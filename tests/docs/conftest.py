@@ -1,4 +1,4 @@
-"""What the pages of the documentation name, small: checkpoints on a Hub on this machine, pictures, sets, folders."""
+"""What the pages of the documentation name, small: checkpoints on a Hub on this machine, images, sets, folders."""
 
 import importlib.util
 import json
@@ -73,17 +73,17 @@ def hub_with_checkpoints(hub_here, checkpoints, monkeypatch) -> Any:
 
 
 @pytest.fixture
-def workplace(fsc147, carpk, shanghaitech, checkpoints, tmp_path, monkeypatch, picture) -> Path:
-    """The folder that a reader works in: pictures and data sets under the names that the pages use."""
+def workplace(fsc147, carpk, shanghaitech, checkpoints, tmp_path, monkeypatch, make_image) -> Path:
+    """The folder that a reader works in: images and data sets under the names that the pages use."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
     (tmp_path / "photos" / "more").mkdir(parents=True)
-    for place, name in enumerate(["apples.jpg", "dogs.jpg", "picture.png", "photos/a.png", "photos/more/b.png"]):
-        picture(60, 48, place).save(tmp_path / name)
+    for place, name in enumerate(["apples.jpg", "dogs.jpg", "image.png", "photos/a.png", "photos/more/b.png"]):
+        make_image(60, 48, place).save(tmp_path / name)
     _film(tmp_path / "traffic.mp4")
     _captions(tmp_path)
     (tmp_path / "birds" / "images").mkdir(parents=True)
-    picture(40, 30, 9).save(tmp_path / "birds" / "images" / "owl.png")
+    make_image(40, 30, 9).save(tmp_path / "birds" / "images" / "owl.png")
     (tmp_path / "birds" / "points.csv").write_text("file_name,x,y\nowl.png,3,4\nowl.png,20,11\n")
     (tmp_path / "results").mkdir()
     (tmp_path / "model_cards").symlink_to(Path(__file__).parents[2] / "model_cards")
@@ -104,18 +104,18 @@ def _film(path: Path) -> None:
 
 def _captions(folder: Path) -> None:
     captions, numbers = ["two dogs", "three cats on a mat", "seven hens", "two cows"], [2, 3, 7, 2]
-    pictures = [Image.new("RGB", (40, 30), (20 * place, 90, 30)) for place in range(4)]
+    images = [Image.new("RGB", (40, 30), (20 * place, 90, 30)) for place in range(4)]
     for name in ("shards", "counting", "general"):
         (folder / name).mkdir()
-    shard = datasets.Dataset.from_dict({"image": pictures, "caption": captions})
+    shard = datasets.Dataset.from_dict({"image": images, "caption": captions})
     shard.to_parquet(folder / "shards" / "0.parquet")
-    counting = datasets.Dataset.from_dict({"image": pictures, "text": captions, "number": numbers})
+    counting = datasets.Dataset.from_dict({"image": images, "text": captions, "number": numbers})
     counting.to_parquet(folder / "counting" / "train.parquet")
-    texts = [f"a picture, number {place} of them" for place in range(60)]
-    general = datasets.Dataset.from_dict({"image": pictures * 15, "text": texts})
+    texts = [f"an image, number {place} of them" for place in range(60)]
+    general = datasets.Dataset.from_dict({"image": images * 15, "text": texts})
     general.to_parquet(folder / "general" / "train.parquet")
     (folder / "CountBench" / "images").mkdir(parents=True)
     rows = [{"text": text, "number": n, "image_url": ""} for text, n in zip(captions, numbers, strict=True)]
     (folder / "CountBench" / "CountBench.json").write_text(json.dumps(rows))
-    for place, one in enumerate(pictures):
+    for place, one in enumerate(images):
         one.save(folder / "CountBench" / "images" / f"{place}.jpg")

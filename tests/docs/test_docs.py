@@ -25,7 +25,7 @@ import pytest
 from count_clip.cli import build_parser
 from count_clip.cli import main as count_clip
 from count_clip.trainers.run import main as train
-from count_clip.trainers.run_arguments import parse_run
+from count_clip.trainers.running.arguments import parse_run
 
 
 REPOSITORY = Path(__file__).parents[2]

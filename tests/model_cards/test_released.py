@@ -13,9 +13,9 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor, pipeline
 
 from count_clip import modeling
-from count_clip.datasets_scripts.countscenes import DRAWING_KINDS, CountScenes
-from count_clip.evaluation.countbench import evaluate_countbench
-from count_clip.evaluation.density import evaluate_density
+from count_clip.datasets_scripts.countscenes.builder import DRAWING_KINDS, CountScenes
+from count_clip.evaluation.benchmarks.countbench import evaluate_countbench
+from count_clip.evaluation.benchmarks.density import evaluate_density
 
 
 RELEASED = Path(__file__).parents[2] / "model_cards"

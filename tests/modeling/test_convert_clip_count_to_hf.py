@@ -58,14 +58,14 @@ def test_converted_model_agrees_with_the_authors_code(goldens, name):
     model = convert_clip_count(*_weights(recipe, entry))
     processor = CLIPCountDensityImageProcessorPil(window_size=384, window_stride=128, window_blend="authors")
 
-    pictures = [recipe.picture(384, 384, seed) for seed in entry["picture_seeds"]]
-    pixel_values = processor(pictures, return_tensors="pt")["pixel_values"]
+    images = [recipe.picture(384, 384, seed) for seed in entry["picture_seeds"]]
+    pixel_values = processor(images, return_tensors="pt")["pixel_values"]
     # The authors pad a width that already divides by a whole stride: a second window, which no golden needs here.
-    pixel_values = pixel_values[:: len(pixel_values) // len(pictures)]
+    pixel_values = pixel_values[:: len(pixel_values) // len(images)]
     input_ids = torch.from_numpy(expected["input_ids"]).long()
     from scipy.ndimage import gaussian_filter
 
-    labels = np.zeros((len(pictures), 384, 384), np.float32)
+    labels = np.zeros((len(images), 384, 384), np.float32)
     for row, y, x in expected["dots"]:
         labels[row, y, x] = 1
     labels = torch.from_numpy(np.stack([gaussian_filter(label, 1) for label in labels]))
@@ -93,9 +93,9 @@ def test_reference_agrees_with_the_authors_code(goldens, name):
     folder, recipe, entries = goldens
     entry = entries[name]
     expected = np.load(folder / entry["file"])
-    pictures = np.stack([recipe.picture(384, 384, seed) for seed in entry["picture_seeds"]])
-    pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
-    outputs = clip_count_reference(*_weights(recipe, entry), pictures, torch.from_numpy(expected["input_ids"]).long())
+    images = np.stack([recipe.picture(384, 384, seed) for seed in entry["picture_seeds"]])
+    images = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    outputs = clip_count_reference(*_weights(recipe, entry), images, torch.from_numpy(expected["input_ids"]).long())
     np.testing.assert_allclose(outputs.density.numpy(), expected["density"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(outputs.text_embedding[:, None].numpy(), expected["text_embedding"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(
@@ -365,17 +365,17 @@ def written(openai_clip, tokenizer_folder, tmp_path):
 
 
 def _assert_agrees(folder, trained, clip, tokenizer, num_heads=4):
-    """Load what was saved, and hold it against the reference on a picture that the converter has not seen."""
+    """Load what was saved, and hold it against the reference on an image that the converter has not seen."""
     model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
-    picture = np.random.default_rng(5).integers(0, 256, (384, 384, 3), dtype=np.uint8)
+    image = np.random.default_rng(5).integers(0, 256, (384, 384, 3), dtype=np.uint8)
     texts = ["cats", "grey pebbles"]
     with torch.no_grad():
-        inputs = processor(images=[picture, picture], text=texts)
+        inputs = processor(images=[image, image], text=texts)
         outputs = model(**inputs)
-    rows = [0, len(outputs.counts) // 2]  # each picture's first window is the picture
+    rows = [0, len(outputs.counts) // 2]  # each image's first window is the image
     ids = torch.tensor([ids + [0] * (MAX_LENGTH - len(ids)) for ids in tokenizer(texts)["input_ids"]])
-    pictures = torch.from_numpy(picture).permute(2, 0, 1).expand(2, -1, -1, -1) / 255
-    expected = clip_count_reference(trained, clip, pictures, ids, num_heads)
+    images = torch.from_numpy(image).permute(2, 0, 1).expand(2, -1, -1, -1) / 255
+    expected = clip_count_reference(trained, clip, images, ids, num_heads)
     torch.testing.assert_close(outputs.density_map[rows] * 60, expected.density, rtol=0, atol=1e-4)
     torch.testing.assert_close(outputs.text_embeds[rows], expected.text_embedding, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(outputs.patch_embeds[rows], expected.patch_embedding, rtol=1e-4, atol=1e-4)
@@ -447,7 +447,7 @@ def test_positions_and_a_frozen_copy_of_the_clip_may_be_in_the_checkpoint(openai
 
     trained["model.patch_emb_pos_embed"] = torch.zeros(1, 49, PROJECTION_DIM)
     assert main(written(trained)) == 2
-    assert "trained on pictures of 49 patches" in capsys.readouterr().err
+    assert "trained on images of 49 patches" in capsys.readouterr().err
     trained["model.patch_emb_pos_embed"] = torch.zeros(1, SIDE**2, PROJECTION_DIM)
     assert main(written(trained)) == 2
     assert "does not compute what the authors' does" in capsys.readouterr().err

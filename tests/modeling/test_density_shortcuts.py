@@ -17,10 +17,10 @@ FIELDS = ["density_map", "counts", "similarity_map", "patch_embeds", "text_embed
 
 
 @pytest.fixture
-def inputs(density_processor, picture) -> dict:
+def inputs(density_processor, make_image) -> dict:
     """Three windows, two of which share a prompt."""
-    pictures = [picture(48, 48, seed) for seed in range(3)]
-    inputs = density_processor(pictures, ["red apples", "dogs", "red apples"])
+    images = [make_image(48, 48, seed) for seed in range(3)]
+    inputs = density_processor(images, ["red apples", "dogs", "red apples"])
     return {name: inputs[name] for name in ("pixel_values", "input_ids", "attention_mask")}
 
 
@@ -104,7 +104,7 @@ def test_maps_are_the_same_in_any_portions(density_config, inputs, monkeypatch, 
 
 
 @pytest.mark.parametrize("everything_goes_to_onednn", [False, True])
-def test_a_picture_in_one_pass_is_as_written_too(density_model, inputs, monkeypatch, everything_goes_to_onednn):
+def test_a_image_in_one_pass_is_as_written_too(density_model, inputs, monkeypatch, everything_goes_to_onednn):
     if everything_goes_to_onednn:
         if not cpu_products._is_available():
             pytest.skip("this PyTorch has no oneDNN, or no MKL to be faster than")

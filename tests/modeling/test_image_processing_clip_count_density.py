@@ -1,4 +1,4 @@
-"""Promises of the image processor: windows that cover any picture exactly, and maps of them put back without loss."""
+"""Promises of the image processor: windows that cover any image exactly, and maps of them put back without loss."""
 
 from itertools import pairwise
 
@@ -9,10 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from count_clip.modeling.image_processing_clip_count_density import (
-    CLIPCountDensityImageProcessorPil,
-    resized_size,
-)
+from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil, resized_size
 from count_clip.modeling.processing_clip_count_density import resize_density
 
 
@@ -38,7 +35,7 @@ sides = st.integers(1, 200)
 @given(processors(), sides, sides)
 def test_windows_of_a_constant_density_compose_to_that_constant(processor, width, height):
     inputs = processor(Image.new("L", (width, height)), return_tensors="pt")
-    size = tuple(inputs["picture_sizes"][0, 2:].tolist())
+    size = tuple(inputs["image_sizes"][0, 2:].tolist())
     offsets = [(top, left) for _, top, left in inputs["window_positions"].tolist()]
     composite = processor.composite(torch.full((len(offsets), SIDE, SIDE), 0.25), offsets, size)
     torch.testing.assert_close(composite, torch.full(size, 0.25))
@@ -60,7 +57,7 @@ def test_a_map_cut_and_put_back_is_the_map(processor, height, width, seed):
 
 @settings(max_examples=60, deadline=None)
 @given(processors(), sides, sides)
-def test_windows_cover_the_picture_and_are_never_further_apart_than_the_stride(processor, width, height):
+def test_windows_cover_the_image_and_are_never_further_apart_than_the_stride(processor, width, height):
     height, width = resized_size(height, width, processor.size["shortest_edge"], processor.max_aspect_ratio)
     offsets = processor.window_offsets(height, width)
     assert len(offsets) == len(set(offsets))
@@ -92,8 +89,8 @@ def test_windows_cut_a_few_at_a_time_are_those_that_are_cut_at_once(processor, w
     generator = np.random.default_rng(width)
     image = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
     inputs = processor(image, return_tensors="pt")
-    resized = processor.resize_picture(image)
-    assert [resized.height, resized.width] == inputs["picture_sizes"][0, 2:].tolist()
+    resized = processor.resize_image(image)
+    assert [resized.height, resized.width] == inputs["image_sizes"][0, 2:].tolist()
     offsets = processor.window_offsets(resized.height, resized.width)
     for index, offset in enumerate(offsets):
         assert torch.equal(processor.cut_windows(resized, [offset])[0], inputs["pixel_values"][index])
@@ -109,25 +106,25 @@ def test_maps_that_come_one_after_another_give_what_all_at_once_give(processor, 
     assert torch.equal(processor.composite(iter(maps), offsets, (height, width)), expected)
 
 
-def test_as_few_windows_as_the_stride_allows(picture):
+def test_as_few_windows_as_the_stride_allows(make_image):
     processor = CLIPCountDensityImageProcessorPil(window_size=48, window_stride=32)
-    inputs = processor([picture(144, 48)], return_tensors="pt")
+    inputs = processor([make_image(144, 48)], return_tensors="pt")
     assert inputs["window_positions"][:, 2].tolist() == [0, 32, 64, 96]
-    assert inputs["picture_sizes"].tolist() == [[48, 144, 48, 144]]
+    assert inputs["image_sizes"].tolist() == [[48, 144, 48, 144]]
 
 
-def test_a_window_shows_its_part_of_the_picture(picture):
+def test_a_window_shows_its_part_of_the_image(make_image):
     processor = CLIPCountDensityImageProcessorPil(window_size=48, window_stride=32)
-    image = picture(144, 48)
+    image = make_image(144, 48)
     inputs = processor([image], return_tensors="pt")
     pixels = np.asarray(image).astype(np.float64) / 255
     expected = (pixels[:, 64:112] - np.array(processor.image_mean)) / np.array(processor.image_std)
     np.testing.assert_allclose(inputs["pixel_values"][2].numpy(), expected.transpose(2, 0, 1), atol=1e-5)
 
 
-def test_a_picture_smaller_than_a_window_is_padded_with_black(picture):
+def test_a_image_smaller_than_a_window_is_padded_with_black(make_image):
     processor = CLIPCountDensityImageProcessorPil(window_size=48, do_resize=False)
-    inputs = processor([picture(20, 30)], return_tensors="pt")
+    inputs = processor([make_image(20, 30)], return_tensors="pt")
     assert inputs["pixel_values"].shape == (1, 3, 48, 48)
     black = -np.array(processor.image_mean) / np.array(processor.image_std)
     np.testing.assert_allclose(inputs["pixel_values"][0, :, 30:, :].mean(dim=(1, 2)), black, rtol=1e-5)
@@ -137,14 +134,14 @@ def test_a_picture_smaller_than_a_window_is_padded_with_black(picture):
 @pytest.mark.parametrize(
     ("width", "height", "windows"), [(1, 1, 1), (1, 2000, 24), (2000, 1, 24), (5472, 3648, 2), (9, 9, 1)]
 )
-def test_the_number_of_windows_is_bounded_for_any_picture(width, height, windows):
+def test_the_number_of_windows_is_bounded_for_any_image(width, height, windows):
     processor = CLIPCountDensityImageProcessorPil(window_size=48)
     inputs = processor(Image.new("L", (width, height)), return_tensors="pt")
     assert len(inputs["pixel_values"]) == windows
-    assert inputs["picture_sizes"][0, :2].tolist() == [height, width]
+    assert inputs["image_sizes"][0, :2].tolist() == [height, width]
 
 
-def test_sizes_are_bounded_for_extreme_pictures():
+def test_sizes_are_bounded_for_extreme_images():
     assert resized_size(480, 640, 384, 16.0) == (384, 512)
     assert resized_size(640, 480, 384, 16.0) == (512, 384)
     assert resized_size(1, 100_000, 384, 16.0) == (384, 6144)
@@ -159,9 +156,9 @@ def test_windows_with_a_gap_between_them_are_refused():
         processor.composite(torch.zeros(1, 24, 24), [(0, 0), (0, 9)], (24, 33))
 
 
-def test_pictures_come_alone_in_lists_and_in_stacks(picture, tmp_path):
+def test_images_come_alone_in_lists_and_in_stacks(make_image, tmp_path):
     processor = CLIPCountDensityImageProcessorPil(window_size=48)
-    image = picture(48, 48)
+    image = make_image(48, 48)
     image.save(tmp_path / "a.png")
     array = np.asarray(image)
     grey = np.asarray(image.convert("L"))
@@ -173,11 +170,11 @@ def test_pictures_come_alone_in_lists_and_in_stacks(picture, tmp_path):
         processor(grey, return_tensors="pt")["pixel_values"],
         processor(image.convert("L"), return_tensors="pt")["pixel_values"],
     )
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         processor([])
 
 
-def test_a_file_is_read_as_its_picture_is(tmp_path):
+def test_a_file_is_read_as_its_image_is(tmp_path):
     """Not brought to eight bits or robbed of its transparency on the way, as `load_image` does."""
     processor = CLIPCountDensityImageProcessorPil(window_size=48)
     deep = Image.fromarray(np.random.default_rng(0).integers(0, 4096, (50, 60), dtype=np.uint16))
@@ -203,29 +200,29 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(("options", "message"), OPTIONS)
-def test_options_that_cannot_work_are_refused_when_set_and_when_called(options, message, picture):
+def test_options_that_cannot_work_are_refused_when_set_and_when_called(options, message, make_image):
     with pytest.raises(ValueError, match=message):
         CLIPCountDensityImageProcessorPil(window_size=48, **options)
     with pytest.raises(ValueError, match=message):
-        CLIPCountDensityImageProcessorPil(window_size=48)([picture(48, 48)], **options)
+        CLIPCountDensityImageProcessorPil(window_size=48)([make_image(48, 48)], **options)
 
 
 @pytest.mark.parametrize(
     ("size", "expected"), [((100, 60), (48, 80)), ((60, 100), (80, 48)), ((1, 1), (48, 48)), ((1, 2000), (768, 48))]
 )
-def test_a_whole_picture_is_one_window(picture, size, expected):
+def test_a_whole_image_is_one_window(make_image, size, expected):
     processor = CLIPCountDensityImageProcessorPil(window_size=48, window="whole")
-    inputs = processor([picture(*size)] * 2, return_tensors="pt")
+    inputs = processor([make_image(*size)] * 2, return_tensors="pt")
     assert inputs["pixel_values"].shape == (2, 3, *expected)
     assert inputs["window_positions"].tolist() == [[0, 0, 0], [1, 0, 0]]
-    assert inputs["picture_sizes"].tolist() == [[size[1], size[0], *expected]] * 2
+    assert inputs["image_sizes"].tolist() == [[size[1], size[0], *expected]] * 2
     whole = torch.rand(1, *expected)
     torch.testing.assert_close(processor.composite(whole, [(0, 0)], expected), whole[0])
 
 
-def test_the_window_can_be_chosen_in_a_call_and_is_saved(picture, tmp_path):
+def test_the_window_can_be_chosen_in_a_call_and_is_saved(make_image, tmp_path):
     processor = CLIPCountDensityImageProcessorPil(window_size=48)
-    image = picture(100, 60)
+    image = make_image(100, 60)
     assert processor([image], window="whole", return_tensors="pt")["pixel_values"].shape == (1, 3, 48, 80)
     assert processor([image], return_tensors="pt")["pixel_values"].shape == (2, 3, 48, 48)
     CLIPCountDensityImageProcessorPil(window_size=48, window="whole").save_pretrained(tmp_path)
@@ -235,15 +232,15 @@ def test_the_window_can_be_chosen_in_a_call_and_is_saved(picture, tmp_path):
     assert loaded([image], window="sliding", return_tensors="pt")["pixel_values"].shape == (2, 3, 48, 48)
 
 
-def test_whole_pictures_of_different_sizes_are_not_stacked(picture):
+def test_whole_images_of_different_sizes_are_not_stacked(make_image):
     processor = CLIPCountDensityImageProcessorPil(window_size=48, window="whole")
     with pytest.raises(ValueError, match=r"got 48x80, 80x48.*one by one"):
-        processor([picture(100, 60), picture(60, 100)])
+        processor([make_image(100, 60), make_image(60, 100)])
 
 
-def test_a_whole_picture_that_is_too_large_is_refused(picture):
+def test_a_whole_image_that_is_too_large_is_refused(make_image):
     processor = CLIPCountDensityImageProcessorPil(window_size=48, size={"shortest_edge": 96}, window="whole")
-    processor([picture(400, 100)])  # 96 x 384: 16 windows of 48 x 48
+    processor([make_image(400, 100)])  # 96 x 384: 16 windows of 48 x 48
     with pytest.raises(ValueError, match=r"at most 16 windows.*96x385 pixels.*sliding"):
-        processor([picture(401, 100)])
-    processor([picture(401, 100)], max_whole_area=17.0)
+        processor([make_image(401, 100)])
+    processor([make_image(401, 100)], max_whole_area=17.0)

@@ -17,9 +17,9 @@ INTERACTIONS = ["hierarchical", "plain", "add"]
 
 
 @pytest.fixture
-def batch(density_processor, picture):
+def batch(density_processor, make_image):
     """Two windows with prompts and a target of three and one objects."""
-    inputs = dict(density_processor([picture(48, 48, 1), picture(48, 48, 2)], ["red apples", "dogs"]))
+    inputs = dict(density_processor([make_image(48, 48, 1), make_image(48, 48, 2)], ["red apples", "dogs"]))
     labels = torch.zeros(2, 48, 48)
     labels[0, 10, 12] = labels[0, 30, 31] = labels[0, 40, 5] = labels[1, 7, 8] = 1.0
     return {**inputs, "labels": labels}
@@ -269,7 +269,7 @@ def test_different_prompts_give_different_maps(density_config, density_processor
     assert (maps[0] - maps[1]).abs().max() > 1e-6
 
 
-def test_windows_of_other_sizes_need_interpolation_and_keep_their_size(density_model, density_processor, picture):
+def test_windows_of_other_sizes_need_interpolation_and_keep_their_size(density_model, density_processor):
     pixels = torch.rand(1, 3, 48, 144)
     text = density_processor.tokenize(["dogs"])
     with pytest.raises(ValueError, match="48x144"):

@@ -17,10 +17,10 @@ CAPTIONS = ["a photo of three dogs", "two cats", "some birds on a wire", "seven 
 
 
 @pytest.fixture
-def batch(counting_processor, picture):
-    """Four pictures, of which the second and the last count, with two wrong captions each."""
+def batch(counting_processor, make_image):
+    """Four images, of which the second and the last count, with two wrong captions each."""
     wrong = [["five cats", "nine cats"], ["two red cars in a row", "three red cars in a row"]]
-    inputs = counting_processor([picture(50, 40, seed) for seed in range(4)], CAPTIONS, wrong)
+    inputs = counting_processor([make_image(50, 40, seed) for seed in range(4)], CAPTIONS, wrong)
     return {**inputs, "counting_mask": torch.tensor([False, True, False, True]), "return_loss": True}
 
 
@@ -116,7 +116,7 @@ def test_missing_inputs_are_named(counting_model, batch):
 
 
 def test_unpaired_loss_is_rejected(counting_model, batch):
-    with pytest.raises(ValueError, match="4 pictures and 3 captions"):
+    with pytest.raises(ValueError, match="4 images and 3 captions"):
         counting_model(input_ids=batch["input_ids"][:3], pixel_values=batch["pixel_values"], return_loss=True)
 
 
@@ -213,7 +213,7 @@ def test_similarities_keep_their_digits_under_autocast(counting_model, batch):
     torch.testing.assert_close(outputs.logits_per_image.detach().double(), product * scale, rtol=1e-5, atol=1e-5)
 
 
-def test_processor_brings_every_picture_to_upright_rgb(counting_processor):
+def test_processor_brings_every_image_to_upright_rgb(counting_processor):
     grey = np.tile(np.linspace(0, 65535, 40).astype(np.uint16), (30, 1))
     pixels = counting_processor(images=Image.fromarray(grey))["pixel_values"]
     assert pixels.shape == (1, 3, 32, 32)

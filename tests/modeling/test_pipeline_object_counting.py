@@ -1,4 +1,4 @@
-"""Promises of `pipeline("object-counting")`: any picture from anywhere, every prompt, nothing lost for a bad file."""
+"""Promises of `pipeline("object-counting")`: any image from anywhere, every prompt, nothing lost for a bad file."""
 
 import http.server
 import io
@@ -14,9 +14,9 @@ from PIL import Image
 from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from count_clip.modeling import pipeline_pictures
+from count_clip.modeling import pipeline_images as pipeline_images
+from count_clip.modeling.images import ImageError
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
-from count_clip.modeling.pictures import PictureError
 from count_clip.modeling.pipeline_caption_counting import CaptionCountingPipeline
 from count_clip.modeling.pipeline_object_counting import ObjectCountingPipeline, predict_windows
 
@@ -44,12 +44,12 @@ def passes(density_model, monkeypatch):
 
 
 @pytest.fixture
-def files(picture, tmp_path):
-    """A good picture, one that is cut off, one that is not there, a text, an empty file and another good picture."""
-    picture(60, 48, 1).save(tmp_path / "a.png")
-    picture(100, 48, 2).save(tmp_path / "b.jpg")
+def files(make_image, tmp_path):
+    """A good image, one that is cut off, one that is not there, a text, an empty file and another good image."""
+    make_image(60, 48, 1).save(tmp_path / "a.png")
+    make_image(100, 48, 2).save(tmp_path / "b.jpg")
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:300])
-    (tmp_path / "notes.png").write_text("no picture")
+    (tmp_path / "notes.png").write_text("no image")
     (tmp_path / "empty.png").write_bytes(b"")
     return [str(tmp_path / name) for name in ("a.png", "cut.png", "gone.png", "notes.png", "empty.png", "b.jpg")]
 
@@ -57,16 +57,16 @@ def files(picture, tmp_path):
 BAD = [False, True, True, True, True, False]
 
 
-def test_the_registered_pipeline_is_this_one(density_model, density_processor, tmp_path, picture):
+def test_the_registered_pipeline_is_this_one(density_model, density_processor, tmp_path, make_image):
     density_model.save_pretrained(tmp_path)
     density_processor.save_pretrained(tmp_path)
     pipe = pipeline("object-counting", model=str(tmp_path))
     assert type(pipe) is ObjectCountingPipeline
-    assert set(pipe(picture(60, 60), text="dogs")) == {"text", "count", "density_map", "points"}
+    assert set(pipe(make_image(60, 60), text="dogs")) == {"text", "count", "density_map", "points"}
 
 
-def test_every_form_of_a_picture_gives_the_same_count(pipe, picture, tmp_path):
-    image = picture(60, 50)
+def test_every_form_of_a_image_gives_the_same_count(pipe, make_image, tmp_path):
+    image = make_image(60, 50)
     image.save(tmp_path / "a.png")
     expected = pipe(image, text="dogs")
     ways = [np.asarray(image), torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy()), {"image": image}]
@@ -84,7 +84,7 @@ def test_every_form_of_a_picture_gives_the_same_count(pipe, picture, tmp_path):
         *(("jpeg", mode) for mode in ("RGB", "L", "CMYK")),
     ],
 )
-def test_pictures_of_every_mode_are_counted_in_alike_from_a_file_and_from_memory(pipe, tmp_path, mode, kind):
+def test_images_of_every_mode_are_counted_in_alike_from_a_file_and_from_memory(pipe, tmp_path, mode, kind):
     grey = np.random.default_rng(0).integers(0, 256, (50, 60), dtype=np.uint8)
     image = Image.fromarray(grey)
     if mode in ("I;16", "I"):
@@ -112,8 +112,8 @@ def test_the_extremes_of_size_are_counted_in(pipe):
         assert all(0 <= x <= width and 0 <= y <= height for x, y in result["points"])
 
 
-def test_a_rotated_photograph_is_counted_in_upright(pipe, picture, tmp_path):
-    image = picture(60, 48)
+def test_a_rotated_photograph_is_counted_in_upright(pipe, make_image, tmp_path):
+    image = make_image(60, 48)
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "phone.png", exif=exif)
@@ -124,8 +124,8 @@ def test_a_rotated_photograph_is_counted_in_upright(pipe, picture, tmp_path):
     assert result["points"] == upright["points"]
 
 
-def test_several_prompts_take_one_visual_pass_and_keep_their_order(pipe, picture, passes):
-    image = picture(100, 60)
+def test_several_prompts_take_one_visual_pass_and_keep_their_order(pipe, make_image, passes):
+    image = make_image(100, 60)
     results = pipe(image, text=["red apples", "a", "dogs"], window_batch_size=64)
     assert passes == [(2, 3)]
     assert [result["text"] for result in results] == ["red apples", "a", "dogs"]
@@ -137,16 +137,16 @@ def test_several_prompts_take_one_visual_pass_and_keep_their_order(pipe, picture
     assert pipe(image, text=["dogs"])[0]["count"] == pytest.approx(results[2]["count"], rel=1e-4)
 
 
-def test_different_prompts_give_different_maps(pipe, picture):
-    first, second = pipe(picture(60, 50), text=["a", "b"])
+def test_different_prompts_give_different_maps(pipe, make_image):
+    first, second = pipe(make_image(60, 50), text=["a", "b"])
     assert np.abs(first["density_map"] - second["density_map"]).max() > 1e-7
 
 
 @pytest.mark.parametrize(("width", "batch_size"), [(48, 3), (100, 3), (700, 3), (700, 1)])
-def test_windows_run_in_batches_of_a_chosen_size_however_large_the_picture(
-    pipe, picture, passes, monkeypatch, width, batch_size
+def test_windows_run_in_batches_of_a_chosen_size_however_large_the_image(
+    pipe, make_image, passes, monkeypatch, width, batch_size
 ):
-    num_windows = len(pipe.processor(images=[picture(width, 48)])["pixel_values"])
+    num_windows = len(pipe.processor(images=[make_image(width, 48)])["pixel_values"])
     cut = []
     cut_windows = type(pipe.processor.image_processor).cut_windows
     monkeypatch.setattr(
@@ -154,7 +154,7 @@ def test_windows_run_in_batches_of_a_chosen_size_however_large_the_picture(
         "cut_windows",
         lambda self, image, offsets: cut.append(len(offsets)) or cut_windows(self, image, offsets),
     )
-    pipe(picture(width, 48), text="dogs", window_batch_size=batch_size)
+    pipe(make_image(width, 48), text="dogs", window_batch_size=batch_size)
     # Neither cut nor looked at all at once.
     assert sum(cut) == num_windows
     assert max(cut) <= batch_size
@@ -162,11 +162,11 @@ def test_windows_run_in_batches_of_a_chosen_size_however_large_the_picture(
     assert len(passes) == -(-num_windows // batch_size)
 
 
-def test_prompts_count_for_the_size_of_a_batch_but_are_not_torn_apart(pipe, picture, passes):
-    pipe(picture(200, 48), text=["a", "b", "c"], window_batch_size=6)
+def test_prompts_count_for_the_size_of_a_batch_but_are_not_torn_apart(pipe, make_image, passes):
+    pipe(make_image(200, 48), text=["a", "b", "c"], window_batch_size=6)
     assert passes == [(2, 3)] * 3  # six windows
     passes.clear()
-    pipe(picture(48, 48), text=["a", "b", "c"], window_batch_size=1)
+    pipe(make_image(48, 48), text=["a", "b", "c"], window_batch_size=1)
     assert passes == [(1, 3)]
 
 
@@ -179,41 +179,41 @@ def test_hundreds_of_prompts_are_taken_in_turns(density_model, passes):
         torch.testing.assert_close(maps, density_model(pixel_values=pixel_values, text_embeds=text_embeds).density_map)
 
 
-def test_a_whole_picture_takes_one_pass(pipe, picture, passes):
-    image = picture(300, 60)
+def test_a_whole_image_takes_one_pass(pipe, make_image, passes):
+    image = make_image(300, 60)
     result = pipe(image, text=["dogs", "cats"], window="whole")
     assert passes == [(1, 2)]
     assert result[0]["density_map"].shape == (60, 300)
     assert result[0]["density_map"].sum(dtype=np.float64) == pytest.approx(result[0]["count"], rel=1e-4)
     assert pipe(image, text="dogs")["count"] != pytest.approx(result[0]["count"], rel=1e-6)
-    several = pipe([picture(60, 50), image, picture(50, 60)], text="dogs", window="whole")
+    several = pipe([make_image(60, 50), image, make_image(50, 60)], text="dogs", window="whole")
     assert [entry["density_map"].shape for entry in several] == [(50, 60), (60, 300), (60, 50)]
     assert several[1]["count"] == pytest.approx(result[0]["count"], rel=1e-4)
 
 
-def test_the_processor_may_say_that_pictures_are_whole(density_model, density_processor, picture, passes, tmp_path):
+def test_the_processor_may_say_that_images_are_whole(density_model, density_processor, make_image, passes, tmp_path):
     density_processor.save_pretrained(tmp_path)
     processor = type(density_processor).from_pretrained(tmp_path)
     processor.image_processor.window = "whole"
     processor.save_pretrained(tmp_path)
     processor = type(density_processor).from_pretrained(tmp_path)
     pipe = ObjectCountingPipeline(model=density_model, processor=processor, device="cpu")
-    pipe(picture(300, 60), text="dogs")
+    pipe(make_image(300, 60), text="dogs")
     assert passes == [(1, 1)]
-    pipe(picture(300, 60), text="dogs", window="sliding", window_batch_size=64)
+    pipe(make_image(300, 60), text="dogs", window="sliding", window_batch_size=64)
     assert passes[1][0] > 1
 
 
-def test_maps_can_be_left_out(pipe, picture):
-    kept, left = (pipe(picture(90, 50), text="dogs", return_density_map=keep) for keep in (True, False))
+def test_maps_can_be_left_out(pipe, make_image):
+    kept, left = (pipe(make_image(90, 50), text="dogs", return_density_map=keep) for keep in (True, False))
     assert set(left) == {"text", "count", "points"}
     assert (left["count"], left["points"]) == (kept["count"], kept["points"])
 
 
-def test_one_bad_picture_raises_and_is_named(pipe, files):
+def test_one_bad_image_raises_and_is_named(pipe, files):
     for path, is_bad in zip(files, BAD, strict=True):
         if is_bad:
-            with pytest.raises(PictureError, match=path.rsplit("/", 1)[1]):
+            with pytest.raises(ImageError, match=path.rsplit("/", 1)[1]):
                 pipe(path, text="dogs")
         else:
             assert "count" in pipe(path, text="dogs")
@@ -222,10 +222,10 @@ def test_one_bad_picture_raises_and_is_named(pipe, files):
     assert "gone.png" in pipe(files[2], text="dogs", on_error="report")["error"]
 
 
-def test_a_text_that_is_none_is_refused_for_all_and_reported_for_one(pipe, picture):
+def test_a_text_that_is_none_is_refused_for_all_and_reported_for_one(pipe, make_image):
     with pytest.raises(TypeError, match="`text` as a string or a list of strings, but got int"):
-        pipe([picture(9, 9)] * 2, text=7)
-    bad, good = pipe([{"image": picture(9, 9), "text": 7}, picture(9, 9)], text="dogs")
+        pipe([make_image(9, 9)] * 2, text=7)
+    bad, good = pipe([{"image": make_image(9, 9), "text": 7}, make_image(9, 9)], text="dogs")
     assert "but got int" in bad["error"]
     assert "count" in good
 
@@ -239,25 +239,25 @@ def _check_reported(results, files):
             assert set(result) == {"text", "count", "density_map", "points"}
 
 
-def test_the_good_pictures_of_a_list_are_not_lost(pipe, files):
+def test_the_good_images_of_a_list_are_not_lost(pipe, files):
     _check_reported(pipe(files, text="dogs"), files)
     _check_reported(pipe(tuple(files), text="dogs"), files)
     several = pipe(files, text=["dogs", "cats"])
     assert [[entry["text"] for entry in entries] for entries in several] == [["dogs", "cats"]] * 6
     _check_reported([entries[1] for entries in several], files)
-    with pytest.raises(PictureError, match=r"cut\.png"):
+    with pytest.raises(ImageError, match=r"cut\.png"):
         pipe(files, text="dogs", on_error="raise")
 
 
-def test_a_bad_picture_among_others_is_warned_of(pipe, files, monkeypatch):
+def test_a_bad_image_among_others_is_warned_of(pipe, files, monkeypatch):
     said = []
-    monkeypatch.setattr(pipeline_pictures.logger, "warning", said.append)
+    monkeypatch.setattr(pipeline_images.logger, "warning", said.append)
     pipe(files, text="dogs")
     assert len(said) == 4
     assert "cut.png" in said[0]
 
 
-def test_the_good_pictures_of_a_generator_are_not_lost(pipe, files):
+def test_the_good_images_of_a_generator_are_not_lost(pipe, files):
     _check_reported(pipe((path for path in files), text="dogs"), files)
     _check_reported(pipe(iter(files), text="dogs"), files)
 
@@ -277,7 +277,7 @@ def test_a_generator_is_read_as_it_goes(pipe, files):
 
 def test_the_choice_can_be_made_once(density_model, density_processor, files):
     pipe = ObjectCountingPipeline(model=density_model, processor=density_processor, device="cpu", on_error="raise")
-    with pytest.raises(PictureError, match=r"cut\.png"):
+    with pytest.raises(ImageError, match=r"cut\.png"):
         pipe(files, text="dogs")
     _check_reported(pipe(files, text="dogs", on_error="report"), files)
 
@@ -289,7 +289,7 @@ def _dataset(files, **columns):
 
 
 @pytest.mark.parametrize("form", ["dataset", "stream", "key", "formatted", "split"])
-def test_the_good_pictures_of_a_data_set_are_not_lost(pipe, files, form):
+def test_the_good_images_of_a_data_set_are_not_lost(pipe, files, form):
     data = _dataset(files)
     inputs = {
         "dataset": lambda: data,
@@ -301,7 +301,7 @@ def test_the_good_pictures_of_a_data_set_are_not_lost(pipe, files, form):
     results = list(pipe(inputs, text="dogs"))
     assert ["error" in result for result in results] == [False, True, True, True, False]
     if form == "formatted":  # decoded by the data set, which does not say which file it was
-        assert [f"picture {i}" in results[i]["error"] for i in (1, 2, 3)] == [True] * 3
+        assert [f"image {i}" in results[i]["error"] for i in (1, 2, 3)] == [True] * 3
     else:
         assert [name in results[i]["error"] for i, name in ((1, "cut"), (2, "notes"), (3, "empty"))] == [True] * 3
     for result, path in ((results[0], files[0]), (results[4], files[5])):
@@ -316,20 +316,20 @@ def test_rows_may_bring_their_own_prompts(pipe, files):
         assert result["count"] == pytest.approx(pipe(path, text=result["text"])["count"], rel=1e-5)
 
 
-def test_a_rows_own_prompt_that_cannot_be_used_loses_only_its_row(pipe, picture):
+def test_a_rows_own_prompt_that_cannot_be_used_loses_only_its_row(pipe, make_image):
     rows = [
-        {"image": picture(50, 50), "text": "dogs"},
-        {"image": picture(50, 50), "text": ""},
-        {"image": picture(50, 50), "text": "x " * 60},
-        {"image": picture(50, 50), "text": ["cats", " "]},
-        {"picture": picture(50, 50), "text": "dogs"},
-        {"image": picture(50, 50)},
+        {"image": make_image(50, 50), "text": "dogs"},
+        {"image": make_image(50, 50), "text": ""},
+        {"image": make_image(50, 50), "text": "x " * 60},
+        {"image": make_image(50, 50), "text": ["cats", " "]},
+        {"photo": make_image(50, 50), "text": "dogs"},
+        {"image": make_image(50, 50)},
     ]
     results = pipe(rows, text="ants")
     assert results[0]["text"] == "dogs"
     assert [result["error"] for result in (results[1], results[4])] == [
         "Expected what to count, as `text='red apples'`, but got no prompt.",
-        "Expected a dictionary with `image`, and `text` where it has its own, but picture 4 has 'picture', 'text'.",
+        "Expected a dictionary with `image`, and `text` where it has its own, but image 4 has 'photo', 'text'.",
     ]
     assert "only 38 fit" in results[2]["error"]
     assert [entry["text"] for entry in results[3]] == ["cats", " "]
@@ -341,50 +341,50 @@ def test_a_rows_own_prompt_that_cannot_be_used_loses_only_its_row(pipe, picture)
     ("text", "words"),
     [("", "no prompt"), ([], "no prompt"), ("  ", "empty"), (["a", ""], "empty"), ("x " * 60, "only 38 fit")],
 )
-def test_a_prompt_for_all_pictures_that_cannot_be_used_raises(pipe, picture, text, words):
-    for inputs in (picture(50, 50), [picture(50, 50)]):
+def test_a_prompt_for_all_images_that_cannot_be_used_raises(pipe, make_image, text, words):
+    for inputs in (make_image(50, 50), [make_image(50, 50)]):
         with pytest.raises(ValueError, match=words):
             pipe(inputs, text=text)
     with pytest.raises(ValueError, match="no prompt"):
-        pipe([picture(50, 50)])
+        pipe([make_image(50, 50)])
     with pytest.raises(TypeError, match="strings"):
-        pipe(picture(50, 50), text=[3])
+        pipe(make_image(50, 50), text=[3])
 
 
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        (np.full((50, 60), np.nan), "picture 1.*NaN"),
-        (np.full((50, 60, 3), np.inf, np.float32), "picture 1.*infinite"),
-        (Image.new("RGB", (60, 50)).crop((10, 10, 10, 40)), "picture 1 has no pixels"),
-        (np.zeros((50, 60, 3), np.uint8)[:, 5:5], "picture 1.*shape"),
-        (None, "picture 1.*there is none"),
-        (7, "picture 1.*got int"),
+        (np.full((50, 60), np.nan), "image 1.*NaN"),
+        (np.full((50, 60, 3), np.inf, np.float32), "image 1.*infinite"),
+        (Image.new("RGB", (60, 50)).crop((10, 10, 10, 40)), "image 1 has no pixels"),
+        (np.zeros((50, 60, 3), np.uint8)[:, 5:5], "image 1.*shape"),
+        (None, "image 1.*there is none"),
+        (7, "image 1.*got int"),
     ],
 )
-def test_pictures_that_are_none_are_refused_or_reported(pipe, picture, image, words):
-    results = pipe([picture(50, 50), image], text="dogs")
+def test_images_that_are_none_are_refused_or_reported(pipe, make_image, image, words):
+    results = pipe([make_image(50, 50), image], text="dogs")
     assert "count" in results[0]
-    with pytest.raises(PictureError, match=words):
-        raise PictureError(results[1]["error"])
-    with pytest.raises(PictureError, match=words.replace("picture 1", "")):
+    with pytest.raises(ImageError, match=words):
+        raise ImageError(results[1]["error"])
+    with pytest.raises(ImageError, match=words.replace("image 1", "")):
         pipe({"image": image}, text="dogs")
 
 
-def test_an_all_black_picture_has_a_finite_count(pipe):
+def test_an_all_black_image_has_a_finite_count(pipe):
     result = pipe(Image.new("RGB", (70, 50)), text="dogs")
     assert np.isfinite(result["count"])
     assert np.isfinite(result["density_map"]).all()
 
 
-def test_a_whole_picture_that_is_too_large_is_reported_like_a_bad_one(pipe, picture):
+def test_a_whole_image_that_is_too_large_is_reported_like_a_bad_one(pipe, make_image):
     pipe.processor.image_processor.max_whole_area, before = 4.0, pipe.processor.image_processor.max_whole_area
     try:
-        results = pipe([picture(60, 50), picture(400, 50)], text="dogs", window="whole")
+        results = pipe([make_image(60, 50), make_image(400, 50)], text="dogs", window="whole")
         assert "count" in results[0]
         assert "at most 4 windows" in results[1]["error"]
-        with pytest.raises(PictureError, match="at most 4 windows"):
-            pipe(picture(400, 50), text="dogs", window="whole")
+        with pytest.raises(ImageError, match="at most 4 windows"):
+            pipe(make_image(400, 50), text="dogs", window="whole")
     finally:
         pipe.processor.image_processor.max_whole_area = before
 
@@ -398,20 +398,20 @@ def test_a_whole_picture_that_is_too_large_is_reported_like_a_bad_one(pipe, pict
         ({"window_batch_size": 0}, ValueError, "at least 1"),
     ],
 )
-def test_options_that_cannot_work_are_refused(pipe, picture, options, kind, words):
+def test_options_that_cannot_work_are_refused(pipe, make_image, options, kind, words):
     with pytest.raises(kind, match=words):
-        pipe(picture(50, 50), text="dogs", **options)
+        pipe(make_image(50, 50), text="dogs", **options)
 
 
-def test_no_pictures_give_no_results(pipe, caption_pipe):
+def test_no_images_give_no_results(pipe, caption_pipe):
     assert pipe([], text="dogs") == []
     assert list(pipe(iter([]), text="dogs")) == []
     assert caption_pipe([], text="{} dogs") == []
 
 
-def test_pictures_come_from_the_web(pipe, picture, files):
+def test_images_come_from_the_web(pipe, make_image, files):
     buffer = io.BytesIO()
-    picture(60, 50).save(buffer, "PNG")
+    make_image(60, 50).save(buffer, "PNG")
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -427,7 +427,7 @@ def test_pictures_come_from_the_web(pipe, picture, files):
     thread.start()
     try:
         address = f"http://127.0.0.1:{server.server_port}"
-        expected = pipe(picture(60, 50), text="dogs")["count"]
+        expected = pipe(make_image(60, 50), text="dogs")["count"]
         assert pipe(f"{address}/a.png", text="dogs", timeout=10)["count"] == pytest.approx(expected, rel=1e-5)
         results = pipe([f"{address}/gone.png", f"{address}/a.png", files[0]], text="dogs", timeout=10)
         assert ["error" in result for result in results] == [True, False, False]
@@ -438,7 +438,7 @@ def test_pictures_come_from_the_web(pipe, picture, files):
         server.server_close()
 
 
-def test_the_caption_pipeline_keeps_good_pictures_too(caption_pipe, files):
+def test_the_caption_pipeline_keeps_good_images_too(caption_pipe, files):
     results = caption_pipe(files, text="{} dogs")
     for result, path, is_bad in zip(results, files, BAD, strict=True):
         if is_bad:
@@ -446,7 +446,7 @@ def test_the_caption_pipeline_keeps_good_pictures_too(caption_pipe, files):
             assert path.rsplit("/", 1)[1] in result["error"]
         else:
             assert sum(entry["score"] for entry in result) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(PictureError, match=r"cut\.png"):
+    with pytest.raises(ImageError, match=r"cut\.png"):
         caption_pipe(files[1], text="{} dogs")
     with pytest.raises(ValueError, match="number word"):
         caption_pipe(files, text="some dogs")
@@ -472,7 +472,7 @@ print("RESULT", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
-def test_memory_grows_by_the_picture_and_its_map_alone(density_model, density_processor, tmp_path):
+def test_memory_grows_by_the_image_and_its_map_alone(density_model, density_processor, tmp_path):
     density_model.save_pretrained(tmp_path)
     density_processor.save_pretrained(tmp_path)
     width, height = 5472, 3648
@@ -489,9 +489,9 @@ def test_memory_grows_by_the_picture_and_its_map_alone(density_model, density_pr
     assert grown < 2.75 * 4 * width * height / 2**20
 
 
-def test_the_model_is_left_as_it_was(pipe, picture):
+def test_the_model_is_left_as_it_was(pipe, make_image):
     assert isinstance(pipe.model, CLIPCountDensityModel)
     before = {name: tensor.clone() for name, tensor in pipe.model.state_dict().items()}
-    pipe([picture(60, 50)], text=["dogs", "cats"], window="whole")
+    pipe([make_image(60, 50)], text=["dogs", "cats"], window="whole")
     for name, tensor in pipe.model.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)

@@ -181,7 +181,7 @@ def test_output_has_no_prompts_but_hidden_states_do(build, pixels):
     assert 21 in {part.shape[1] for part in output.hidden_states}
 
 
-def test_dropout_is_of_every_picture_and_only_in_training(build, pixels):
+def test_dropout_is_of_every_image_and_only_in_training(build, pixels):
     config = VisualPromptConfig(num_virtual_tokens=4, depth=2, dropout=0.5)
     model = get_peft_model(build("vision"), config).eval()
     same = pixels[:1].expand(2, -1, -1, -1)

@@ -56,7 +56,9 @@ def folders(counting_model, counting_processor, density_model, density_processor
         ("density", "CLIPCountDensityModel", "CLIPCountDensityProcessor"),
     ],
 )
-def test_auto_classes_find_ours(folders, picture, name, model_class, processor_class, counting_model, density_model):
+def test_auto_classes_find_ours(
+    folders, make_image, name, model_class, processor_class, counting_model, density_model
+):
     folder = folders[name]
     config = AutoConfig.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
@@ -64,7 +66,7 @@ def test_auto_classes_find_ours(folders, picture, name, model_class, processor_c
     assert type(config).__module__.startswith("count_clip.")
     assert type(model) is getattr(count_clip, model_class)
     assert type(processor) is getattr(count_clip, processor_class)
-    inputs = processor([picture(70, 50)], ["two dogs"])
+    inputs = processor([make_image(70, 50)], ["two dogs"])
     original = counting_model if name == "counting" else density_model
     key = "logits_per_image" if name == "counting" else "density_map"
     torch.testing.assert_close(model(**inputs)[key], original(**inputs)[key])
@@ -103,43 +105,43 @@ def test_remote_code_works_where_the_package_is_missing(folders, tmp_path, name,
     torch.testing.assert_close(torch.tensor(values), expected.flatten())
 
 
-def test_plain_clip_classes_read_a_counting_checkpoint(folders, picture, counting_model):
+def test_plain_clip_classes_read_a_counting_checkpoint(folders, make_image, counting_model):
     model = CLIPModel.from_pretrained(folders["counting"]).eval()
     processor = CLIPProcessor.from_pretrained(folders["counting"])
-    inputs = processor(images=[picture(70, 50)], text=["two dogs"], return_tensors="pt", padding=True)
+    inputs = processor(images=[make_image(70, 50)], text=["two dogs"], return_tensors="pt", padding=True)
     torch.testing.assert_close(model(**inputs).logits_per_image, counting_model(**inputs).logits_per_image)
 
 
-def test_zero_shot_pipeline_takes_a_counting_checkpoint(folders, picture):
+def test_zero_shot_pipeline_takes_a_counting_checkpoint(folders, make_image):
     classify = pipeline("zero-shot-image-classification", model=str(folders["counting"]))
-    answers = classify(picture(70, 50), candidate_labels=["dogs", "cats"])
+    answers = classify(make_image(70, 50), candidate_labels=["dogs", "cats"])
     assert {answer["label"] for answer in answers} == {"dogs", "cats"}
 
 
-def test_object_counting_pipeline_counts_in_the_pictures_own_size(folders, picture):
+def test_object_counting_pipeline_counts_in_the_images_own_size(folders, make_image):
     counter = pipeline("object-counting", model=str(folders["density"]))
-    result = counter(picture(130, 70), text="red apples")
+    result = counter(make_image(130, 70), text="red apples")
     assert result["text"] == "red apples"
     assert result["density_map"].shape == (70, 130)
     assert result["density_map"].dtype == "float32"
     assert float(result["density_map"].sum()) == pytest.approx(result["count"], rel=1e-4)
-    several = counter([picture(130, 70), picture(60, 60)], text=["red apples", "dogs"], window_batch_size=2)
+    several = counter([make_image(130, 70), make_image(60, 60)], text=["red apples", "dogs"], window_batch_size=2)
     assert [[entry["text"] for entry in entries] for entries in several] == [["red apples", "dogs"]] * 2
     assert several[0][0]["count"] == pytest.approx(result["count"], rel=1e-4)
-    assert counter({"image": picture(130, 70), "text": "red apples"})["count"] == pytest.approx(result["count"])
+    assert counter({"image": make_image(130, 70), "text": "red apples"})["count"] == pytest.approx(result["count"])
     with pytest.raises(ValueError, match="no prompt"):
-        counter(picture(60, 60))
+        counter(make_image(60, 60))
 
 
-def test_caption_counting_pipeline_ranks_two_to_ten(folders, picture):
+def test_caption_counting_pipeline_ranks_two_to_ten(folders, make_image):
     counter = pipeline("caption-counting", model=str(folders["counting"]))
-    ranked = counter(picture(70, 50), text="a photo of {} dogs")
+    ranked = counter(make_image(70, 50), text="a photo of {} dogs")
     assert sorted(entry["number"] for entry in ranked) == list(range(2, 11))
     assert sum(entry["score"] for entry in ranked) == pytest.approx(1, abs=1e-5)
     assert [entry["score"] for entry in ranked] == sorted((entry["score"] for entry in ranked), reverse=True)
-    assert counter(picture(70, 50), text="a photo of Five dogs")[0].keys() == {"number", "score"}
+    assert counter(make_image(70, 50), text="a photo of Five dogs")[0].keys() == {"number", "score"}
     with pytest.raises(ValueError, match="number word"):
-        counter(picture(70, 50), text="a photo of someone")
+        counter(make_image(70, 50), text="a photo of someone")
 
 
 def test_saved_weights_are_safetensors(folders):
@@ -153,31 +155,31 @@ def test_classes_load_by_their_own_name(folders):
     assert isinstance(CLIPCountDensityModel.from_pretrained(folders["density"]), CLIPCountDensityModel)
 
 
-def test_pipelines_answer_alike_whatever_the_batch_size(folders, picture, tmp_path):
-    pictures = [picture(130, 70, 1), picture(60, 60, 2), picture(200, 48, 3)]
+def test_pipelines_answer_alike_whatever_the_batch_size(folders, make_image, tmp_path):
+    images = [make_image(130, 70, 1), make_image(60, 60, 2), make_image(200, 48, 3)]
     counter = pipeline("object-counting", model=str(folders["density"]))
-    rows = [{"image": image, "text": text} for image, text in zip(pictures, ["a", "zebras", "cats"], strict=True)]
+    rows = [{"image": image, "text": text} for image, text in zip(images, ["a", "zebras", "cats"], strict=True)]
     alone = [counter(row)["count"] for row in rows]
     assert [result["count"] for result in counter(rows, batch_size=3)] == pytest.approx(alone, rel=1e-5)
     chooser = pipeline("caption-counting", model=str(folders["counting"]), batch_size=2)
-    for ranked in chooser(pictures, text="{} dogs"):
+    for ranked in chooser(images, text="{} dogs"):
         assert sorted(entry["number"] for entry in ranked) == list(range(2, 11))
         assert sum(entry["score"] for entry in ranked) == pytest.approx(1, abs=1e-5)
 
 
-def test_pipelines_take_paths_and_name_missing_pictures(folders, picture, tmp_path):
-    picture(60, 50).save(tmp_path / "here.png")
+def test_pipelines_take_paths_and_name_missing_images(folders, make_image, tmp_path):
+    make_image(60, 50).save(tmp_path / "here.png")
     counter = pipeline("object-counting", model=str(folders["density"]))
-    expected = counter(picture(60, 50), text="dogs")["count"]
+    expected = counter(make_image(60, 50), text="dogs")["count"]
     for path in (tmp_path / "here.png", str(tmp_path / "here.png")):
         assert counter(path, text="dogs")["count"] == pytest.approx(expected)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.png"):
         counter(str(tmp_path / "nowhere.png"), text="dogs")
     with pytest.raises(ValueError, match="no prompt"):
-        counter(picture(60, 50), text=[])
+        counter(make_image(60, 50), text=[])
 
 
-def test_a_caption_whose_number_is_cut_off_is_refused(folders, picture):
+def test_a_caption_whose_number_is_cut_off_is_refused(folders, make_image):
     chooser = pipeline("caption-counting", model=str(folders["counting"]))
     with pytest.raises(ValueError, match="cut off"):
-        chooser(picture(60, 50), text="x " * 60 + "{} dogs")
+        chooser(make_image(60, 50), text="x " * 60 + "{} dogs")

@@ -6,10 +6,10 @@ from typing import Any
 import evaluate
 
 from count_clip.evaluation.functional import counting_accuracy, with_intervals
-from count_clip.evaluation.metric_modules import INTERVAL_OPTIONS, number_features, said_and_true
+from count_clip.evaluation.metrics.modules import INTERVAL_OPTIONS, number_features, said_and_true
 
 
-_DESCRIPTION = """Part of the pictures whose number, from two to ten, is exactly right: CountBench's first figure.
+_DESCRIPTION = """Part of the images whose number, from two to ten, is exactly right: CountBench's first figure.
 Guessing gives 1/9."""
 
 _CITATION = """@inproceedings{paiss2023teaching,
@@ -22,9 +22,9 @@ _CITATION = """@inproceedings{paiss2023teaching,
 
 _INPUTS = f"""
 Args:
-    predictions: The numbers said, `(num_pictures,)`. Loaded as `"scores"`: the scores of the captions with each
-        number, `(num_pictures, len(numbers))`, of which the highest says the number.
-    references: The true numbers, `(num_pictures,)`.
+    predictions: The numbers said, `(num_images,)`. Loaded as `"scores"`: the scores of the captions with each
+        number, `(num_images, len(numbers))`, of which the highest says the number.
+    references: The true numbers, `(num_images,)`.
     numbers (`list[int]`, *optional*): The numbers that can occur, in the order of the scores; two to ten by
         default.{INTERVAL_OPTIONS}
 

@@ -7,10 +7,10 @@ import datasets
 import evaluate
 
 from count_clip.evaluation.functional import NUMBERS, Calibration, calibration, with_intervals
-from count_clip.evaluation.metric_modules import INTERVAL_OPTIONS
+from count_clip.evaluation.metrics.modules import INTERVAL_OPTIONS
 
 
-_DESCRIPTION = """Expected calibration error of the nine-way scores: among the pictures in which the softmax gives the
+_DESCRIPTION = """Expected calibration error of the nine-way scores: among the images in which the softmax gives the
 number said a probability of 80 %, is it right 80 % of the time? 0 is perfect."""
 
 _CITATION = """@inproceedings{guo2017calibration,
@@ -22,8 +22,8 @@ _CITATION = """@inproceedings{guo2017calibration,
 
 _INPUTS = f"""
 Args:
-    predictions: The scores of the captions with each number, `(num_pictures, len(numbers))`.
-    references: The true numbers, `(num_pictures,)`.
+    predictions: The scores of the captions with each number, `(num_images, len(numbers))`.
+    references: The true numbers, `(num_images,)`.
     num_bins (`int`, *optional*, defaults to 15): Bins of equal width.
     scale (`float`, *optional*, defaults to 1.0): What scores are multiplied by before the softmax: the model's
         `logit_scale.exp()` where they are cosine similarities, 1 where they are `logits_per_image`.

@@ -1,4 +1,4 @@
-"""Whether one model counts better than another on the same pictures, or only seems to."""
+"""Whether one model counts better than another on the same images, or only seems to."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ from count_clip.evaluation.functional import (
 )
 
 
-_DESCRIPTION = """The difference between two models' figures on the same pictures, with a bootstrap interval that draws
-the pictures for both models together. An interval without 0 says that the difference is more than chance."""
+_DESCRIPTION = """The difference between two models' figures on the same images, with a bootstrap interval that draws
+the images for both models together. An interval without 0 says that the difference is more than chance."""
 
 _CITATION = """@inproceedings{koehn2004statistical,
   title     = {Statistical Significance Tests for Machine Translation Evaluation},
@@ -28,13 +28,13 @@ _CITATION = """@inproceedings{koehn2004statistical,
 
 _INPUTS = """
 Args:
-    predictions1: The first model's numbers or counts, `(num_pictures,)`.
-    predictions2: The second model's, of the same pictures.
+    predictions1: The first model's numbers or counts, `(num_images,)`.
+    predictions2: The second model's, of the same images.
     references: The true ones.
     metric (`str`, *optional*, defaults to `"accuracy"`): `"accuracy"` or `"off_by_one_accuracy"` (more is better),
         `"mean_deviation"`, `"mae"`, `"rmse"`, `"nae"` or `"sre"` (less is better).
     confidence (`float`, *optional*, defaults to 0.95): How much of the outcomes the interval holds.
-    num_resamples (`int`, *optional*, defaults to 1000): How often the pictures are drawn.
+    num_resamples (`int`, *optional*, defaults to 1000): How often the images are drawn.
     seed (`int`, *optional*, defaults to 0): Where these draws start.
 
 Returns:
@@ -59,7 +59,7 @@ _METRICS = {
 
 
 class CountingComparison(evaluate.Comparison):
-    """Whether one model counts better than another on the same pictures, or only seems to."""
+    """Whether one model counts better than another on the same images, or only seems to."""
 
     def _info(self) -> evaluate.ComparisonInfo:
         count = datasets.Value("float64")

@@ -6,7 +6,7 @@ from typing import Any
 import evaluate
 
 from count_clip.evaluation.functional import NUMBERS, confusion_matrix
-from count_clip.evaluation.metric_modules import number_features, said_and_true
+from count_clip.evaluation.metrics.modules import number_features, said_and_true
 
 
 _DESCRIPTION = """How often each number from two to ten was said for each: true numbers down, numbers said across."""
@@ -21,13 +21,13 @@ _CITATION = """@inproceedings{paiss2023teaching,
 
 _INPUTS = """
 Args:
-    predictions: The numbers said, `(num_pictures,)`. Loaded as `"scores"`: the scores of the captions with each
-        number, `(num_pictures, len(numbers))`, of which the highest says the number.
-    references: The true numbers, `(num_pictures,)`.
+    predictions: The numbers said, `(num_images,)`. Loaded as `"scores"`: the scores of the captions with each
+        number, `(num_images, len(numbers))`, of which the highest says the number.
+    references: The true numbers, `(num_images,)`.
     numbers (`list[int]`, *optional*): The numbers that can occur, in the order of the scores; two to ten by default.
 
 Returns:
-    `dict` with `confusion_matrix`, a list of rows of counts of pictures, one for each true number, and `numbers`, what
+    `dict` with `confusion_matrix`, a list of rows of counts of images, one for each true number, and `numbers`, what
     its rows and columns are.
 
 Example:

@@ -7,12 +7,12 @@ import evaluate
 import numpy as np
 
 from count_clip.evaluation.functional import counting_errors, with_intervals
-from count_clip.evaluation.metric_modules import INTERVAL_OPTIONS
+from count_clip.evaluation.metrics.modules import INTERVAL_OPTIONS
 
 
 _DESCRIPTION = """The four errors of counts that papers report: mean absolute error (MAE), root mean squared error
 (RMSE), normalised absolute error (NAE: mean of |predicted - true| / true) and squared relative error (SRE: root of the
-mean of (predicted - true)^2 / true). The last two leave out the pictures without objects."""
+mean of (predicted - true)^2 / true). The last two leave out the images without objects."""
 
 _CITATION = """@inproceedings{nguyen2022fewshot,
   title     = {Few-shot Object Counting and Detection},
@@ -29,12 +29,12 @@ _CITATION = """@inproceedings{nguyen2022fewshot,
 
 _INPUTS = f"""
 Args:
-    predictions: Predicted counts, `(num_pictures,)`, fractions allowed and not rounded.
-    references: True counts, `(num_pictures,)`, none below zero.{INTERVAL_OPTIONS}
+    predictions: Predicted counts, `(num_images,)`, fractions allowed and not rounded.
+    references: True counts, `(num_images,)`, none below zero.{INTERVAL_OPTIONS}
 
 Returns:
-    `dict` with `mae` and `rmse` in objects, `nae` and `sre` (`None` if no picture has objects), and
-    `num_with_objects`, how many pictures the last two are over.
+    `dict` with `mae` and `rmse` in objects, `nae` and `sre` (`None` if no image has objects), and
+    `num_with_objects`, how many images the last two are over.
 
 Example:
     >>> error = evaluate.load("evaluation/metrics/counting_error")

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from count_clip.evaluation.functional import check_sizes, grid_error, map_cells, point_cells, with_intervals
-from count_clip.evaluation.metric_modules import INTERVAL_OPTIONS, choose_features
+from count_clip.evaluation.metrics.modules import INTERVAL_OPTIONS, choose_features
 
 
-_DESCRIPTION = """Grid average mean absolute error, GAME(L): each picture is cut into 4^L cells, and the errors of the
-counts in its cells are added up; the mean over the pictures. GAME(0) is the mean absolute error, and a model that
+_DESCRIPTION = """Grid average mean absolute error, GAME(L): each image is cut into 4^L cells, and the errors of the
+counts in its cells are added up; the mean over the images. GAME(0) is the mean absolute error, and a model that
 counts the right number in the wrong places is found out by the others."""
 
 _CITATION = """@inproceedings{guerrero2015extremely,
@@ -27,10 +27,10 @@ _CITATION = """@inproceedings{guerrero2015extremely,
 _INPUTS = f"""
 Args:
     predictions: Loaded as `"maps"` (the default) or `"points"`: predicted density maps `(height, width)`, objects per
-        pixel. Loaded as `"detections"`: for each picture its predicted points `[x, y]` in its pixels.
-    references: As `"maps"`: true density maps of the same sizes. As `"points"` or `"detections"`: for each picture
-        the places `[x, y]` of its objects, in the pixels of the map or picture.
-    sizes: As `"detections"` only: `[height, width]` of each picture.
+        pixel. Loaded as `"detections"`: for each image its predicted points `[x, y]` in its pixels.
+    references: As `"maps"`: true density maps of the same sizes. As `"points"` or `"detections"`: for each image
+        the places `[x, y]` of its objects, in the pixels of the map or image.
+    sizes: As `"detections"` only: `[height, width]` of each image.
     levels (`list[int]`, *optional*, defaults to `[1, 2, 3]`): L, from 0 to 3.{INTERVAL_OPTIONS}
 
 Returns:
@@ -75,7 +75,7 @@ class Game(evaluate.Metric):
                 "Expected as many of each, but got " + ", ".join(f"{n} {name}" for name, n in lengths.items()) + "."
             )
         if self.config_name == "detections" and "sizes" not in given:
-            raise ValueError("Expected `sizes`, the [height, width] of each picture, but got none.")
+            raise ValueError("Expected `sizes`, the [height, width] of each image, but got none.")
         names = list(given)
         rows = [
             self._cells(index, **dict(zip(names, row, strict=True)))
@@ -85,7 +85,7 @@ class Game(evaluate.Metric):
         super().add_batch(**columns)
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
-        """Add one picture: maps or points, as the configuration says."""
+        """Add one image: maps or points, as the configuration says."""
         self.add_batch(
             predictions=[prediction], references=[reference], **{name: [value] for name, value in kwargs.items()}
         )
@@ -93,7 +93,7 @@ class Game(evaluate.Metric):
     def _cells(
         self, index: int, predictions: Any, references: Any, sizes: Any = None, **others: Any
     ) -> dict[str, list[Any]]:
-        """What is kept of one picture."""
+        """What is kept of one image."""
         if others:
             raise ValueError(f"Expected `predictions` and `references`, but got {sorted(others)} too.")
         try:
@@ -113,7 +113,7 @@ class Game(evaluate.Metric):
                         "Resize one of them so that it keeps its sum."
                     )
         except ValueError as error:
-            raise ValueError(f"Picture {index} of the batch: {error}") from error
+            raise ValueError(f"Image {index} of the batch: {error}") from error
         row = {"predictions": said.tolist(), "references": true.tolist()}
         return row if sizes is None else {**row, "sizes": list(size)}
 
@@ -131,7 +131,7 @@ class Game(evaluate.Metric):
         if not levels or not set(levels) <= set(range(_FINEST + 1)):
             raise ValueError(f"Expected `levels` from 0 to {_FINEST}, but got {list(levels)}.")
         if not predictions:
-            raise ValueError("Expected at least one picture, but got none. There is nothing to measure.")
+            raise ValueError("Expected at least one image, but got none. There is nothing to measure.")
         errors = [
             [
                 grid_error(_coarser(said, level), _coarser(true, level))

@@ -7,11 +7,11 @@ import evaluate
 import numpy as np
 
 from count_clip.evaluation.functional import match_points, point_scores, with_intervals
-from count_clip.evaluation.metric_modules import INTERVAL_OPTIONS, choose_features
+from count_clip.evaluation.metrics.modules import INTERVAL_OPTIONS, choose_features
 
 
 _DESCRIPTION = """Precision, recall and F1 of predicted points at a distance: a point is right if it is matched with an
-object no farther away, each at most once. Over the points of all pictures together."""
+object no farther away, each at most once. Over the points of all images together."""
 
 _CITATION = """@article{wang2021nwpu,
   title   = {{NWPU-Crowd}: A Large-Scale Benchmark for Crowd Counting and Localization},
@@ -22,9 +22,9 @@ _CITATION = """@article{wang2021nwpu,
 
 _INPUTS = f"""
 Args:
-    predictions: For each picture its predicted points `[x, y]`, of any number, none included.
-    references: For each picture the places `[x, y]` of its objects, in the same frame.
-    distances: Loaded as `"distances"` only: for each picture how far a point may be from each of its objects, as
+    predictions: For each image its predicted points `[x, y]`, of any number, none included.
+    references: For each image the places `[x, y]` of its objects, in the same frame.
+    distances: Loaded as `"distances"` only: for each image how far a point may be from each of its objects, as
         NWPU-Crowd has it.
     distance (`float`): Otherwise: how far a point may be from its object, in the unit of the points.
     matching (`str`, *optional*, defaults to `"hungarian"`): `"hungarian"` finds as many pairs as there can be and
@@ -82,8 +82,8 @@ class PointMatching(evaluate.Metric):
             for index, row in enumerate(zip(predictions, references, distances, strict=True))
         ]
         if not counts:
-            raise ValueError("Expected the points of at least one picture, but got none. There is nothing to measure.")
-        table = np.asarray(counts)  # (pictures, 4)
+            raise ValueError("Expected the points of at least one image, but got none. There is nothing to measure.")
+        table = np.asarray(counts)  # (images, 4)
         matched, predicted, true, _ = (int(total) for total in table.sum(axis=0))
         result = with_intervals(_figures, *table.T, confidence=confidence, num_resamples=num_resamples, seed=seed)
         return {**result, "num_matched": matched, "num_predicted": predicted, "num_true": true}
@@ -92,11 +92,11 @@ class PointMatching(evaluate.Metric):
 def _counts(
     predictions: Any, references: Any, distance: Any, matching: str, index: int
 ) -> tuple[int, int, int, float]:
-    """Pairs, predicted points and objects of one picture, and the sum of the pairs' distances."""
+    """Pairs, predicted points and objects of one image, and the sum of the pairs' distances."""
     try:
         pairs = match_points(predictions, references, distance, matching)
     except ValueError as error:
-        raise ValueError(f"Picture {index}: {error}") from error
+        raise ValueError(f"Image {index}: {error}") from error
     ends = [np.asarray(points, dtype=np.float64).reshape(-1, 2) for points in (predictions, references)]
     apart = ends[0][pairs[:, 0]] - ends[1][pairs[:, 1]]
     return len(pairs), len(predictions), len(references), np.hypot(apart[:, 0], apart[:, 1]).sum()

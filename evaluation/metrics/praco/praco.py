@@ -13,12 +13,12 @@ from count_clip.evaluation.functional import (
     positive_class_count_nearness,
     with_intervals,
 )
-from count_clip.evaluation.metric_modules import INTERVAL_OPTIONS, choose_features
+from count_clip.evaluation.metrics.modules import INTERVAL_OPTIONS, choose_features
 
 
 _DESCRIPTION = """PrACo's measures of whether a model counts what its prompt names. With prompts for what is not there:
 the normalised mean of negative predictions (NMN) and the positive class count nearness (PCCN). With mosaics of two
-pictures, of which the prompt names what is in one: counting precision, recall and F1."""
+images, of which the prompt names what is in one: counting precision, recall and F1."""
 
 _CITATION = """@article{ciampi2024praco,
   title   = {Mind the Prompt: A Novel Benchmark for Prompt-based Class-Agnostic Counting},
@@ -31,9 +31,9 @@ _CITATION = """@article{ciampi2024praco,
 _INPUTS = f"""
 Args:
     predictions: Loaded as `"negatives"` (the default): the counts for the prompts that name what is there,
-        `(num_pictures,)`. Loaded as `"mosaics"`: the counts in the half that holds what the prompt names,
+        `(num_images,)`. Loaded as `"mosaics"`: the counts in the half that holds what the prompt names,
         `(num_mosaics,)`.
-    negative_predictions: As `"negatives"`: for each picture the counts for prompts that name nothing in it, a list of
+    negative_predictions: As `"negatives"`: for each image the counts for prompts that name nothing in it, a list of
         at least one. As `"mosaics"`: the counts in the other half, `(num_mosaics,)`.
     references: The true counts of what is there, each above zero.{INTERVAL_OPTIONS}
 
@@ -100,11 +100,11 @@ class Praco(evaluate.Metric):
 
 
 def _mean(counts: Sequence[float], index: int) -> float:
-    """The mean count for the prompts that name nothing in a picture."""
+    """The mean count for the prompts that name nothing in an image."""
     if not counts:
         raise ValueError(
-            f"Expected at least one count for a prompt that names nothing in the picture, but `negative_predictions` "
-            f"has none at index {index}. Leave out the pictures of which no kind is known to be absent."
+            f"Expected at least one count for a prompt that names nothing in the image, but `negative_predictions` "
+            f"has none at index {index}. Leave out the images of which no kind is known to be absent."
         )
     return float(np.mean(np.asarray(counts, dtype=np.float64)))
 

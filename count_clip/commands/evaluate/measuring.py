@@ -1,0 +1,183 @@
+"""What the evaluations share: what is kept of a run, where it goes on, and what it leaves."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..shared.errors import CommandError
+from ..shared.loading import Data
+from ..shared.output import check_output, list_skipped, open_for_writing
+
+
+if TYPE_CHECKING:
+    from count_clip.evaluation.records.cache import Journal
+    from count_clip.evaluation.records.summaries import Summary
+
+
+def describe_loaded(name: str, model: Any, revision: str | None = None) -> dict[str, Any]:
+    """
+    Say which model was measured, for the record of a run.
+
+    Args:
+        name (`str`): What it was loaded from.
+        model (`PreTrainedModel`): The model.
+        revision (`str`, *optional*): Of a name on the Hub, the branch, tag or commit.
+
+    Returns:
+        `dict[str, Any]`: As `describe_model` gives it.
+    """
+    from count_clip.evaluation.records.run_record import describe_model
+
+    from ...checkpoints import adapters_base, find_checkpoint
+
+    folder = find_checkpoint(name, revision)
+    base = adapters_base(folder, name)
+    return describe_model(name, model, folder, base, None if base is None else find_checkpoint(base))
+
+
+class Run:
+    """
+    One evaluation, from the first check to the files that it leaves.
+
+    Args:
+        options (`argparse.Namespace`): As `add_model_options`, `add_data_options` and `add_result_options` add them.
+        benchmark (`str`): Its name.
+
+    Raises:
+        CommandError: If a file that is to be written cannot be.
+    """
+
+    def __init__(self, options: argparse.Namespace, benchmark: str) -> None:
+        self.options, self.benchmark = options, benchmark
+        self.model: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
+        self.where = ""
+        self._device = "cpu"
+        self._began = time.monotonic()
+        check_output(options.json_file, inputs=[Path(options.data).expanduser()])
+        if getattr(options, "model_card", None):
+            from count_clip.evaluation.records.model_index import check_card
+
+            try:
+                check_card(options.model_card)
+            except (OSError, ValueError) as error:
+                raise CommandError(str(error)) from error
+
+    def begin(self, model: Any, data: Data) -> None:
+        """Take down what is measured, and start the clock."""
+        from count_clip.evaluation.records.run_record import describe_baseline
+
+        name, self.data, self.where = self.options.model, data.describe(self.options), data.where
+        if callable(getattr(model, "describe", None)):
+            self.model = describe_baseline(name, model)
+        else:
+            self.model = describe_loaded(name, model, self.options.revision)
+        self._device = str(getattr(model, "device", "cpu"))
+        self._began = time.monotonic()
+
+    @contextmanager
+    def journal(self, **depends_on: Any) -> Iterator[Journal | None]:
+        """What `--resume` keeps, of this model and dtype and of whatever else the values depend on; or nothing."""
+        path = getattr(self.options, "resume", None)
+        if path is None:
+            yield None
+            return
+        from count_clip.evaluation.records.cache import Journal, model_identity
+
+        identity = {**model_identity(self.model), "dtype": self.options.dtype, **depends_on}
+        try:
+            journal = Journal(path, identity)
+        except (ValueError, OSError) as error:
+            raise CommandError(f"--resume: {error}") from error
+        with journal:
+            try:
+                yield journal
+            except KeyboardInterrupt:
+                print(f"\ncount-clip: what was measured is in {path}: the same command goes on", file=sys.stderr)
+                raise
+
+    @contextmanager
+    def towers(self, model: Any, processor: Any) -> Iterator[Any]:
+        """A CLIP that looks up in `--resume` what it has seen before."""
+        from count_clip.evaluation.records.cache import RememberedTowers
+
+        with self.journal() as journal:
+            yield model if journal is None else RememberedTowers(model, processor.tokenizer, journal)
+
+    def result(self, result: dict[str, Any], summary: Summary) -> dict[str, Any]:
+        """
+        Put the result together with what is known of the run, and write it where `--json` says.
+
+        Args:
+            result (`dict[str, Any]`): What the benchmark has to say.
+            summary ([`Summary`]): Its figures.
+
+        Returns:
+            `dict[str, Any]`: What `--json` writes.
+        """
+        from count_clip.evaluation.records.run_record import plain_command, result_file, run_record, write_plain
+
+        options = self.options
+        run = run_record(
+            plain_command(getattr(options, "arguments", [])),
+            self.model,
+            self.data,
+            getattr(options, "seed", None),
+            options.dtype,
+            self._device,
+            time.monotonic() - self._began,
+        )
+        rows, total = self.data.get("rows"), self.data.get("total")
+        limited = rows is not None and total is not None and rows < total
+        about = {"protocol": self.benchmark, "model": options.model, "data": options.data, "split": self.data["split"]}
+        written = result_file(
+            self.benchmark, run, {**about, **result}, summary.metrics, summary.intervals, summary.missing, limited
+        )
+        # Before anything is printed: `| head` ends a command that still has lines to print.
+        if options.json_file:
+            text = write_plain(written)
+            with open_for_writing(options.json_file) as stream:
+                stream.write(text + "\n")
+        return written
+
+    def heading(self, written: dict[str, Any], what: str) -> None:
+        """Print what was measured on what, and whether it is all of it."""
+        from count_clip.evaluation.records.run_record import partial_note
+
+        note = partial_note(written)
+        print(f"{self.options.model} on {self.where}, {what}" + (f"\n{note}" if note else "") + "\n")
+
+    def finish(self, written: dict[str, Any], skipped: list[Any]) -> int:
+        """List what is missing, write the card, and give the exit code."""
+        list_skipped(skipped)
+        options = self.options
+        if getattr(options, "model_card", None):
+            from count_clip.evaluation.records.model_index import update_card
+
+            try:
+                path = update_card(Path(options.model_card), written)
+            except (OSError, ValueError) as error:
+                raise CommandError(f"cannot write into the card in {options.model_card}: {error}") from error
+            print(f"wrote the figures into {path}", file=sys.stderr)
+        return 1 if written["missing"] else 0
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turn what a user can cause in a measurement into an error of the command."""
+    try:
+        yield
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def interval_text(written: dict[str, Any], name: str, form: str) -> str:
+    """A figure's 95 % interval, or nothing."""
+    ends = written["intervals"].get(name)
+    return "" if ends is None else f"95 % interval {form.format(ends[0])} to {form.format(ends[1])}"

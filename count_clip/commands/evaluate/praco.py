@@ -1,0 +1,208 @@
+"""`count-clip evaluate praco`: whether the count follows the prompt."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..shared.errors import CommandError
+from ..shared.loading import Data, find_train_counts, load_data, scenes_config
+from ..shared.options import (
+    Commands,
+    add_data_options,
+    add_model_options,
+    add_result_options,
+    add_train_split_option,
+    add_window_option,
+    positive,
+)
+from ..shared.output import on_terminal, print_table
+from .baselines import MEAN_NAMES, add_detector_options, load_counter
+from .measuring import Run, refusing
+
+
+if TYPE_CHECKING:
+    from count_clip.evaluation.benchmarks.praco_results import PracoFigures, PracoResult
+
+
+FORMATS = ("coco", "voc")
+
+_COLUMNS = ("image", "image_id", "text", "count")
+
+
+def add_praco_parser(kinds: Commands) -> None:
+    """Add the protocol and its options."""
+    parser = kinds.add_parser(
+        "praco",
+        help="does the count follow the prompt?",
+        description="Ask each image for all kinds in it and for some that are not, and mosaics of two images for "
+        "what is in one of them, in the manner of PrACo (arXiv 2409.15953). Data needs images of which it is known "
+        "what is in them and what is not.",
+        epilog="Example: count-clip evaluate praco --model org/clip-count --data coco/ --format coco --split val2017",
+    )
+    add_model_options(parser, "a CLIP-Count model", "maps (windows of images, times prompts)", 16)
+    add_window_option(parser)
+    columns = "image, image_id, text (what to count) and count (rows of one image_id are about one image)"
+    add_data_options(parser, columns, "mixed")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="take DATA as a folder of images with annotations: COCO's json (--split NAME reads NAME.json or "
+        "annotations/instances_NAME.json, without it instances.json) or Pascal VOC's xml; the names in them are put "
+        "into the plural",
+    )
+    parser.add_argument(
+        "--negatives",
+        type=_number_or_all,
+        default=8,
+        metavar="N",
+        help="prompts an image for what is not in it, or 'all' (default: 8)",
+    )
+    parser.add_argument(
+        "--mosaics", type=_number_or_all, default=1, metavar="N", help="mosaics an image, or 'all' (default: 1)"
+    )
+    parser.add_argument(
+        "--mosaic-layout",
+        choices=("square", "stacked"),
+        default="square",
+        help="squeeze both images into a square, as PrACo does (the default), or stack them as they are",
+    )
+    parser.add_argument(
+        "--unlisted-are-absent",
+        action="store_true",
+        help="what the rows of an image do not mention is not in it (true of sets that name one kind an image)",
+    )
+    add_train_split_option(parser)
+    add_detector_options(parser)
+    add_result_options(parser)
+    # Of a folder in a format, all is read by default.
+    parser.set_defaults(run=_evaluate_praco, split=None)
+
+
+def _number_or_all(text: str) -> int | None:
+    """An integer of at least 1, or `None` for all."""
+    return None if text == "all" else positive(text)
+
+
+def _evaluate_praco(options: argparse.Namespace) -> int:
+    from count_clip.evaluation.benchmarks.praco import evaluate_praco
+    from count_clip.evaluation.records.summaries import summarise_praco
+
+    run = Run(options, "praco")
+    split = options.split if options.split or options.format else "test"
+    data = _load_folder(options) if options.format else _load_rows(options, split)
+    model, processor = load_counter(options, _train_counts(options))
+    run.begin(model, data)
+    with refusing(), run.journal(window=options.window) as journal:
+        result = evaluate_praco(
+            model,
+            processor,
+            data.rows,
+            num_negatives=options.negatives,
+            mosaics_per_image=options.mosaics,
+            mosaic_layout=options.mosaic_layout,
+            unlisted_are_absent=options.unlisted_are_absent,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            progress=on_terminal(),
+            window=options.window,
+            journal=journal,
+        )
+    written = run.result({**_about(options), **result.to_dict()}, summarise_praco(result))
+    run.heading(written, f"{result.num_images} images, {result.num_mosaics} mosaics")
+    _print_prompts(result.figures, result.counts_all)
+    print()
+    _print_praco(result)
+    _say_what_is_left_out(result)
+    return run.finish(written, result.skipped)
+
+
+def _train_counts(options: argparse.Namespace) -> list[float] | None:
+    """For the baseline that says their mean; nobody else needs them."""
+    return find_train_counts(options) if options.model in MEAN_NAMES and not options.format else None
+
+
+def _load_rows(options: argparse.Namespace, split: str) -> Data:
+    """Scenes, or a data set; `--limit` means images, each with all its rows."""
+    if options.data == "countscenes":
+        return load_data(options, split, _COLUMNS)
+    data = load_data(argparse.Namespace(**{**vars(options), "limit": None}), split, _COLUMNS)
+    return replace(data, rows=_first_images(data.rows, options.limit))
+
+
+def _load_folder(options: argparse.Namespace) -> Data:
+    """A folder of images with annotations."""
+    from count_clip.datasets_scripts.captions.plurals import plural_of
+    from count_clip.datasets_scripts.formats.folders import load_object_folder
+
+    try:
+        rows = load_object_folder(options.data, options.format, split=options.split, names=plural_of)
+    except (ValueError, OSError) as error:
+        raise CommandError(str(error)) from error
+    return Data(options.data, options.format, options.split, _first_images(rows, options.limit), len(rows))
+
+
+def _first_images(rows: Any, number: int | None) -> Any:
+    """The rows of so many images."""
+    if number is None:
+        return rows
+    names = set(list(dict.fromkeys(rows["image_id"]))[:number])
+    return rows.select([place for place, name in enumerate(rows["image_id"]) if name in names])
+
+
+def _about(options: argparse.Namespace) -> dict[str, Any]:
+    """What was chosen of the data and the model."""
+    names = ("image_size", "limit", "seed", "dtype", "batch_size")
+    config = scenes_config(options) if options.data == "countscenes" else options.config
+    return {**{name: getattr(options, name) for name in names}, "config": config}
+
+
+def _print_prompts(figures: PracoFigures, counts_all: PracoFigures) -> None:
+    """How far the counts are from the true ones, for each kind of prompt."""
+    lines = []
+    for role, what in (
+        ("named", "the kind asked for first"),
+        ("other", "another kind that is there"),
+        ("absent", "a kind that is not there"),
+    ):
+        said, everything = getattr(figures, role), getattr(counts_all, role)
+        if said is None:
+            lines.append([what, "0", "-", "-", "-", "-", "-"])
+        else:
+            numbers = (said.mean_count, said.mean_predicted, said.mae, said.rmse, everything.mae)
+            lines.append([what, str(said.n), *(f"{number:.2f}" for number in numbers)])
+    print_table(["prompt", "prompts", "true mean", "said mean", "MAE", "RMSE", "MAE of counting all"], lines)
+
+
+def _print_praco(result: PracoResult) -> None:
+    """PrACo's own figures, beside those of a counter that does not read its prompt."""
+    lines = []
+    for name, what, digits, perfect in (
+        ("nmn", "NMN: said of absent kinds, per true object", 3, "0"),
+        ("pccn", "PCCN: right prompt nearer the truth, %", 1, "100"),
+        ("precision", "counting precision on mosaics", 3, "1"),
+        ("recall", "counting recall on mosaics", 3, "1"),
+        ("f1", "counting F1 on mosaics", 3, "1"),
+    ):
+        value, everything = getattr(result.figures, name), getattr(result.counts_all, name)
+        interval = "-"
+        if name in result.intervals:
+            interval = " to ".join(f"{end:.{digits}f}" for end in result.intervals[name])
+        cells = ["-" if number is None else f"{number:.{digits}f}" for number in (value, everything)]
+        lines.append([what, cells[0], interval, cells[1], perfect])
+    print_table(["", "model", "95 % interval", "counting all", "perfect"], lines)
+
+
+def _say_what_is_left_out(result: PracoResult) -> None:
+    """Name what the figures do not speak of."""
+    for number, what in (
+        (result.num_single_kind, "images without a second kind"),
+        (result.num_empty, "images with nothing in them, and so without NMN, PCCN and mosaics"),
+        (result.num_without_absent, "images of which no kind is known not to be there, and so without NMN and PCCN"),
+        (result.num_without_partner, "images without another to make a mosaic with"),
+        (result.num_without_precision, "mosaics without a precision, because nothing was counted in them"),
+    ):
+        if number:
+            print(f"count-clip: {what}: {number}", file=sys.stderr)

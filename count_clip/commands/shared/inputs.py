@@ -1,0 +1,151 @@
+"""The images and videos that a command is given: which files are meant, and what to look at in each."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import CommandError
+
+
+IMAGE_SUFFIXES = (
+    *(".avif", ".bmp", ".dib", ".gif", ".j2k", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm"),
+    *(".ppm", ".tga", ".tif", ".tiff", ".webp"),
+)
+VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".webm", ".wmv")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to look at: an image, or a frame of a video; or a file that cannot be read, and why."""
+
+    file: Path
+    """The file it comes from."""
+    image: Any = None
+    """What to look at: the path of an image, or the `PIL.Image.Image` that a frame is."""
+    time: float | None = None
+    """Of a frame, seconds after the first one."""
+    error: str | None = None
+    """Why there is nothing to look at."""
+
+    @property
+    def stem(self) -> str:
+        """A name for what is written about it."""
+        return self.file.stem if self.time is None else f"{self.file.stem}-{self.time:09.3f}s"
+
+    def __str__(self) -> str:
+        return str(self.file) if self.time is None else f"{self.file} at {self.time:.2f} s"
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is a video, by its name."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_inputs(paths: Iterable[str], without: Path | None = None) -> list[Path]:
+    """
+    The images and videos that a list of files, folders and patterns means.
+
+    Args:
+        paths (`Iterable[str]`): Files, which are taken as they are; folders, of which all files below with the ending
+            of an image or a video are taken; patterns with `*`, `?`, `[...]` or `**`. A pattern that names an ending
+            (`*.dat`) takes all it fits, another one (`scan*`) those with the ending of an image or a video, and the
+            folders it fits count as given.
+        without (`Path`, *optional*): A folder of results, which is left out of the folders and patterns around it.
+
+    Returns:
+        `list[Path]`: Each file once, in the order given, folders and patterns sorted. Files that do not exist, and
+        patterns that nothing fits, are kept, to be reported like any other file that cannot be read.
+
+    Raises:
+        CommandError: If one of the paths is empty, as a variable of the shell that is not set.
+    """
+    left_out = without.resolve() if without is not None else None
+    found: dict[Path, Path] = {}
+    for given in paths:
+        if not given:
+            raise CommandError("one of the paths is empty: name a file, a folder or a pattern; . is this folder.")
+        # Unlike `Path.expanduser`, it leaves "~backup.png" as it is.
+        path = Path(os.path.expanduser(given))
+        around = left_out is not None and _beginning(path).resolve() in left_out.parents
+        if path.is_dir():
+            candidates, chosen = _of_folder(path), False
+        elif not path.exists() and glob.has_magic(given):
+            matches = _of_pattern(path)
+            candidates, chosen = matches or [path], not matches
+        else:
+            candidates, chosen = [path], True
+        for candidate in candidates:
+            resolved = candidate.resolve()
+            if chosen or not around or left_out not in resolved.parents:
+                found.setdefault(resolved, candidate)
+    return list(found.values())
+
+
+def _beginning(pattern: Path) -> Path:
+    """The folder that a pattern searches, or a path as it is."""
+    while glob.has_magic(str(pattern)) and not pattern.exists():
+        pattern = pattern.parent
+    return pattern
+
+
+def _of_folder(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if _has_known_ending(path) and path.is_file())
+
+
+def _of_pattern(pattern: Path) -> list[Path]:
+    takes_any_file = pattern.suffix and not glob.has_magic(pattern.suffix)
+    found: list[Path] = []
+    for match in map(Path, sorted(glob.glob(str(pattern), recursive=True))):
+        if match.is_dir():
+            found += _of_folder(match)
+        elif takes_any_file or _has_known_ending(match):
+            found.append(match)
+    return found
+
+
+def _has_known_ending(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES or is_video(path)
+
+
+def read_sources(files: Iterable[Path], every: float, max_frames: int | None) -> Iterator[Source]:
+    """
+    What to look at in each file: the image itself, or frames of a video.
+
+    Args:
+        files (`Iterable[Path]`): Images and videos. Images are not opened here.
+        every (`float`): Seconds from one frame of a video to the next; 0 for all.
+        max_frames (`int`, *optional*): How many frames of a video at most.
+
+    Yields:
+        [`Source`]: In the order of the files; after the frames of a video that cannot be read to its end, one with an
+        `error`.
+    """
+    for file in files:
+        if not is_video(file):
+            yield Source(file, file)
+            continue
+        from ...videos import VideoError, read_frames
+
+        try:
+            for frame in read_frames(file, every, max_frames):
+                yield Source(file, frame.image, frame.time)
+        except VideoError as error:
+            yield Source(file, error=str(error))
+
+
+def expected_sources(files: Iterable[Path], every: float, max_frames: int | None) -> int:
+    """How many [`Source`]s there will be, for a progress bar; an estimate where there are videos."""
+    number = 0
+    for file in files:
+        if is_video(file):
+            from ...videos import expected_frames
+
+            number += expected_frames(file, every, max_frames)
+        else:
+            number += 1
+    return number

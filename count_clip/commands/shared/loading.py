@@ -1,0 +1,293 @@
+"""The models and the data that the commands work on."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CommandError
+from .output import quiet_loading, readable
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+# "imagenet-1k", "org/name"; not "images/", "./data" or "rows.jsonl".
+_HUB_NAME = re.compile(r"(?:[\w-]+(?:\.[\w-]+)*/)?[\w-]+")
+
+
+def find_device(name: str) -> torch.device:
+    """Where to run."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise CommandError(f"--device {name} cannot be used here: {reason}") from error
+    return device
+
+
+def load_model(options: argparse.Namespace, model_types: Sequence[str], wanted: str) -> tuple[Any, Any]:
+    """
+    Load a model and its processor; a model of another type is refused before its weights are read.
+
+    A folder or repository of adapters gives the base that they name with the adapters on it.
+
+    Args:
+        options (`argparse.Namespace`): With `model`, `device` and `dtype`, as `add_model_options` adds them.
+        model_types (`Sequence[str]`): The types that will do.
+        wanted (`str`): What to call them in an error.
+
+    Returns:
+        `tuple`: The model, on its device and in evaluation mode, and its processor.
+
+    Raises:
+        CommandError: If there is no such model, it is of another type, or it cannot be loaded.
+    """
+    import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModel, AutoProcessor
+
+    from ...checkpoints import CheckpointError, adapters_base, check_tokenizer, find_checkpoint, is_local
+
+    name = str(Path(options.model).expanduser()) if is_local(options.model) else options.model
+    dtype, revision = getattr(torch, options.dtype), getattr(options, "revision", None)
+    try:
+        folder = find_checkpoint(options.model, revision)
+        base = adapters_base(folder, options.model)
+    except CheckpointError as error:
+        raise CommandError(str(error)) from error
+    device = find_device(options.device)
+    try:
+        with quiet_loading():
+            config = AutoConfig.from_pretrained(base or name, revision=None if base else revision)
+            _check_model_type(options.model, type(config).model_type, model_types, wanted)
+            if base is None:
+                check_tokenizer(folder, options.model)
+                options_of_loading = {"revision": revision, "dtype": dtype, "output_loading_info": True}
+                model, report = AutoModel.from_pretrained(name, **options_of_loading)
+                _check_weights(options.model, report["missing_keys"])
+                processor = AutoProcessor.from_pretrained(name, revision=revision)
+            else:
+                model, processor = _load_adapted(name, folder, base, revision)
+    except CheckpointError as error:
+        raise CommandError(str(error)) from error
+    except (OSError, ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
+        raise CommandError(f"cannot load the model {options.model}: {error}") from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise CommandError(
+            f"cannot load the model {options.model}: its weights are not of the sizes that its config.json says. "
+            "Save the model again."
+        ) from error
+    return model.to(device, dtype).eval(), processor
+
+
+def _check_weights(model: str, missing: Collection[str]) -> None:
+    """Refuse a model that would count with numbers drawn at random."""
+    if missing:
+        names = sorted(missing)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise CommandError(
+            f"cannot load the model {model}: its weights lack {', '.join(names[:3])}{more}. Save the model again."
+        )
+
+
+def check_texts(texts: Iterable[str]) -> None:
+    """Refuse texts that are not in the encoding of this shell: no tokenizer takes them."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise CommandError(f"the text {readable(text)} is not in UTF-8. Write it in that encoding.") from error
+
+
+def _load_adapted(name: str, folder: Path, base: str, revision: str | None) -> tuple[Any, Any]:
+    """The base of adapters with the adapters on it, and its processor, as a run that trained them left it."""
+    from transformers import AutoProcessor
+
+    from count_clip.modeling.prompt_tuning import load_adapted_model
+
+    # A training run leaves beside them the processor that knows what room the context takes.
+    own = any((folder / file).is_file() for file in ("processor_config.json", "preprocessor_config.json"))
+    processor = AutoProcessor.from_pretrained(name if own else base, revision=revision if own else None)
+    return load_adapted_model(name, revision=revision).get_base_model(), processor
+
+
+def _check_model_type(model: str, model_type: str, model_types: Sequence[str], wanted: str) -> None:
+    if model_type not in model_types:
+        hint = " Use `count-clip evaluate countbench`." if model_type in ("count_clip", "clip") else ""
+        hint = " Use `count` or `evaluate density`." if model_type == "clip_count_density" else hint
+        raise CommandError(f"{model} is a model of type {model_type!r}; this needs {wanted}.{hint}")
+
+
+def load_density_model(options: argparse.Namespace) -> tuple[Any, Any]:
+    """A density model and its processor."""
+    return load_model(options, ("clip_count_density",), "a CLIP-Count density model ('clip_count_density')")
+
+
+def load_clip(options: argparse.Namespace) -> tuple[Any, Any]:
+    """A CLIP, count-aware or not, and its processor."""
+    return load_model(options, ("count_clip", "clip"), "a CLIP ('count_clip' or 'clip')")
+
+
+def check_prompts(processor: Any, prompts: list[str]) -> None:
+    """Refuse a prompt that is too long before any image is read."""
+    try:
+        processor.tokenize(prompts)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def load_rows(options: argparse.Namespace, split: str, needed: Sequence[str]) -> Any:
+    """The data of an evaluation."""
+    return load_data(options, split, needed).rows
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of an evaluation."""
+
+    name: str
+    """As it was given."""
+    config: str | None
+    """The configuration, where there are several."""
+    split: str | None
+    """Which part of the data they are."""
+    rows: Any
+    """The rows, images not decoded."""
+    total: int
+    """How many there are without `--limit`."""
+
+    def describe(self, options: argparse.Namespace) -> dict[str, Any]:
+        """For the record of the run."""
+        from count_clip.evaluation.records.run_record import describe_data
+
+        about = describe_data(self.name, self.rows, self.config, self.split, getattr(options, "data_revision", None))
+        return {**about, "total": self.total}
+
+    @property
+    def where(self) -> str:
+        """What to call it in a heading."""
+        return f"{self.name} ({self.split})" if self.split else self.name
+
+
+def load_data(
+    options: argparse.Namespace, split: str, needed: Sequence[str] = (), image_column: str = "image"
+) -> Data:
+    """
+    Load the rows of an evaluation.
+
+    Args:
+        options (`argparse.Namespace`): As `add_data_options` adds them.
+        split (`str`): Which part.
+        needed (`Sequence[str]`, *optional*): Columns that must be there.
+        image_column (`str`, *optional*, defaults to `"image"`): The column with the images, which stay undecoded.
+
+    Returns:
+        `Data`: The rows, as many as `--limit` lets through.
+
+    Raises:
+        CommandError: If there is no such data, it cannot be loaded, or lacks a column.
+    """
+    if options.data == "countscenes":
+        config = scenes_config(options)
+        rows = count_scenes(options, config, split, options.limit)
+        check_columns("--config " + config, rows.column_names, needed)
+        total = len(rows) if options.limit is None else len(count_scenes(options, config, split, None))
+        return Data(options.data, config, split, rows, total)
+    rows = _load_set(options, split, image_column)
+    check_columns(options.data, rows.column_names, needed)
+    limited = rows if options.limit is None else rows.select(range(min(options.limit, len(rows))))
+    return Data(options.data, getattr(options, "config", None), split, limited, len(rows))
+
+
+def scenes_config(options: argparse.Namespace) -> str:
+    """The configuration of countscenes."""
+    return str(options.config or options.scenes_config)
+
+
+def _load_set(options: argparse.Namespace, split: str, image_column: str) -> Any:
+    """A data set of this machine, a counting set by its name, or one from the Hub."""
+    from datasets.exceptions import DatasetsError
+
+    from count_clip.datasets_scripts.registration import DATASETS
+    from count_clip.evaluation.benchmarks.local_data import load_local, load_named
+
+    place = Path(options.data).expanduser()
+    arguments: dict[str, Any] = {"revision": getattr(options, "data_revision", None)}
+    name, data_dir = options.data, getattr(options, "data_dir", None)
+    if place.is_file() and place.name == "CountBench.json":
+        place = place.parent
+    if (place / "CountBench.json").is_file():
+        name, data_dir = "countbench", str(place)
+    is_local = name not in DATASETS and (place.exists() or not _HUB_NAME.fullmatch(name))
+    try:
+        if is_local:
+            return load_local(name, split, image_column=image_column)
+        if name == "countbench":
+            # Rows whose image is not there are to be listed among those that could not be measured.
+            arguments |= {"missing": "keep", "images": _as_seen_from_here(getattr(options, "images", None))}
+        if name in DATASETS:
+            arguments |= {"data_dir": data_dir}
+            del arguments["revision"]
+        return load_named(name, options.config, split, image_column, **arguments)
+    except (ValueError, OSError, DatasetsError, ImportError) as error:
+        hint = "" if is_local or name in DATASETS else f"There is no data set {name} on this machine. "
+        remedy = " Name one with --split." if str(error).startswith("Unknown split") else ""
+        raise CommandError(f"{hint}{error}{remedy}") from error
+
+
+def _as_seen_from_here(path: str | None) -> str | None:
+    """A path of the command line; the builder would take a relative one from the folder of its data."""
+    return str(Path(path).expanduser().resolve()) if path is not None else None
+
+
+def count_scenes(options: argparse.Namespace, config: str, split: str, num_scenes: int | None) -> Any:
+    """Rendered scenes as a sequence of rows."""
+    from count_clip.datasets_scripts.countscenes.builder import CountScenes
+
+    sizes = {} if num_scenes is None else {"num_scenes": num_scenes}
+    looks = {"image_size": options.image_size, "seed": options.seed, "objects": options.objects}
+    try:
+        return CountScenes(split, config=config, **looks, **sizes)
+    except (ValueError, TypeError, ImportError) as error:
+        raise CommandError(str(error)) from error
+
+
+def check_columns(name: str, columns: Sequence[str], needed: Sequence[str]) -> None:
+    """Refuse data that cannot answer the question."""
+    missing = [column for column in needed if column not in columns]
+    if missing:
+        raise CommandError(f"{name} lacks the column {' and '.join(missing)}; it has {', '.join(columns)}.")
+
+
+def find_train_counts(options: argparse.Namespace, column: str = "count") -> list[float] | None:
+    """The training counts for the baseline, or none if the data has no training part."""
+    if options.data == "countscenes":
+        scenes = count_scenes(options, scenes_config(options), options.train_split, None)
+        return [float(count) for count in scenes.column(column)]
+    if Path(options.data).expanduser().is_file():
+        return None
+    try:
+        rows = _load_set(options, options.train_split, "image")
+    except CommandError as error:
+        print(f"count-clip: no baseline: {error}", file=sys.stderr)
+        return None
+    if column not in rows.column_names:
+        return None
+    return [float(count) for count in rows[column] if count is not None] or None

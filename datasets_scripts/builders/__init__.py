@@ -1,0 +1,1 @@
+"""`datasets` builders that read published counting sets in their own layouts."""

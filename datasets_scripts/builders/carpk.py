@@ -1,0 +1,125 @@
+"""
+CARPK and PUCPR+: cars on parking places, a box a car, from a drone and from a high building.
+
+The folder holds what the authors distribute: `CARPK_devkit/data/` or `PUCPR+_devkit/data/` with `Images/`,
+`Annotations/*.txt` (a car a line: x0 y0 x1 y1 and the class, which is 1) and `ImageSets/{train,test}.txt`. The folder
+above them, or one of the three levels themselves, does as well.
+
+    load_dataset("carpk", data_dir="datasets")            # 989 images for training, 459 for testing
+    load_dataset("carpk", "pucpr", data_dir="datasets")   # 100 and 25
+"""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from ..files.checks import checked_size, number_in, path_inside, read_text
+from ..formats.voc import read_split_list
+from ..schema import density_features, density_row
+from .base import CountingSetBuilder, CountingSetConfig, Findings
+from .checks import find_entry, middles, note_of, settle_boxes
+
+
+_DEVKITS = {"carpk": "CARPK_devkit", "pucpr": "PUCPR+_devkit"}
+_TITLES = {"carpk": "CARPK: cars seen from a drone", "pucpr": "PUCPR+: cars seen from a high building"}
+# The class of a car, which is the only one.
+_CAR = "1"
+
+_CITATION = """\
+@inproceedings{hsieh2017drone,
+  title     = {Drone-based Object Counting by Spatially Regularized Regional Proposal Networks},
+  author    = {Hsieh, Meng-Ru and Lin, Yen-Liang and Hsu, Winston H.},
+  booktitle = {Proceedings of the IEEE International Conference on Computer Vision (ICCV)},
+  year      = {2017}
+}"""
+
+
+class CARPKBuilder(CountingSetBuilder):
+    """`carpk` for `datasets`; see the top of this file, and [`CountingSetConfig`] for the options."""
+
+    BUILDER_CONFIGS = [
+        CountingSetConfig(name="carpk", description="CARPK, from a drone."),
+        CountingSetConfig(name="pucpr", description="PUCPR+, from a high building."),
+    ]
+    DEFAULT_CONFIG_NAME = "carpk"
+    WHERE_TO_GET = "https://lafi.github.io/LPN/ has it, on request, for academic research only."
+    PUBLISHED_SIZES = {"carpk": {"train": 989, "test": 459}, "pucpr": {"train": 100, "test": 25}}
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(
+            description=f"{_TITLES[self.config.name]}, on parking places; a box a car. The points are the middles of "
+            "the boxes.",
+            features=density_features(),
+            citation=_CITATION,
+            homepage="https://lafi.github.io/LPN/",
+            license="for academic research only",
+        )
+
+    def read_folder(self, folder: Path, findings: Findings) -> dict[str, list[dict[str, Any]]]:
+        """Read the annotations, and the sizes of the images."""
+        kit = _DEVKITS[self.config.name]
+        places = ("", "data", kit, f"{kit}/data", f"datasets/{kit}/data")
+        lists = find_entry(folder, ["ImageSets"], places, self.WHERE_TO_GET)
+        data = lists.parent
+        # The folder of one of the two would do for the other, with other figures.
+        other = next(name for name in _DEVKITS.values() if name != kit)
+        if other in data.relative_to(folder.parent).parts:
+            raise ValueError(
+                f"Expected {kit} in {folder}, but {data} is of {other}. Name the other folder, or the other "
+                "configuration: load_dataset('carpk', 'pucpr', ...) is PUCPR+."
+            )
+        names = {split: read_split_list(lists / f"{split}.txt") for split in ("train", "test")}
+        if both := sorted(set(names["train"]) & set(names["test"])):
+            raise ValueError(f"Expected no image in both splits of {lists}, but {both[0]!r} is. Remove it from one.")
+        images = {
+            entry.stem: entry
+            for entry in sorted(find_entry(data, ["Images"], [""], self.WHERE_TO_GET).iterdir())
+            if entry.suffix.lower() in (".png", ".jpg", ".jpeg")
+        }
+        annotations = find_entry(data, ["Annotations"], [""], self.WHERE_TO_GET)
+        for stem in sorted(set(images) - {stem for listed in names.values() for stem in listed}):
+            findings.add("Images in no split", stem, left_out=True)
+        return {split: self._rows(listed, images, annotations, findings, split) for split, listed in names.items()}
+
+    def _rows(
+        self, names: list[str], images: dict[str, Path], annotations: Path, findings: Findings, split: str
+    ) -> list[dict[str, Any]]:
+        files = {stem: path_inside(annotations, f"{stem}.txt", f"an image of {split}") for stem in names}
+        lacking = [stem for stem in names if stem not in images]
+        self.handle_missing(
+            annotations.parent, f"an image in Images for each name in ImageSets/{split}.txt", lacking, findings
+        )
+        lacking = [stem for stem in names if stem in images and not files[stem].is_file()]
+        self.handle_missing(
+            annotations.parent,
+            f"an annotation in Annotations for each name in ImageSets/{split}.txt",
+            lacking,
+            findings,
+        )
+        rows = []
+        for stem in names:
+            if stem not in images or not files[stem].is_file():
+                continue
+            size = checked_size(images[stem], None, None, str(files[stem]))
+            boxes, odd = settle_boxes(_read_boxes(files[stem]), size, str(files[stem]))
+            for what, _ in odd:
+                findings.add(what, stem)
+            points = middles(boxes, size)
+            rows.append(density_row(str(images[stem]), stem, "cars", points, boxes=boxes, note=note_of(odd)))
+        return rows
+
+
+def _read_boxes(file: Path) -> list[list[float]]:
+    boxes = []
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        cells = line.split()
+        if not cells:
+            continue
+        where = f"line {number} of {file}"
+        if len(cells) != 5 or cells[4] != _CAR:
+            raise ValueError(
+                f"Expected x0 y0 x1 y1 and the class {_CAR} in {where}, but got {line!r}. Correct the annotation."
+            )
+        boxes.append([number_in(cell, where) for cell in cells[:4]])
+    return boxes

@@ -1,0 +1,1 @@
+"""Numbers, nouns and plurals in captions."""

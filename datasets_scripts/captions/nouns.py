@@ -1,0 +1,252 @@
+"""
+What the number in a caption counts, judged by the words around it.
+
+Captions of the web are hardly ever sentences ("Two Red Puppy Sitting On Paving Slabs", "set of two mugs orange"), and
+a general English parser does worse on them than these rules; the README beside the labelled captions has figures.
+"""
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .lexicon import (
+    ADJECTIVES,
+    BASE_VERBS,
+    BUSINESS,
+    COUNTED_IN_SINGULAR,
+    DESCRIBING_PLURALS,
+    DETERMINERS,
+    ENDS_PHRASE,
+    IMAGES,
+    IRREGULAR_PLURALS,
+    KNOWN_NAMES,
+    LIVING_PLURALS,
+    MEASURING_ADJECTIVES,
+    MEASURING_SINGULARS,
+    MEDIA,
+    NAMING_SINGULARS,
+    NO_PLURAL_ENDINGS,
+    NO_PLURALS,
+    NOT_SEEN,
+    NUMBERS,
+    ORDINAL_BEFORE,
+    PLURAL_ENDINGS,
+    SEEN_IF_DESCRIBED,
+    SETS,
+    STOCK_WORDS,
+    VERBS,
+    CountReason,
+)
+
+
+# Words with what joins their parts ("flat-top", "children's", "red/blue"), and single marks.
+_TOKEN = re.compile(r"[^\W_]+(?:['’.&/-]?[^\W_]+)*['’]?(?=\W|$)|[^\w\s]|_")
+# Further from its number a noun belongs to something else.
+_MAX_TOKENS = 8
+# A caption can be a page long; what counts is near.
+_NEAR = 400
+_QUOTES = "'’‘\"“”″"
+
+
+@dataclass(frozen=True)
+class CountedNoun:
+    """
+    What the number in a caption counts.
+
+    Args:
+        reason (`str`): `"counts"` where it says how many there are of something that can be seen; else why not.
+        noun (`str`): What is counted, with the words before it that describe it: "tennis players". Empty where no noun
+            was found.
+        head (`str`): The last word of it, in lower case: "players".
+    """
+
+    reason: CountReason
+    noun: str = ""
+    head: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the number says how many there are of something that can be seen."""
+        return self.reason == "counts"
+
+
+def counted_noun(caption: str, start: int, end: int) -> CountedNoun:
+    """
+    Judge what a number word in a caption counts.
+
+    Args:
+        caption (`str`): The caption.
+        start (`int`): Where the number word begins.
+        end (`int`): Where it ends.
+
+    Returns:
+        `CountedNoun`: What it counts, or the reason why it counts nothing that can be seen.
+    """
+    before = _tokens(caption[max(0, start - _NEAR) : start])
+    after = _tokens(caption[end : end + _NEAR])
+    reason = _not_a_quantity(before, after)
+    if reason is not None:
+        return CountedNoun(reason)
+    phrase = _after_of(after[1:]) if after[:1] == ["of"] else after
+    found = _counted_in(phrase)
+    if not found.noun and before and before[-1].lower() == "of":
+        found = _named_before(before[:-1]) or found
+    if found.counts and caption[start].isupper() and after and after[0][0].isupper():
+        reason = _part_of_a_name(found, before, after, shouting=caption[start:end].isupper())
+    return found if reason is None else CountedNoun(reason, found.noun, found.head)
+
+
+def _tokens(text: str) -> list[str]:
+    return _TOKEN.findall(html.unescape(text))
+
+
+def _is_word(token: str) -> bool:
+    return token[:1].isalnum()
+
+
+def _last_part(word: str) -> str:
+    return re.split(r"[-/]", word.lower())[-1]
+
+
+def _is_plural(word: str) -> bool:
+    last = _last_part(word)
+    if last in NO_PLURALS:
+        return False
+    if last in IRREGULAR_PLURALS or last.endswith(PLURAL_ENDINGS):
+        return True
+    return len(last) > 2 and last[0].isalpha() and last.endswith("s") and not last.endswith(NO_PLURAL_ENDINGS)
+
+
+def _not_a_quantity(before: Sequence[str], after: Sequence[str]) -> CountReason | None:
+    """The reason why a number with these neighbours is no number of things, whatever comes after."""
+    beyond, left = ["", "", *(token.lower() for token in before[-2:])][-2:]
+    right, next_right = [*(token.lower() for token in after[:2]), "", ""][:2]
+    if left in ORDINAL_BEFORE or (left == "." and beyond in ORDINAL_BEFORE):
+        return "ordinal"
+    if left in NUMBERS or (right in NUMBERS and right != "one"):
+        return "number"
+    if left in ("#", "$", "£", "€"):
+        return "measure"
+    if right in ("o'clock", "o’clock", "am", "pm", "a.m", "p.m"):
+        return "time"
+    if left in ("or", "takes") or (left in ("to", "in") and beyond in NUMBERS):
+        return "vague"
+    if right in ("or", "to", "through") and (next_right in NUMBERS or next_right in ("more", "so", "fewer", "less")):
+        return "vague"
+    if left == "top":
+        return "title"
+    return None
+
+
+def _after_of(tokens: Sequence[str]) -> Sequence[str]:
+    """What "two of" counts: "the (six) dogs", "Kennedy's children"; not "two of a kind", "ten of spades"."""
+    owners = [place for place, token in enumerate(tokens[:3]) if token.endswith(("'s", "’s", "s'", "s’"))]
+    if owners:
+        rest = tokens[owners[0] + 1 :]
+    elif tokens and tokens[0].lower() in DETERMINERS:
+        rest = tokens[1:]
+    else:
+        return []
+    return rest[1:] if rest and (rest[0].lower() in NUMBERS or rest[0].isdigit()) else rest
+
+
+def _counted_in(tokens: Sequence[str]) -> CountedNoun:
+    """Find the plural noun that the words after a number are about."""
+    taken: list[str] = []
+    head = ""
+    for place, token in enumerate(tokens[:_MAX_TOKENS]):
+        word = token.lower()
+        following = tokens[place + 1] if place + 1 < len(tokens) else ""
+        goes_on = _is_word(following) and following.lower() not in ENDS_PHRASE
+        if not _is_word(token):
+            if _is_skipped(token, taken, goes_on):
+                continue
+            break
+        if word in ENDS_PHRASE or word in NUMBERS or word in STOCK_WORDS or word in VERBS:
+            break
+        if word == "and":
+            if not taken or not goes_on or following.lower() in NUMBERS:
+                break
+        elif not taken and _says_how_it_is_made(word, following):
+            return CountedNoun("not_plural", token, word)
+        taken.append(token)
+        plural = token.rstrip("'’") if not _is_word(following) else token
+        if _is_plural(plural):
+            if word in DESCRIBING_PLURALS and goes_on:
+                continue
+            head = plural.lower()
+            if word in LIVING_PLURALS or not (goes_on and _is_plural(following) and following.lower() not in VERBS):
+                break
+        elif _is_counted_in_singular(word, following):
+            return CountedNoun("counts", " ".join(taken), word.removesuffix("'s").removesuffix("’s"))
+    if not head:
+        return CountedNoun("not_plural" if taken else "no_noun", " ".join(taken))
+    return _judged(taken, _last_part(head), followed_by_of=tokens[len(taken) : len(taken) + 1] == ["of"])
+
+
+def _says_how_it_is_made(word: str, following: str) -> bool:
+    """Whether a number and the word after it describe what comes then: "two piece suit", but "two stone lions"."""
+    return word.split("-")[0] in MEASURING_SINGULARS and not (word in NAMING_SINGULARS and _is_plural(following))
+
+
+def _is_skipped(mark: str, taken: Sequence[str], goes_on: bool) -> bool:
+    """Whether a phrase that has no plural yet goes on after a mark: a quotation, or a comma between adjectives."""
+    if mark in _QUOTES:
+        return True
+    if not taken:
+        return mark == "("
+    return mark == "," and goes_on and (taken[-1].lower() in ADJECTIVES or taken[-1].endswith("ed"))
+
+
+def _is_counted_in_singular(word: str, following: str) -> bool:
+    """Whether a singular is meant as a plural: "two cute kid eating", "two giraffe's", but no "two man orchestra"."""
+    if word.removesuffix("'s").removesuffix("’s") not in COUNTED_IN_SINGULAR:
+        return False
+    after = following.lower()
+    ends = not _is_word(after) or after in ENDS_PHRASE or after in STOCK_WORDS or after.endswith("ing")
+    return ends or after in BASE_VERBS or after in ("and", "isolated")
+
+
+def _judged(taken: Sequence[str], head: str, followed_by_of: bool) -> CountedNoun:
+    """Whether a plural noun is something that can be seen."""
+    reason = NOT_SEEN.get(head, "counts")
+    if head == "pieces" and not followed_by_of:  # "two pieces prom dress"
+        reason = "group"
+    elif head == "others":
+        reason = "no_noun"
+    elif head in SEEN_IF_DESCRIBED and len(taken) > 1 and taken[-2].lower() not in MEASURING_ADJECTIVES:
+        reason = "counts"
+    return CountedNoun(reason, " ".join(taken), head)
+
+
+def _named_before(before: Sequence[str]) -> CountedNoun | None:
+    """What "dining chairs, set of four" counts."""
+    if not before or before[-1].lower() not in SETS:
+        return None
+    rest = before[:-1]
+    if rest and rest[-1] in (",", "-", "(", "|", "–", "—", ":"):
+        rest = rest[:-1]
+    if rest and _is_word(rest[-1]) and _is_plural(rest[-1]):
+        return _judged(rest[-1:], _last_part(rest[-1]), followed_by_of=False)
+    return None
+
+
+def _part_of_a_name(
+    found: CountedNoun, before: Sequence[str], after: Sequence[str], shouting: bool
+) -> CountReason | None:
+    """Whether a capitalised number belongs to the title of a work or to a name."""
+    beyond, left = ["", "", *(token.lower() for token in before[-2:])][-2:]
+    if found.head in KNOWN_NAMES:
+        return "name"
+    if (left == "of" and beyond == "tale") or any(token.lower() in MEDIA for token in (*before, *after)):
+        return "title"
+    tail = after[len(found.noun.split()) :][:2]
+    if tail and tail[0].istitle() and any(token.istitle() and token.lower() in BUSINESS for token in tail):
+        return "name"
+    if shouting or not left or not _is_word(left) or left == "and":
+        return None
+    # In the middle of words in lower case a capital is a name's, unless the words say that what comes is an image's.
+    words = [token for token in before if token.isalpha() and len(token) > 3 and token.lower() not in ENDS_PHRASE]
+    in_a_sentence = 2 * sum(token[0].islower() for token in words) > len(words)
+    return "name" if in_a_sentence and not (left == "of" and beyond in IMAGES) else None

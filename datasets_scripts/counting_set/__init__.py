@@ -1,0 +1,1 @@
+"""The counting set of 2302.12066, built from captions and their images."""

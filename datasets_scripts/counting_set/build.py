@@ -1,0 +1,291 @@
+"""
+Building a counting set from captions and their images, from a thousand on one machine to hundreds of millions.
+
+It streams: no more than a few rows are in memory, however many there are. It resumes: a build that was killed, or
+whose disk was full, goes on where it was when the same is asked for again.
+"""
+
+import logging
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..download.client import FetchConfig
+from .balance import BalancedSet, write_balanced
+from .detector import Detector, TransformersDetector
+from .downloads import fetch_images
+from .parts import PartFolder, PartReport, fingerprint_of, plan_of
+from .shards import CaptionShard, Columns, ShardError
+from .sources import find_shards
+from .stages import Candidate, CaptionSetConfig, StageCounts, choose_by_image, choose_by_text
+
+
+logger = logging.getLogger(__name__)
+
+ENGINES = ("local", "ray")
+
+# Is told how many shards are done, of how many, and what was counted in them.
+Progress = Callable[[int, int, StageCounts], None]
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """
+    How a shard is done, wherever that is.
+
+    Args:
+        parts (`Path`): The folder of the parts.
+        config (`CaptionSetConfig`): How rows are chosen.
+        downloads ([`FetchConfig`]): How images are fetched.
+        device (`str`, *optional*): Where the detector runs.
+        detector (`Detector`, *optional*): A detector in the place of the one that the configuration names.
+    """
+
+    parts: Path
+    config: CaptionSetConfig
+    downloads: FetchConfig = field(default_factory=FetchConfig)
+    device: str | None = None
+    detector: Detector | None = None
+
+    def do(self, index: int, shard: CaptionShard) -> PartReport | str:
+        """
+        Take a shard through the stages, and write its part.
+
+        Args:
+            index (`int`): Its place among the shards.
+            shard (`CaptionShard`): The shard.
+
+        Returns:
+            `PartReport` or `str`: What became of it, or why it could not be read.
+        """
+        counts = StageCounts()
+        try:
+            return self.finish(index, choose_by_text(shard, self.config, counts), counts)
+        except ShardError as error:
+            return str(error)
+
+    def finish(self, index: int, candidates: Iterable[Candidate], counts: StageCounts) -> PartReport:
+        """
+        Take what came through the stages of the text through those of the images, and write the part of its shard.
+
+        Args:
+            index (`int`): The place of the shard.
+            candidates (`Iterable[Candidate]`): The captions.
+            counts (`StageCounts`): What was counted before; is counted up.
+
+        Returns:
+            `PartReport`: What became of the shard.
+        """
+        failures: list[dict[str, Any]] = []
+        images: Iterable[tuple[Candidate, bytes | None, str]]
+        if self.config.captions_only:
+            images = ((candidate, None, "") for candidate in candidates)
+        else:
+            images = fetch_images(candidates, self.downloads)
+        rows = choose_by_image(images, self.config, self.find_detector(), counts, failures)
+        return PartFolder(self.parts).write(index, rows, counts, failures)
+
+    def find_detector(self) -> Detector | None:
+        """The detector that was given, or the one of the configuration, of which a process loads one."""
+        if self.detector is not None or self.config.detector is None:
+            return self.detector
+        config = self.config
+        return _load_detector(
+            config.detector, config.threshold, self.device, config.batch_size, config.query, config.revision
+        )
+
+
+@lru_cache(maxsize=1)
+def _load_detector(*options: Any) -> Detector:
+    return TransformersDetector(*options)
+
+
+@dataclass(frozen=True)
+class CaptionSetReport:
+    """
+    A counting set that was built.
+
+    Args:
+        output (`Path`): Its folder.
+        counts (`StageCounts`): What was counted at each stage.
+        kept (`dict[int, int]`): Rows of each number.
+        files (`tuple[Path, ...]`): Its shards.
+        num_failures (`int`): Images that were missing, broken or failed the detector; they are in `failures.jsonl`.
+        num_unreadable (`int`): Shards that could not be read; likewise.
+        is_new (`bool`): Whether there was anything left to do.
+    """
+
+    output: Path
+    counts: StageCounts
+    kept: dict[int, int]
+    files: tuple[Path, ...]
+    num_failures: int
+    num_unreadable: int = 0
+    is_new: bool = True
+
+
+class UnreadableShardsError(RuntimeError):
+    """Some shards could not be read; the others are done and kept."""
+
+
+def build_caption_set(
+    source: str,
+    output: str | Path,
+    config: CaptionSetConfig | None = None,
+    columns: Columns | None = None,
+    split: str = "train",
+    dataset_config: str | None = None,
+    detector: Detector | None = None,
+    device: str | None = None,
+    downloads: FetchConfig | None = None,
+    engine: str = "local",
+    num_proc: int = 1,
+    max_rows: int = 50_000,
+    skip_unreadable: bool = False,
+    keep_parts: bool = False,
+    progress: Progress | None = None,
+) -> CaptionSetReport:
+    """
+    Build a counting set.
+
+    Args:
+        source (`str`): A folder or a file of parquet, webdataset or json lines, or the name of a set of `datasets`;
+            see [`find_shards`].
+        output (`str` or `Path`): The folder of the set: `data/*.parquet`, a card, `stages.json` and `failures.jsonl`.
+            Asked for the same again, a build goes on where it was.
+        config (`CaptionSetConfig`, *optional*): How rows are chosen.
+        columns (`Columns`, *optional*): What the source's columns are called, where that is unusual.
+        split (`str`, *optional*, defaults to `"train"`): The split of a set by its name.
+        dataset_config (`str`, *optional*): Its configuration.
+        detector (`Detector`, *optional*): A detector in the place of `config.detector`, for one process.
+        device (`str`, *optional*): Where the detector runs; by default on a GPU if there is one.
+        downloads ([`FetchConfig`], *optional*): How images are fetched of which there is only an address.
+        engine (`str`, *optional*, defaults to `"local"`): `"local"`, or `"ray"` for the machines of a Ray cluster,
+            which have to see the same folders.
+        num_proc (`int`, *optional*, defaults to 1): Processes of the local engine; detectors of Ray's.
+        max_rows (`int`, *optional*, defaults to 50,000): Rows of a parquet file that are one shard.
+        skip_unreadable (`bool`, *optional*, defaults to `False`): Whether the set is finished without the shards that
+            cannot be read.
+        keep_parts (`bool`, *optional*, defaults to `False`): Whether all rows that came through the stages are kept
+            beside the set (in `.parts`), to be balanced otherwise without doing the stages again.
+        progress (`Progress`, *optional*): Is told after each shard.
+
+    Returns:
+        `CaptionSetReport`: What there is, and what was counted.
+
+    Raises:
+        UnreadableShardsError: If shards cannot be read, and nobody said to skip them.
+        DetectorError: If the detector fails on one image after another.
+        ValueError: If there is nothing to read, or something else was begun in this folder.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"Expected an engine of {', '.join(ENGINES)}, but got {engine!r}.")
+    if num_proc < 1:
+        raise ValueError(f"Expected num_proc to be 1 or more, but got {num_proc}.")
+    if detector is not None and (engine != "local" or num_proc > 1):
+        raise ValueError("Expected a detector's name with several processes, but got a detector. Give its checkpoint.")
+    config = config or CaptionSetConfig()
+    output = Path(output)
+    shards = find_shards(source, columns, split, dataset_config, max_rows)
+    done_set = BalancedSet(output, fingerprint_of({**plan_of(shards, config), "balancing": config.of_balancing}))
+    if done_set.is_complete:
+        logger.info("%s is complete: nothing is left to do", output)
+        return _report(done_set, is_new=False)
+    parts = PartFolder(output / ".parts")
+    if done_set.is_another and not parts.is_begun:
+        raise ValueError(
+            f"Expected {output} to be empty or to hold what was begun with the same options, but it holds another "
+            "finished set. Give another output folder."
+        )
+    parts.plan(shards, config)
+    work = ShardWork(parts.folder, config, downloads or FetchConfig(), device, detector)
+    unreadable = _do_shards(shards, parts, work, engine, num_proc, progress)
+    if unreadable and not skip_unreadable:
+        listed = "\n".join(f"- {reason}" for reason in unreadable.values())
+        raise UnreadableShardsError(
+            f"{len(unreadable)} of {len(shards)} shards cannot be read; the others are done and kept. Mend them and "
+            f"run the same again, or skip them.\n{listed}"
+        )
+    write_balanced(done_set, parts, shards, config, source, unreadable)
+    if not keep_parts:
+        shutil.rmtree(parts.folder)
+    report = _report(done_set)
+    if not report.kept:
+        logger.warning("No caption came through all stages: %s is empty; %s/stages.json says where", output, output)
+    return report
+
+
+def _do_shards(
+    shards: Sequence[CaptionShard],
+    parts: PartFolder,
+    work: ShardWork,
+    engine: str,
+    num_proc: int,
+    progress: Progress | None,
+) -> dict[int, str]:
+    """Do the shards that are not done; those that cannot be read are returned, with the reasons."""
+    counts, num_done = StageCounts(), 0
+    todo = []
+    for index, shard in enumerate(shards):
+        if parts.is_done(index):
+            counts.update(parts.read_report(index).counts)
+            num_done += 1
+        else:
+            todo.append((index, shard))
+    if num_done:
+        logger.info("%d of %d shards are done already", num_done, len(shards))
+    unreadable: dict[int, str] = {}
+    for index, outcome in _outcomes(todo, work, engine, num_proc):
+        if isinstance(outcome, str):
+            logger.warning("%s", outcome)
+            unreadable[index] = outcome
+        else:
+            counts.update(outcome.counts)
+        num_done += 1
+        if progress is not None:
+            progress(num_done, len(shards), counts)
+    return dict(sorted(unreadable.items()))
+
+
+def _outcomes(
+    todo: Sequence[tuple[int, CaptionShard]], work: ShardWork, engine: str, num_proc: int
+) -> Iterator[tuple[int, PartReport | str]]:
+    """Do shards on the chosen engine; what comes first is done first."""
+    if not todo:
+        return
+    if engine == "ray":
+        from .ray import do_with_ray  # needs Ray, which is an extra
+
+        yield from do_with_ray(todo, work, num_proc)
+    elif num_proc == 1:
+        for index, shard in todo:
+            yield index, work.do(index, shard)
+    else:
+        # Processes are started afresh: a fork would copy the locks of threads that it does not have.
+        with ProcessPoolExecutor(num_proc, mp_context=multiprocessing.get_context("spawn")) as pool:
+            waiting = {pool.submit(work.do, index, shard): index for index, shard in todo}
+            try:
+                while waiting:
+                    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                        yield waiting.pop(future), future.result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _report(done: BalancedSet, is_new: bool = True) -> CaptionSetReport:
+    stages = done.read_stages()
+    kept = {int(number): count for number, count in stages["kept"].items()}
+    return CaptionSetReport(
+        output=done.output,
+        counts=StageCounts.from_dict(stages["counts"]),
+        kept=kept,
+        files=tuple(done.files()),
+        num_failures=stages["num_failures"],
+        num_unreadable=len(stages["unreadable"]),
+        is_new=is_new,
+    )

@@ -1,0 +1,222 @@
+"""Counting what a detector finds in an image: the third stage of the counting set."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..captions.plurals import plural_of
+
+
+# What a detector calls a person, captions call otherwise.
+_PEOPLE_WORDS = """
+    adults babies boys brothers businessmen businesspeople businesswomen children dancers daughters doctors fans
+    females firefighters friends girls guys humans kids ladies males men people persons players police policemen
+    runners sisters skiers snowboarders soldiers sons students surfers teenagers teens toddlers women workers
+"""
+_PEOPLE = frozenset(_PEOPLE_WORDS.split())
+
+# Finds objects in images: takes the images and, for each, what to look for (a plural noun, which a detector with
+# classes of its own leaves aside), and returns each image's detections.
+Detector = Callable[[Sequence[Image.Image], Sequence[str]], list[list["Detection"]]]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """
+    One object that a detector has found.
+
+    Args:
+        label (`str`): Its class.
+        score (`float`): Between zero and one.
+        box (`tuple[float, float, float, float]`): `(x0, y0, x1, y1)` in the image's own pixels.
+    """
+
+    label: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class CountedClass:
+    """
+    The class of which a detector has found the most objects.
+
+    Args:
+        label (`str`): The class.
+        detections (`tuple[Detection, ...]`): Its objects, best first.
+    """
+
+    label: str
+    detections: tuple[Detection, ...]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.detections)
+
+
+def count_most_frequent(
+    detections: Sequence[Detection],
+    image_size: tuple[int, int],
+    threshold: float = 0.5,
+    min_area: float = 0.0,
+    max_overlap: float = 0.5,
+) -> CountedClass | None:
+    """
+    Count the objects of the class that a detector has found most often.
+
+    Args:
+        detections (`Sequence[Detection]`): What it has found.
+        image_size (`tuple[int, int]`): Height and width in pixels.
+        threshold (`float`, *optional*, defaults to 0.5): The lowest score that counts.
+        min_area (`float`, *optional*, defaults to 0.0): The smallest box that counts, as a share of the image.
+        max_overlap (`float`, *optional*, defaults to 0.5): Of two boxes of one class whose intersection over union is
+            larger, only the one with the better score counts. With 1.0 all do.
+
+    Returns:
+        `CountedClass` or `None`: The class with most objects; of several with as many, the one with the best scores in
+        sum. `None` where nothing counts.
+    """
+    height, width = image_size
+    classes: dict[str, list[Detection]] = {}
+    for detection in detections:
+        x0, y0, x1, y1 = detection.box
+        shown = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
+        area = max(shown[2] - shown[0], 0.0) * max(shown[3] - shown[1], 0.0)
+        if detection.score >= threshold and area > 0 and area >= min_area * height * width:
+            classes.setdefault(detection.label, []).append(Detection(detection.label, detection.score, shown))
+    counted = []
+    for label, found in classes.items():
+        kept = suppress_overlaps(
+            np.array([one.box for one in found]), np.array([one.score for one in found]), max_overlap
+        )
+        counted.append(CountedClass(label, tuple(found[place] for place in kept)))
+    return max(counted, key=lambda one: (one.count, sum(d.score for d in one.detections), one.label), default=None)
+
+
+def suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, max_overlap: float) -> list[int]:
+    """
+    Keep one of several boxes around the same object (greedy non-maximum suppression).
+
+    Args:
+        boxes (`np.ndarray` of shape `(num_boxes, 4)`): `x0, y0, x1, y1`.
+        scores (`np.ndarray` of shape `(num_boxes,)`): How sure the detector is.
+        max_overlap (`float`): The largest intersection over union with a better box that a box may have.
+
+    Returns:
+        `list[int]`: The places of those that are kept, best first; of equal scores the first box is taken first.
+    """
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    waiting = np.argsort(-scores, kind="stable")
+    kept = []
+    while waiting.size:
+        best, rest = waiting[0], waiting[1:]
+        kept.append(int(best))
+        sides = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])
+        intersections = np.prod(np.clip(sides, 0, None), axis=1)
+        waiting = rest[intersections <= max_overlap * (areas[best] + areas[rest] - intersections)]
+    return kept
+
+
+def is_class_of(label: str, head: str) -> bool:
+    """
+    Tell whether a detector's class is what a caption counts.
+
+    Args:
+        label (`str`): The class: "person", "wine glass".
+        head (`str`): The caption's noun, in the plural and in lower case: "women", "glasses".
+
+    Returns:
+        `bool`: Whether the noun is the plural of the class or of its last word, or both are people.
+    """
+    label = label.lower().strip()
+    if not label:
+        return False
+    if label in ("person", "people", "human"):
+        return head in _PEOPLE
+    return head in (label, label.split()[-1], plural_of(label).lower().split()[-1])
+
+
+class TransformersDetector:
+    """
+    A detector of `transformers`, by the name of its checkpoint.
+
+    Args:
+        model (`str`): A folder or a name on the Hub, of a model for object detection (DETR, YOLOS, RT-DETR, ...) or
+            for zero-shot object detection (OWL-ViT, Grounding DINO, ...), which looks for the caption's own noun.
+        threshold (`float`, *optional*): The lowest score that it returns; by default 0.5, or 0.1 for zero-shot models,
+            whose scores are lower.
+        device (`str`, *optional*): Where it runs; by default on a GPU if there is one.
+        batch_size (`int`, *optional*, defaults to 1): Images that it sees at once.
+        query (`str`, *optional*, defaults to `"{}"`): What a zero-shot model is asked, with `{}` for the noun: "a
+            photo of {}"; "{}." for Grounding DINO.
+        revision (`str`, *optional*): Of the checkpoint on the Hub.
+        max_query_words (`int`, *optional*, defaults to 3): How many words of a noun a zero-shot model is asked for,
+            the last ones: those before them seldom say more, and the models' texts are short.
+
+    Raises:
+        ValueError: If the model is of another kind.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        threshold: float | None = None,
+        device: str | None = None,
+        batch_size: int = 1,
+        query: str = "{}",
+        revision: str | None = None,
+        max_query_words: int = 3,
+    ) -> None:
+        # Here, because nothing else of this room needs it.
+        from transformers import AutoConfig, pipeline
+        from transformers.models.auto import modeling_auto as names
+
+        kind = AutoConfig.from_pretrained(model, revision=revision).model_type
+        self.is_zero_shot = kind in names.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES
+        if not self.is_zero_shot and kind not in names.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
+            raise ValueError(
+                f"Expected {model} to be a model for object detection or zero-shot object detection, but it is of "
+                f"type {kind!r}. Name another checkpoint."
+            )
+        if query.count("{}") != 1:
+            raise ValueError(
+                f'Expected a query with one {{}} for the noun, like "a photo of {{}}", but got {query!r}.'
+            )
+        task = "zero-shot-object-detection" if self.is_zero_shot else "object-detection"
+        self.pipeline = pipeline(task, model=model, revision=revision, device=device)
+        self.threshold = threshold if threshold is not None else (0.1 if self.is_zero_shot else 0.5)
+        self.batch_size = batch_size
+        self.query = query
+        self.max_query_words = max_query_words
+
+    def __call__(self, images: Sequence[Image.Image], nouns: Sequence[str]) -> list[list[Detection]]:
+        """
+        Find the objects in some images.
+
+        Args:
+            images (`Sequence[Image.Image]`): The images, RGB.
+            nouns (`Sequence[str]`): What a zero-shot model looks for in each.
+
+        Returns:
+            `list[list[Detection]]`: What there is in each image.
+        """
+        options = {"threshold": self.threshold, "batch_size": self.batch_size}
+        if self.is_zero_shot:
+            queries = [self.query.format(" ".join(noun.split()[-self.max_query_words :])) for noun in nouns]
+            inputs: list[Any] = [
+                {"image": image, "candidate_labels": [query]} for image, query in zip(images, queries, strict=True)
+            ]
+        else:
+            inputs = list(images)
+        return [
+            [
+                Detection(one["label"], one["score"], (box["xmin"], box["ymin"], box["xmax"], box["ymax"]))
+                for one in found
+                for box in [one["box"]]
+            ]
+            for found in self.pipeline(inputs, **options)
+        ]

@@ -1,0 +1,142 @@
+"""Finding the shards of a source of captions: a folder, a file, or the name of a set of `datasets`."""
+
+import gzip
+import hashlib
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .shards import (
+    CaptionShard,
+    Columns,
+    DatasetShard,
+    JsonLinesShard,
+    ParquetShard,
+    ShardError,
+    WebdatasetShard,
+    said_in,
+)
+
+
+def find_shards(
+    source: str,
+    columns: Columns | None = None,
+    split: str = "train",
+    config: str | None = None,
+    max_rows: int = 50_000,
+) -> list[CaptionShard]:
+    """
+    Find the shards of a source.
+
+    Args:
+        source (`str`): A folder or a file of parquet, tar (webdataset) or json lines, or the name of a set that
+            `datasets.load_dataset` knows. Where a folder holds an archive and a table of one name (as img2dataset
+            writes them), the archive is read.
+        columns (`Columns`, *optional*): What the columns are called, where that is unusual.
+        split (`str`, *optional*, defaults to `"train"`): The split of a set by its name.
+        config (`str`, *optional*): Its configuration.
+        max_rows (`int`, *optional*, defaults to 50,000): Parquet files with more rows are several shards, as far as
+            their row groups allow.
+
+    Returns:
+        `list[CaptionShard]`: The shards, in the order of their names.
+
+    Raises:
+        ValueError: If there are none, or columns are missing.
+        ShardError: If a file is broken.
+    """
+    columns = columns or Columns()
+    path = Path(source)
+    if not path.exists():
+        return _dataset_shards(source, config, split, columns)
+    files = [path] if path.is_file() else [file for file in sorted(path.rglob("*")) if _is_shard(file, path)]
+    archives = {file.with_suffix("") for file in files if file.suffix == ".tar"}
+    shards: list[CaptionShard] = []
+    for file in files:
+        name = file.name if file == path else file.relative_to(path).as_posix()
+        if file.suffix == ".parquet":
+            if file.with_suffix("") not in archives:
+                shards += _parquet_shards(file, name, columns, max_rows)
+        elif _is_tar(file):
+            shards.append(WebdatasetShard(name, _fingerprint(file), str(file), columns))
+        elif _is_json_lines(file):
+            shards.append(JsonLinesShard(name, _fingerprint(file), str(file), _json_lines_columns(file, columns)))
+    if not shards:
+        raise ValueError(
+            f"Expected shards of captions in {source} (.parquet, .tar, .jsonl, .jsonl.gz), but found none. Name the "
+            "folder that holds them."
+        )
+    return shards
+
+
+def _is_shard(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.is_file() and not hidden and (file.suffix == ".parquet" or _is_tar(file) or _is_json_lines(file))
+
+
+def _is_tar(file: Path) -> bool:
+    return file.name.endswith((".tar", ".tar.gz", ".tgz"))
+
+
+def _is_json_lines(file: Path) -> bool:
+    return file.name.endswith((".jsonl", ".jsonl.gz"))
+
+
+def _fingerprint(file: Path) -> str:
+    """The size and both ends of a file: the end of a parquet file describes all of it."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        digest = hashlib.sha256(opened.read(65536))
+        opened.seek(max(0, size - 65536))
+        digest.update(opened.read())
+    return f"{size}-{digest.hexdigest()[:16]}"
+
+
+def _parquet_shards(file: Path, name: str, columns: Columns, max_rows: int) -> list[CaptionShard]:
+    try:
+        with pq.ParquetFile(file) as opened:
+            names = opened.schema_arrow.names
+            sizes = [opened.metadata.row_group(group).num_rows for group in range(opened.metadata.num_row_groups)]
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(f"{file} cannot be read: {error}") from error
+    found = columns.found_in(names, str(file))
+    fingerprint = _fingerprint(file)
+    shards: list[CaptionShard] = []
+    first_group = first_row = rows = 0
+    for group, size in enumerate(sizes):
+        rows += size
+        if rows >= max_rows or group == len(sizes) - 1:
+            part = "" if first_group == 0 and group == len(sizes) - 1 else f"#{first_group}-{group}"
+            shards.append(ParquetShard(name + part, fingerprint, str(file), found, first_group, group + 1, first_row))
+            first_group, first_row, rows = group + 1, first_row + rows, 0
+    return shards
+
+
+def _json_lines_columns(file: Path, columns: Columns) -> Columns:
+    """What the first object of a list holds, all hold."""
+    try:
+        opened = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # noqa: SIM115
+        with opened as lines:
+            said = next((said for said in map(said_in, lines) if said), {})
+    except (OSError, EOFError) as error:
+        raise ShardError(f"{file} cannot be read: {error}") from error
+    return columns.found_in(list(said), str(file))
+
+
+def _dataset_shards(dataset: str, config: str | None, split: str, columns: Columns) -> list[CaptionShard]:
+    try:
+        rows = datasets.load_dataset(dataset, config, split=split, streaming=True)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(
+            f"Expected a folder of shards or the name of a set for `datasets`, but {dataset} is neither: {error}"
+        ) from error
+    names = list(rows.features) if rows.features else list(next(iter(rows)))
+    found = columns.found_in(names, f"{dataset} ({split})")
+    name = "/".join(part for part in (dataset, config, split) if part)
+    count = rows.num_shards
+    return [
+        DatasetShard(f"{name}#{index}-of-{count}", name, dataset, config, split, index, count, found)
+        for index in range(count)
+    ]

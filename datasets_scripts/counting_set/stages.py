@@ -1,0 +1,377 @@
+"""
+What is done with each caption on its way into the counting set, and what is counted at each stage.
+
+The stages are those of "Teaching CLIP to Count to Ten" (https://arxiv.org/abs/2302.12066), section 3.1: the caption
+holds a number word; the number counts something that can be seen; a detector finds that many objects of one class.
+"""
+
+import io
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..captions.numbers import NUMBER_TO_WORD, find_count, read_count
+from ..files.image_sources import DECODER_ERRORS, IMAGE_ENDINGS
+from .detector import CountedClass, Detection, Detector, count_most_frequent, is_class_of
+from .shards import CaptionRecord, CaptionShard
+
+
+# What a detector may raise on an image that it cannot take.
+_DETECTOR_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+)
+# So many failures without a success between them are the detector's.
+_MAX_FAILURES_IN_A_ROW = 25
+
+
+@dataclass(frozen=True)
+class CaptionSetConfig:
+    """
+    How captions and images are chosen for a counting set.
+
+    Args:
+        numbers (`tuple[int, ...]`, *optional*): The numbers that are taken, two to ten by default.
+        text_filter (`bool`, *optional*, defaults to `True`): Whether the number must count something that can be seen;
+            see [`counts_objects`].
+        detector (`str`, *optional*): The checkpoint of a detector, see [`TransformersDetector`]. Without one the
+            images are taken as they are.
+        revision (`str`, *optional*): Its revision.
+        threshold (`float`, *optional*): The lowest score of an object that counts; by default the detector's own.
+        min_area (`float`, *optional*, defaults to 0.0): The smallest object that counts, as a share of the image.
+        max_overlap (`float`, *optional*, defaults to 0.5): The largest intersection over union of two objects of one
+            class.
+        class_agreement (`bool`, *optional*, defaults to `False`): Whether the detector's class must be the caption's
+            noun. (A zero-shot detector looks for that noun.)
+        query (`str`, *optional*, defaults to `"{}"`): What a zero-shot detector is asked, with `{}` for the noun.
+        batch_size (`int`, *optional*, defaults to 8): Images that go to the detector together.
+        captions_only (`bool`, *optional*, defaults to `False`): Whether images are neither needed nor kept.
+        num_common (`int`, *optional*, defaults to 37,000): How many images of the common numbers are kept in all.
+            `None` keeps all of them.
+        common_numbers (`tuple[int, ...]`, *optional*, defaults to two to six): The common numbers. Of the others all
+            images are kept.
+        seed (`int`, *optional*, defaults to 0): Another seed keeps other images of the common numbers.
+        rows_per_file (`int`, *optional*, defaults to 5,000): Rows of a file of the result.
+    """
+
+    numbers: tuple[int, ...] = tuple(NUMBER_TO_WORD)
+    text_filter: bool = True
+    detector: str | None = None
+    revision: str | None = None
+    threshold: float | None = None
+    min_area: float = 0.0
+    max_overlap: float = 0.5
+    class_agreement: bool = False
+    query: str = "{}"
+    batch_size: int = 8
+    captions_only: bool = False
+    num_common: int | None = 37_000
+    common_numbers: tuple[int, ...] = (2, 3, 4, 5, 6)
+    seed: int = 0
+    rows_per_file: int = 5_000
+
+    def __post_init__(self) -> None:
+        wrong = sorted({*self.numbers, *self.common_numbers} - set(NUMBER_TO_WORD))
+        if not self.numbers or wrong:
+            raise ValueError(
+                f"Expected numbers from 2 to 10, but got {wrong or 'none'}. Captions state no others in words."
+            )
+        for name, low, high in (("threshold", 0, 1), ("min_area", 0, 1), ("max_overlap", 0, 1)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"Expected {name} to be in {low}-{high}, but got {value}.")
+        for name in ("batch_size", "rows_per_file"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected {name} to be 1 or more, but got {getattr(self, name)}.")
+        if self.num_common is not None and self.num_common < 0:
+            raise ValueError(f"Expected num_common to be 0 or more, but got {self.num_common}. None keeps all.")
+        if self.captions_only and self.detector is not None:
+            raise ValueError("Expected no detector where there are captions only: it needs images. Leave one out.")
+
+    @property
+    def of_the_stages(self) -> dict[str, Any]:
+        """What decides what becomes of a single row, as json holds it."""
+        of_balancing = {"num_common", "common_numbers", "seed", "rows_per_file", "batch_size"}
+        values = {name: value for name, value in asdict(self).items() if name not in of_balancing}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @property
+    def of_balancing(self) -> dict[str, Any]:
+        """What decides which of the rows that came through are kept, as json holds it."""
+        return {
+            "num_common": self.num_common,
+            "common_numbers": list(self.common_numbers),
+            "seed": self.seed,
+            "rows_per_file": self.rows_per_file,
+        }
+
+
+@dataclass
+class StageCounts:
+    """
+    How many captions there were after each stage, and what became of the others.
+
+    Args:
+        totals (`Counter[str]`): `captions`, of which `no_caption` hold none; `number_word`, after the first stage;
+            `counts_objects`, after the second; `images` of these that there are, `no_image` that there are not;
+            `right_number`, after the third, `wrong_number` and `detector_failed`.
+        by_number (`dict[str, Counter[int]]`): The stages' counts by the number that the caption states.
+        reasons (`Counter[str]`): Why number words did not count objects.
+    """
+
+    totals: Counter[str] = field(default_factory=Counter)
+    by_number: dict[str, Counter[int]] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, stage: str, number: int) -> None:
+        """Count a caption that has come through a stage."""
+        self.totals[stage] += 1
+        self.by_number.setdefault(stage, Counter())[number] += 1
+
+    def update(self, other: "StageCounts") -> None:
+        """Add the counts of another shard."""
+        self.totals.update(other.totals)
+        self.reasons.update(other.reasons)
+        for stage, numbers in other.by_number.items():
+            self.by_number.setdefault(stage, Counter()).update(numbers)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts as json holds them."""
+        return {
+            "totals": dict(self.totals),
+            "by_number": {
+                stage: {str(number): numbers[number] for number in sorted(numbers)}
+                for stage, numbers in self.by_number.items()
+            },
+            "reasons": dict(self.reasons.most_common()),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "StageCounts":
+        """Read what `as_dict` wrote."""
+        by_number = {
+            stage: Counter({int(number): count for number, count in numbers.items()})
+            for stage, numbers in values["by_number"].items()
+        }
+        return cls(Counter(values["totals"]), by_number, Counter(values["reasons"]))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """
+    A caption that has come through the stages of the text.
+
+    Args:
+        source (`str`): Its shard.
+        record (`CaptionRecord`): The caption and where its image is.
+        number (`int`): The number that it states.
+        noun (`str`): What it counts; empty where that was not asked.
+    """
+
+    source: str
+    record: CaptionRecord
+    number: int
+    noun: str
+
+    def failure(self, stage: str, error: str) -> dict[str, Any]:
+        """What is written down where something goes wrong with it."""
+        record = self.record
+        return {"source": self.source, "row": record.row, "key": record.key, "url": record.url} | {
+            "stage": stage,
+            "error": error,
+        }
+
+
+class ImageError(Exception):
+    """An image that cannot be shown; the message says why."""
+
+
+class DetectorError(RuntimeError):
+    """A detector that fails on one image after another."""
+
+
+def choose_by_text(shard: CaptionShard, config: CaptionSetConfig, counts: StageCounts) -> Iterator[Candidate]:
+    """
+    Read a shard and let the captions through that state a number of things that can be seen.
+
+    Args:
+        shard (`CaptionShard`): The shard.
+        config (`CaptionSetConfig`): What is wanted.
+        counts (`StageCounts`): Is counted up while the shard is read.
+
+    Returns:
+        `Iterator[Candidate]`: Those captions, with where their images are.
+    """
+
+    def is_wanted(caption: Any) -> bool:
+        counts.totals["captions"] += 1
+        if not isinstance(caption, str) or not caption.strip():
+            counts.totals["no_caption"] += 1
+            return False
+        match = find_count(caption)
+        if match is None or match.number not in config.numbers:
+            return False
+        counts.add("number_word", match.number)
+        if config.text_filter:
+            reading = read_count(caption)
+            if reading is None or not reading.counts:
+                counts.reasons[reading.reason if reading else "no_noun"] += 1
+                return False
+            counts.add("counts_objects", match.number)
+        return True
+
+    for record in shard.records(is_wanted):
+        match, reading = find_count(record.caption), read_count(record.caption)
+        if match is None or reading is None:
+            raise RuntimeError(f"{shard.name} gave another caption than it had asked about: {record.caption!r}.")
+        yield Candidate(shard.name.partition("#")[0], record, match.number, reading.noun)
+
+
+def open_image(content: bytes) -> Image.Image:
+    """
+    Decode an image.
+
+    Args:
+        content (`bytes`): Its file.
+
+    Returns:
+        `Image.Image`: The image, upright and RGB.
+
+    Raises:
+        ImageError: If it cannot be decoded, or is so large that it may be an attack.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=tuple(IMAGE_ENDINGS)) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except UnidentifiedImageError as error:
+        raise ImageError("not an image that can be decoded (of no known kind)") from error
+    except DECODER_ERRORS as error:
+        raise ImageError(f"not an image that can be decoded ({type(error).__name__}: {error})") from error
+
+
+def choose_by_image(
+    candidates: Iterable[tuple[Candidate, bytes | None, str]],
+    config: CaptionSetConfig,
+    detector: Detector | None,
+    counts: StageCounts,
+    failures: list[dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """
+    Let the images through in which a detector finds as many objects of one class as the caption states.
+
+    Args:
+        candidates (`Iterable[tuple[Candidate, bytes | None, str]]`): Captions, their images' files, and, where there
+            is none, why.
+        config (`CaptionSetConfig`): What is wanted.
+        detector (`Detector`, *optional*): Finds the objects. Without one all images are let through.
+        counts (`StageCounts`): Is counted up.
+        failures (`list[dict[str, Any]]`): Takes down every image that is missing, broken, or fails the detector.
+
+    Returns:
+        `Iterator[dict[str, Any]]`: The rows of the set.
+
+    Raises:
+        DetectorError: If the detector fails on one image after another.
+    """
+    opened = _opened(candidates, config, counts, failures)
+    failed_in_a_row = 0
+    for batch in iter(lambda: list(itertools.islice(opened, config.batch_size)), []):
+        found = _detect(batch, detector)
+        for (candidate, content, image), objects in zip(batch, found, strict=True):
+            if isinstance(objects, Exception):
+                failed_in_a_row += 1
+                failures.append(candidate.failure("detector", f"{type(objects).__name__}: {objects}"))
+                counts.totals["detector_failed"] += 1
+                if failed_in_a_row == _MAX_FAILURES_IN_A_ROW:
+                    raise DetectorError(
+                        f"The detector failed on {failed_in_a_row} images one after another, lastly with "
+                        f"{type(objects).__name__}: {objects}. Try another one, or look for what is wrong with it."
+                    ) from objects
+                continue
+            failed_in_a_row = 0
+            counted = None
+            if image is not None and objects is not None:
+                counted = _counted(candidate, image, objects, config)
+                if counted is None:
+                    counts.totals["wrong_number"] += 1
+                    continue
+                counts.add("right_number", candidate.number)
+            yield _row(candidate, content, counted)
+
+
+# --- images -------------------------------------------------------------------------------------
+
+_Opened = tuple[Candidate, bytes | None, Image.Image | None]
+
+
+def _opened(
+    candidates: Iterable[tuple[Candidate, bytes | None, str]],
+    config: CaptionSetConfig,
+    counts: StageCounts,
+    failures: list[dict[str, Any]],
+) -> Iterator[_Opened]:
+    """Decode the images, and take down those that are missing or broken."""
+    for candidate, content, problem in candidates:
+        if config.captions_only:
+            yield candidate, None, None
+            continue
+        try:
+            if content is None:
+                raise ImageError(problem or "no image")
+            image = open_image(content)
+        except ImageError as error:
+            stage = "image" if candidate.record.url is None or content is not None else "fetch"
+            failures.append(candidate.failure(stage, str(error)))
+            counts.totals["no_image"] += 1
+            continue
+        counts.add("images", candidate.number)
+        yield candidate, content, image
+
+
+def _detect(batch: Sequence[_Opened], detector: Detector | None) -> list[list[Detection] | Exception | None]:
+    """What there is in each image; where the detector fails on several, it is asked about one after the other."""
+    images = [image for _, _, image in batch if image is not None]
+    if detector is None or not images:
+        return [None] * len(batch)
+    nouns = [candidate.noun for candidate, _, _ in batch]
+    try:
+        return list(detector(images, nouns))
+    except _DETECTOR_ERRORS as error:
+        if len(batch) == 1:
+            return [error]
+    return [found for one in batch for found in _detect([one], detector)]
+
+
+def _counted(
+    candidate: Candidate, image: Image.Image, objects: Sequence[Detection], config: CaptionSetConfig
+) -> CountedClass | None:
+    """The class of which there is the number that the caption states, if it is the one with most objects."""
+    threshold = 0.0 if config.threshold is None else config.threshold
+    size = (image.height, image.width)
+    counted = count_most_frequent(objects, size, threshold, config.min_area, config.max_overlap)
+    if counted is None or counted.count != candidate.number:
+        return None
+    head = candidate.noun.lower().split()[-1] if candidate.noun else ""
+    return counted if not config.class_agreement or is_class_of(counted.label, head) else None
+
+
+def _row(candidate: Candidate, content: bytes | None, counted: CountedClass | None) -> dict[str, Any]:
+    record = candidate.record
+    found = counted.detections if counted is not None else ()
+    return {
+        "image": None if content is None else {"bytes": content, "path": None},
+        "image_id": record.key,
+        "text": record.caption,
+        "number": candidate.number,
+        "name": candidate.noun or None,
+        "note": None,
+        "detected": counted.label if counted is not None else None,
+        "scores": [one.score for one in found],
+        "boxes": [list(one.box) for one in found],
+        "url": record.url,
+        "source": candidate.source,
+        "row": record.row,
+    }

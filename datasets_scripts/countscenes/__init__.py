@@ -1,0 +1,1 @@
+"""`countscenes`: rendered scenes with counts, captions, points and boxes."""

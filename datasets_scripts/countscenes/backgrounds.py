@@ -1,0 +1,218 @@
+"""What `countscenes` draws its objects on: named colours, plain or with a gradient, smooth noise or a texture."""
+
+import io
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from .objects import COLORS, RGB
+
+
+BACKGROUND_COLORS: dict[str, RGB] = {
+    "white": (250, 250, 248),
+    "cream": (246, 234, 206),
+    "light gray": (204, 206, 210),
+    "dark gray": (78, 80, 86),
+    "black": (18, 18, 20),
+    "pale blue": (182, 212, 240),
+    "dark blue": (22, 34, 84),
+    "pale green": (196, 228, 186),
+    "dark green": (22, 60, 40),
+    "pale pink": (246, 214, 220),
+    "dark red": (92, 18, 28),
+    "tan": (202, 166, 120),
+    "dark brown": (62, 40, 26),
+    "lavender": (210, 200, 238),
+}
+BACKGROUND_STYLES = ("solid", "gradient", "clouds", "stripes", "checks", "speckles")
+
+# The least distance (see `_distance`) between an object's colour and the background's. Found by looking: below it,
+# small objects are hard to see on the uneven backgrounds.
+_LEAST_CONTRAST = 95.0
+# How far, in levels of 0-255, an uneven background may be from its colour.
+_MOST_UNEVENNESS = 26
+
+
+def _distance(first: RGB, second: RGB) -> float:
+    """Distance of two colours in levels of 0-255, weighted by how well the eye tells each channel's levels apart."""
+    red, green, blue = (a - b for a, b in zip(first, second, strict=True))
+    return float((0.24 * red * red + 0.6 * green * green + 0.16 * blue * blue) ** 0.5 * 1.5)
+
+
+# The same for objects with black outlines.
+_OUTLINED_CONTRAST = {
+    name: 60.0 if _distance(rgb, (0, 0, 0)) > 230 else 130.0 for name, rgb in BACKGROUND_COLORS.items()
+}
+
+
+@lru_cache(maxsize=4096)
+def _contrasts(color: RGB) -> tuple[float, ...]:
+    """How far each background is from a colour, in the order of `BACKGROUND_COLORS`."""
+    return tuple(_distance(background, color) for background in BACKGROUND_COLORS.values())
+
+
+def backgrounds_against(colors: Sequence[RGB], outlined: bool = False) -> tuple[str, ...]:
+    """
+    List the backgrounds on which objects of some colours stand out.
+
+    Args:
+        colors (`Sequence[tuple[int, int, int]]`): What colours the objects have, at least one.
+        outlined (`bool`, *optional*, defaults to `False`): Whether they have black outlines, which set them off from
+            light backgrounds and not from dark ones.
+
+    Returns:
+        `tuple[str, ...]`: Keys of `BACKGROUND_COLORS`, at least one: where none has enough contrast to all the
+        colours, the one that has most.
+    """
+    contrasts = dict(zip(BACKGROUND_COLORS, map(min, zip(*map(_contrasts, colors), strict=True)), strict=True))
+    enough = tuple(
+        name
+        for name, contrast in contrasts.items()
+        if contrast >= (_OUTLINED_CONTRAST[name] if outlined else _LEAST_CONTRAST)
+    )
+    return enough or (max(contrasts, key=lambda name: contrasts[name]),)
+
+
+@lru_cache(maxsize=4096)
+def nearest_color(color: RGB) -> str:
+    """
+    Name a colour.
+
+    Args:
+        color (`tuple[int, int, int]`): Red, green and blue, 0-255.
+
+    Returns:
+        `str`: The key of `COLORS` that is nearest to it.
+    """
+    return min(COLORS, key=lambda name: _distance(COLORS[name], color))
+
+
+@cache
+def _backgrounds_behind(colors: frozenset[str]) -> tuple[str, ...]:
+    return backgrounds_against([COLORS[color] for color in colors])
+
+
+def backgrounds_behind(colors: Iterable[str]) -> tuple[str, ...]:
+    """
+    List the backgrounds on which objects of some colours stand out.
+
+    Args:
+        colors (`Iterable[str]`): Keys of `COLORS`, at least one.
+
+    Returns:
+        `tuple[str, ...]`: Keys of `BACKGROUND_COLORS`, at least one: where none has enough contrast to all the
+        colours, the one that has most.
+    """
+    return _backgrounds_behind(frozenset(colors))
+
+
+def draw_background(rng: np.random.RandomState, name: str, style: str, side: int) -> Image.Image:
+    """
+    Draw a background.
+
+    Args:
+        rng (`numpy.random.RandomState`): Where the choices come from.
+        name (`str`): A key of `BACKGROUND_COLORS`.
+        style (`str`): One of `BACKGROUND_STYLES`.
+        side (`int`): Side of the image in pixels.
+
+    Returns:
+        `PIL.Image.Image`: An RGB image of that side, whose colours stay near the named one.
+    """
+    base = np.array(BACKGROUND_COLORS[name]) + rng.randint(-8, 9, size=3)
+    if style == "solid":
+        return Image.new("RGB", (side, side), tuple(np.clip(base, 0, 255).tolist()))
+    # Mostly lighter and darker, a little towards another hue.
+    shift = rng.randint(8, _MOST_UNEVENNESS - 5) * (1 if rng.randint(2) else -1) + rng.randint(-6, 7, size=3)
+    if style in ("gradient", "clouds"):
+        cells = 2 if style == "gradient" else int(rng.randint(3, 9))
+        weights = rng.randint(-128, 129, size=(cells, cells, 1))
+        small = Image.fromarray(_levels(base + weights * shift // 128))
+        return small.resize((side, side), Image.Resampling.BICUBIC)
+    if style == "speckles":
+        weights = _speckles(rng, side)
+    else:
+        weights = _tiles(rng, style, side)
+    # Two colours suffice: a palette is looked up faster than the arithmetic is done for each pixel.
+    palette = _levels(np.stack([base - shift // 2, base + shift // 2]))
+    return Image.fromarray(palette[weights])
+
+
+def _tiles(rng: np.random.RandomState, style: str, side: int) -> np.ndarray:
+    """Stripes in any direction, or checks: an array `(side, side)` of zeros and ones, by whole-number arithmetic."""
+    period = int(rng.randint(max(4, side // 28), max(6, side // 7)))
+    # A direction (x, y) of about this length; the stripes are `period` pixels wide.
+    length = 64
+    x, y = int(rng.randint(-length, length + 1)), int(rng.randint(16, length + 1))
+    unit = max(1, round((x * x + y * y) ** 0.5) * period)
+    ramp = np.arange(side, dtype=np.int32)
+    across = (ramp[None, :] * x + ramp[:, None] * y) // unit
+    if style == "checks":
+        across = across + (ramp[None, :] * y - ramp[:, None] * x) // unit
+    return across & 1
+
+
+def _speckles(rng: np.random.RandomState, side: int) -> np.ndarray:
+    """Blots of a few pixels: an array `(side, side)` of zeros and ones."""
+    grain = int(rng.randint(2, 5))
+    cells = -(-side // grain)
+    dark = np.frombuffer(rng.bytes(cells * cells), dtype=np.uint8).reshape(cells, cells) < int(rng.randint(30, 129))
+    return dark.repeat(grain, axis=0).repeat(grain, axis=1)[:side, :side].view(np.uint8)
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def add_grain(rng: np.random.RandomState, image: Image.Image, strength: int) -> Image.Image:
+    """
+    Add a camera's noise: every pixel becomes a little lighter or darker, evenly distributed.
+
+    Args:
+        rng (`numpy.random.RandomState`): Where the noise comes from.
+        image (`PIL.Image.Image`): An RGB image.
+        strength (`int`): The most that a pixel changes by, in levels of 0-255.
+
+    Returns:
+        `PIL.Image.Image`: A new RGB image of the same size.
+    """
+    width, height = image.size
+    noise = np.frombuffer(rng.bytes(width * height), dtype=np.uint8).astype(np.int16)
+    noise = (noise * (2 * strength + 1) >> 8) - strength
+    values = np.asarray(image).astype(np.int16) + noise.reshape(height, width, 1)
+    return Image.fromarray(_levels(values))
+
+
+def blur(rng: np.random.RandomState, image: Image.Image) -> Image.Image:
+    """
+    Put an image a little out of focus.
+
+    Args:
+        rng (`numpy.random.RandomState`): Where the strength comes from.
+        image (`PIL.Image.Image`): An RGB image.
+
+    Returns:
+        `PIL.Image.Image`: A new RGB image of the same size.
+    """
+    # In sixty-fourths of a pixel; a quarter to three quarters of one in an image of 224.
+    radius = max(1, round(image.width * (0.001 + 0.0024 * rng.random_sample()) * 64)) / 64
+    return image.filter(ImageFilter.BoxBlur(radius))
+
+
+def compress(rng: np.random.RandomState, image: Image.Image) -> Image.Image:
+    """
+    Give an image the traces of a JPEG file.
+
+    Args:
+        rng (`numpy.random.RandomState`): Where the quality comes from, 40-95.
+        image (`PIL.Image.Image`): An RGB image.
+
+    Returns:
+        `PIL.Image.Image`: A new RGB image of the same size.
+    """
+    file = io.BytesIO()
+    image.save(file, format="JPEG", quality=int(rng.randint(40, 96)))
+    with Image.open(file) as compressed:
+        return compressed.convert("RGB")

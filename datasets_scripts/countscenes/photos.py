@@ -1,0 +1,155 @@
+"""Photographs of your own behind the objects of `countscenes`."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..files.checks import existing_folder
+from ..files.image_sources import DECODER_ERRORS
+
+
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_LEAST_SIDE = 32
+_MAX_KEPT_BYTES = 128 * 2**20
+
+
+def warn_of(faults: Sequence[str], folder: Path) -> None:
+    """
+    Say what was left out of a folder, if anything was.
+
+    Args:
+        faults (`Sequence[str]`): A line for each image.
+        folder (`Path`): The folder.
+    """
+    if faults:
+        more = "; ..." if len(faults) > 5 else ""
+        logger.warning(f"{len(faults)} images in {folder} were left out: {'; '.join(faults[:5])}{more}.")
+
+
+class Photographs:
+    """
+    Gives square pieces of the photographs in a folder.
+
+    Args:
+        folder (`str`): The folder; photographs in folders below it count too.
+
+    Attributes:
+        faults (`list[str]`): What was left out, and why, a line each.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no photograph that can be read.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = existing_folder(folder)
+        self.faults: list[str] = []
+        self._files = [
+            file
+            for file in sorted(self.folder.rglob("*"))
+            if file.suffix.lower() in _SUFFIXES and file.is_file() and self._is_usable(file)
+        ]
+        if not self._files:
+            why = f" What was left out: {'; '.join(self.faults[:5])}." if self.faults else ""
+            raise ValueError(
+                f"Expected photographs for backgrounds in {self.folder}, but found none.{why} Put some there "
+                f"({', '.join(_SUFFIXES)}), or leave `backgrounds` out."
+            )
+        warn_of(self.faults, self.folder)
+        self._kept: OrderedDict[Path, Image.Image] = OrderedDict()
+        self._num_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def _is_usable(self, file: Path) -> bool:
+        name = file.relative_to(self.folder).as_posix()
+        if not file.resolve().is_relative_to(self.folder):
+            self.faults.append(f"{name} leads out of the folder")
+            return False
+        try:
+            # Whether all pixels are there is found out when it is drawn: decoding thousands takes minutes.
+            with Image.open(file) as opened:
+                size = opened.size
+        except DECODER_ERRORS as error:
+            self.faults.append(f"{name}: {error}")
+            return False
+        if min(size) < _LEAST_SIDE:
+            self.faults.append(f"{name} is {size[0]} x {size[1]} pixels; {_LEAST_SIDE} a side are the least")
+            return False
+        return True
+
+    def draw(self, rng: np.random.RandomState, side: int) -> Image.Image:
+        """
+        Cut a square out of one of the photographs.
+
+        Args:
+            rng (`numpy.random.RandomState`): Where the choices come from.
+            side (`int`): Side of the image in pixels.
+
+        Returns:
+            `PIL.Image.Image`: An RGB image of that side, faded a little in half of the cases.
+
+        Raises:
+            ValueError: If not one of the photographs can be decoded.
+        """
+        place = int(rng.random_sample() * len(self._files))
+        share, across, down = 0.6 + 0.4 * rng.random_sample(), rng.random_sample(), rng.random_sample()
+        photograph = self._photograph(place)
+        length = max(1, int(share * min(photograph.size)))
+        left = int(across * (photograph.width - length + 1))
+        top = int(down * (photograph.height - length + 1))
+        box = (left, top, left + length, top + length)
+        image = photograph.resize((side, side), Image.Resampling.BILINEAR, box=box)
+        if rng.random_sample() < 0.5:
+            mist = Image.new("RGB", image.size, (245, 245, 245) if rng.random_sample() < 0.5 else (25, 25, 25))
+            image = Image.blend(image, mist, int(1 + 28 * rng.random_sample()) / 64)
+        return image
+
+    def _photograph(self, place: int) -> Image.Image:
+        """The photograph at a place, or the next one that can be decoded."""
+        for further in range(len(self._files)):
+            file = self._files[(place + further) % len(self._files)]
+            if file in self._kept:
+                self._kept.move_to_end(file)
+                return self._kept[file]
+            try:
+                with Image.open(file) as opened:
+                    image = ImageOps.exif_transpose(opened).convert("RGB")
+            except DECODER_ERRORS as error:
+                fault = f"{file.relative_to(self.folder).as_posix()}: {error}"
+                if fault not in self.faults:
+                    self.faults.append(fault)
+                    logger.warning(f"A photograph in {self.folder} cannot be decoded, the next one is taken: {fault}.")
+                continue
+            self._kept[file] = image
+            self._num_bytes += 3 * image.width * image.height
+            while self._num_bytes > _MAX_KEPT_BYTES and len(self._kept) > 1:
+                _, old = self._kept.popitem(last=False)
+                self._num_bytes -= 3 * old.width * old.height
+            return image
+        raise ValueError(
+            f"Expected photographs in {self.folder} that can be decoded, but not one of {len(self._files)} can: "
+            f"{'; '.join(self.faults[:5])}."
+        )
+
+
+@lru_cache(maxsize=8)
+def photographs_of(folder: str) -> Photographs:
+    """
+    Read a folder of photographs once.
+
+    Args:
+        folder (`str`): The folder.
+
+    Returns:
+        `Photographs`: What is in it.
+    """
+    return Photographs(folder)

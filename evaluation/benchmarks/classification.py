@@ -1,0 +1,298 @@
+"""CLIP's zero-shot classification: a class is the mean of the sentences that name it, and the nearest class wins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..functional import bootstrap_interval
+from ..inference.encoding import Encoder, SkippedRow, evaluating
+from .labelled import Features, check_finite, class_names, embed_rows
+
+
+DEFAULT_TEMPLATES = (
+    "a photo of {}.",
+    "a picture of {}.",
+    "an image of {}.",
+    "a photo of the {}.",
+    "a photo with {} in it.",
+    "a close photo of {}.",
+    "{} seen from far away.",
+    "{} seen from above.",
+    "{} seen from the side.",
+    "a bright photo of {}.",
+    "a dark photo of {}.",
+    "a sharp photo of {}.",
+    "a blurred photo of {}.",
+    "a photo of {}, a part of which is hidden.",
+    "a photo of {} on a plain background.",
+    "a photo of {} in front of something colourful.",
+    "a photo of {} outdoors.",
+    "a photo of {} indoors.",
+    "a photo of {} at night.",
+    "a snapshot of {}.",
+    "a photo of {} taken by a professional.",
+    "a poor scan of {}.",
+    "a black and white photo of {}.",
+    "a drawing of {}.",
+    "a pencil sketch of {}.",
+    "a painting of {}.",
+    "a cartoon of {}.",
+    "a simple icon of {}.",
+    "a computer graphic of {}.",
+    "a toy version of {}.",
+    "one of many pictures of {}.",
+    "there: {}.",
+)
+"""Sentences of many kinds around a name, for data of which nothing is known."""
+
+
+@dataclass(frozen=True)
+class ClassificationResult:
+    """
+    How well a model tells what is in an image.
+
+    Arrays have one entry for each row that was measured, in the order of the data.
+    """
+
+    top_1: float
+    """Part of the rows whose class came first."""
+    top_5: float | None
+    """Part of the rows whose class was among the first five; `None` where there are no more than five classes."""
+    mean_per_class: float
+    """Mean over the classes that occur of the part of its rows that was right."""
+    names: list[str]
+    """The classes."""
+    labels: NDArray[np.int64]
+    """`(N,)`: the true class."""
+    best: NDArray[np.int64]
+    """`(N, up to 5)`: the classes that came first, best first."""
+    best_scores: NDArray[np.float32]
+    """`(N, up to 5)`: their scores: cosine similarities, or of a probe log probabilities."""
+    indices: NDArray[np.int64]
+    """`(N,)`: which row of the data it is."""
+    image_ids: list[str | None]
+    """The rows' own names, where they have one."""
+    skipped: list[SkippedRow] = field(default_factory=list)
+    """Rows that could not be measured."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """What was chosen: templates, or how a probe was trained."""
+
+    @property
+    def n(self) -> int:
+        """Rows measured."""
+        return len(self.labels)
+
+    @property
+    def correct(self) -> NDArray[np.float64]:
+        """`(N,)`: 1 where the class that came first is the true one."""
+        return (self.best[:, 0] == self.labels).astype(np.float64)
+
+    def by_class(self) -> dict[str, dict[str, float]]:
+        """Rows and accuracy of each class that occurs, in the order of the classes."""
+        groups = {int(label): self.correct[self.labels == label] for label in np.unique(self.labels)}
+        return {
+            self.names[label]: {"n": right.size, "accuracy": float(right.mean())} for label, right in groups.items()
+        }
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals over the rows."""
+        ends = {"top_1": bootstrap_interval(lambda right: float(right.mean()), self.correct)}
+        if self.top_5 is not None:
+            among = (self.best == self.labels[:, None]).any(axis=1).astype(np.float64)
+            ends["top_5"] = bootstrap_interval(lambda right: float(right.mean()), among)
+        ends["mean_per_class"] = bootstrap_interval(_mean_per_class, self.correct, self.labels)
+        return ends
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists and numbers, for JSON."""
+        return {
+            "top_1": self.top_1,
+            "top_5": self.top_5,
+            "mean_per_class": self.mean_per_class,
+            "n": self.n,
+            "names": self.names,
+            **self.about,
+            "by_class": self.by_class(),
+            "rows": [
+                {
+                    "index": int(index),
+                    "image_id": image_id,
+                    "label": self.names[label],
+                    "prediction": self.names[best[0]],
+                    "best": [
+                        [self.names[one], round(float(score), 6)] for one, score in zip(best, scores, strict=True)
+                    ],
+                }
+                for index, image_id, label, best, scores in zip(
+                    self.indices, self.image_ids, self.labels, self.best, self.best_scores, strict=True
+                )
+            ],
+            "skipped": [{"index": row.index, "image_id": row.image_id, "reason": row.reason} for row in self.skipped],
+        }
+
+
+def _mean_per_class(right: NDArray[np.float64], labels: NDArray[Any]) -> float:
+    """Mean over the classes that occur of the part that is right."""
+    places = labels.astype(np.int64)  # a bootstrap draws floats
+    rows = np.bincount(places)
+    present = rows > 0
+    return float((np.bincount(places, weights=right)[present] / rows[present]).mean())
+
+
+def classification_result(
+    scores: NDArray[Any], features: Features, names: Sequence[str], about: dict[str, Any] | None = None
+) -> ClassificationResult:
+    """
+    Work the figures out.
+
+    Args:
+        scores (array of shape `(N, num_classes)`): Higher is better.
+        features ([`Features`]): Of the same rows.
+        names (`Sequence[str]`): The classes.
+        about (`dict[str, Any]`, *optional*): What was chosen.
+
+    Returns:
+        [`ClassificationResult`]: The figures. Of equal scores the class with the lower number comes first.
+
+    Raises:
+        ValueError: If a score is not finite.
+    """
+    check_finite(scores)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    labels = features.labels
+    right = (best[:, 0] == labels).astype(np.float64)
+    return ClassificationResult(
+        top_1=float(right.mean()),
+        top_5=float((best == labels[:, None]).any(axis=1).mean()) if len(names) > 5 else None,
+        mean_per_class=_mean_per_class(right, labels),
+        names=list(names),
+        labels=labels,
+        best=best,
+        best_scores=np.take_along_axis(scores, best, axis=1).astype(np.float32),
+        indices=features.indices,
+        image_ids=features.image_ids,
+        skipped=features.skipped,
+        about=dict(about or {}),
+    )
+
+
+def check_templates(templates: Sequence[str]) -> list[str]:
+    """
+    Refuse templates that have no place for a name.
+
+    Args:
+        templates (`Sequence[str]`): Sentences with one `{}` each.
+
+    Returns:
+        `list[str]`: The same.
+
+    Raises:
+        ValueError: If there are none, or one has no place for a name, or several.
+    """
+    if not templates:
+        raise ValueError('Expected at least one template, like "a photo of {}.", but got none.')
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ValueError(f"Expected one {{}} in each template for the name, but got {template!r}.")
+    return list(templates)
+
+
+def class_embeddings(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+    """
+    The classes as directions: the mean of the unit embeddings of their sentences, of unit length again.
+
+    Args:
+        encoder ([`Encoder`]): The model, within [`evaluating`].
+        names (`Sequence[str]`): The classes.
+        templates (`Sequence[str]`): Sentences with one `{}` each.
+
+    Returns:
+        `torch.Tensor` of shape `(num_classes, projection_dim)`.
+
+    Raises:
+        ValueError: If a template does not do, or a name stands beyond the tokens that the model reads.
+
+    Source:
+        Radford et al., CLIP, 2021, Sec. 3.1.4 (https://arxiv.org/abs/2103.00020).
+    """
+    templates = check_templates(templates)
+    sentences = [template.replace("{}", name) for name in names for template in templates]
+    tokens = encoder.tokenize(sentences)
+    for template_place, template in enumerate(templates):
+        seen: dict[tuple[int, ...], str] = {}
+        for name, ids in zip(names, tokens[template_place :: len(templates)], strict=True):
+            other = seen.setdefault(tuple(ids), name)
+            if other != name:
+                raise ValueError(
+                    f"The model cannot tell {other!r} from {name!r} in {template!r}: it reads no more than "
+                    f"{encoder.max_length} tokens, or its tokenizer knows no difference. Shorten the template or the "
+                    "names."
+                )
+    embeds = encoder.texts(sentences).unflatten(0, (len(names), len(templates)))  # (C, T, P)
+    return torch.nn.functional.normalize(embeds.mean(dim=1), dim=-1)
+
+
+def evaluate_classification(
+    model: Any,
+    processor: Any,
+    rows: Any,
+    label_column: str = "label",
+    image_column: str = "image",
+    names: Sequence[str] | None = None,
+    templates: Sequence[str] = DEFAULT_TEMPLATES,
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    progress: bool = True,
+) -> ClassificationResult:
+    """
+    Ask a CLIP what is in each image, as CLIP's authors do: learning to count should have cost nothing of this.
+
+    Args:
+        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
+        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
+        rows: A labelled `datasets.Dataset`, or another sequence of rows with `column_names`.
+        label_column (`str`, *optional*, defaults to `"label"`): The column with the classes: of type `ClassLabel`,
+            words, or whole numbers with `names`.
+        image_column (`str`, *optional*, defaults to `"image"`): The column with the images.
+        names (`Sequence[str]`, *optional*): What the classes are called; as the data says it by default.
+        templates (`Sequence[str]`, *optional*, defaults to `DEFAULT_TEMPLATES`): Sentences with one `{}` each.
+        batch_size (`int`, *optional*, defaults to 32): Images, or sentences, at once.
+        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
+        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
+
+    Returns:
+        [`ClassificationResult`]: The figures, and the rows left out.
+
+    Raises:
+        ValueError: If the classes have no names, a template does not do, no row can be measured, or the model's scores
+            are not finite.
+        TypeError: If the model is no CLIP.
+
+    Source:
+        Radford et al., CLIP, 2021, Sec. 3.1 (https://arxiv.org/abs/2103.00020).
+    """
+    classes = class_names(rows, label_column, names)
+    with evaluating(model, device, dtype) as (where, precision):
+        encoder = Encoder(model, processor, where, precision, batch_size)
+        directions = class_embeddings(encoder, classes, templates)
+        features = embed_rows(encoder, rows, label_column, classes, image_column, progress=progress)
+    scores = features.vectors @ directions.numpy().T
+    return classification_result(scores, features, classes, {"templates": list(templates)})
+
+
+__all__ = [
+    "DEFAULT_TEMPLATES",
+    "ClassificationResult",
+    "check_templates",
+    "class_embeddings",
+    "classification_result",
+    "evaluate_classification",
+]

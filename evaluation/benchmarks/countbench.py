@@ -1,0 +1,374 @@
+"""The CountBench protocol: of nine captions that differ in the number they state, which does a CLIP prefer?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub.utils import tqdm
+from numpy.typing import NDArray
+from PIL import Image
+
+from count_clip.datasets_scripts.captions.numbers import NUMBER_TO_WORD, counting_captions, find_count
+from count_clip.modeling.images import ImageError
+
+from ..functional import (
+    NUMBERS,
+    bootstrap_interval,
+    confusion_matrix,
+    counting_accuracy,
+    mean_deviation,
+    numbers_said,
+    off_by_one_accuracy,
+)
+from ..inference.encoding import (
+    Encoder,
+    SkippedRow,
+    evaluating,
+    image_id_of,
+    num_rows,
+    read_ahead,
+    read_image,
+    read_rows,
+)
+
+
+@dataclass(frozen=True)
+class CountBenchResult:
+    """
+    What a model reached on CountBench or on data of its kind.
+
+    All arrays have one entry for each row that was measured, in the order of the data.
+    """
+
+    accuracy: float
+    """Part of the rows with exactly the right number; guessing gives 1/9."""
+    mean_deviation: float
+    """Mean of |number said - true number|, in objects."""
+    off_by_one: float
+    """Part of the rows with the right number or one next to it."""
+    confusion: NDArray[np.int64]
+    """`(9, 9)`: rows of the data; true numbers two to ten down, numbers said across."""
+    scores: NDArray[np.float32]
+    """`(N, 9)`: cosine similarity of image and caption, for two to ten."""
+    predictions: NDArray[np.int64]
+    """`(N,)`: the numbers said."""
+    numbers: NDArray[np.int64]
+    """`(N,)`: the true numbers."""
+    indices: NDArray[np.int64]
+    """`(N,)`: which row of the data each is."""
+    n: int
+    """Rows measured."""
+    skipped: list[SkippedRow] = field(default_factory=list)
+    """Rows that could not be measured."""
+
+    def accuracy_interval(self, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
+        """Bootstrap interval of the accuracy: what other images of the same kind might have given."""
+        return bootstrap_interval(counting_accuracy, self.predictions, self.numbers, confidence=confidence, seed=seed)
+
+    def accuracy_by_number(self) -> dict[int, float]:
+        """Accuracy among the rows of each true number that occurs."""
+        return {
+            number: float(np.mean(self.predictions[self.numbers == number] == number))
+            for number in NUMBERS
+            if (self.numbers == number).any()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists and numbers, for JSON."""
+        return {
+            "accuracy": self.accuracy,
+            "accuracy_interval_95": list(self.accuracy_interval()),
+            "accuracy_by_number": {str(number): value for number, value in self.accuracy_by_number().items()},
+            "mean_deviation": self.mean_deviation,
+            "off_by_one": self.off_by_one,
+            "n": self.n,
+            "confusion": self.confusion.tolist(),
+            "rows": [
+                {"index": int(index), "number": int(number), "prediction": int(said), "scores": scores}
+                for index, number, said, scores in zip(
+                    self.indices, self.numbers, self.predictions, self.scores.tolist(), strict=True
+                )
+            ],
+            "skipped": [{"index": row.index, "image_id": row.image_id, "reason": row.reason} for row in self.skipped],
+        }
+
+
+@dataclass(frozen=True)
+class ZeroShotResult:
+    """How well a model tells what the objects are."""
+
+    accuracy: float
+    """Part of the rows whose name was found among the candidates."""
+    predictions: list[str]
+    """The name said for each measured row."""
+    references: list[str]
+    """The true name of each measured row."""
+    n: int
+    """Rows measured."""
+    skipped: list[SkippedRow] = field(default_factory=list)
+    """Rows that could not be measured."""
+
+
+class _CaptionError(ValueError):
+    """A caption cannot be put to the nine-way question."""
+
+
+def nine_captions(text: str, number: int | None = None) -> tuple[int, list[str]]:
+    """
+    The nine captions of one row, and which number is the true one.
+
+    Args:
+        text (`str`): A caption that states a number of objects as a word from two to ten.
+        number (`int`, *optional*): The true number where the data says it. In a caption with several number words it
+            says which of them counts; otherwise the first does.
+
+    Returns:
+        `tuple[int, list[str]]`: The true number, and the caption with each of two to ten in its place.
+
+    Raises:
+        ValueError: If the caption has no such number, or not the one that the data says.
+    """
+    if number and number not in NUMBER_TO_WORD:
+        raise _CaptionError(f"the true number {number} is not one of two to ten")
+    match = find_count(text, stated=number or None)
+    if match is not None:
+        return match.number, counting_captions(text, stated=match.number)
+    first = find_count(text)
+    if first is None:
+        raise _CaptionError(f"the caption states no number from two to ten: {text!r}")
+    raise _CaptionError(f"the data says {number}, but the caption states {first.word!r}: {text!r}")
+
+
+def evaluate_countbench(
+    model: Any,
+    processor: Any,
+    rows: Iterable[Mapping[str, Any]],
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    progress: bool = True,
+) -> CountBenchResult:
+    """
+    Ask a CLIP for the number in each caption, as CountBench does.
+
+    The number word of a row's caption is replaced by each of two to ten; the caption most similar to the image wins.
+    Every image and every distinct caption is encoded once, what captions have in common at their beginning too (see
+    [`text_features`]); the next images are read in another thread meanwhile.
+
+    Args:
+        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
+        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
+        rows: Rows with `image` and `text`, and where the data says it `number` and `image_id`. Rows with a `number` of
+            0 or none get the one that the caption states.
+        batch_size (`int`, *optional*, defaults to 32): Images, or captions, at once.
+        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
+        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
+
+    Returns:
+        [`CountBenchResult`]: The figures, each row's scores, and the rows left out with the reason.
+
+    Raises:
+        ValueError: If no row can be measured, or the model's scores are not finite.
+        TypeError: If the model is no CLIP.
+
+    Source:
+        Paiss et al., 2023, Sec. 4.1 (https://huggingface.co/papers/2302.12066).
+    """
+    skipped: list[SkippedRow] = []
+    indices: list[int] = []
+    numbers: list[int] = []
+    captions: list[list[int]] = []
+    with evaluating(model, device, dtype) as (where, precision):
+        encoder = Encoder(model, processor, where, precision, batch_size)
+
+        def question(row: Mapping[str, Any]) -> tuple[int, list[list[int]]]:
+            text = row.get("text")
+            if not isinstance(text, str) or not text.strip():
+                raise _CaptionError("the row has no caption")
+            number, nine = nine_captions(text, row.get("number"))
+            tokens = encoder.tokenize(nine)
+            if len(set(map(tuple, tokens))) < len(nine):
+                raise _CaptionError(
+                    f"the number stands beyond the {encoder.max_length} tokens that the model reads: {text!r}"
+                )
+            return number, tokens
+
+        embeds = []
+        for pixel_values, answers in _batches(encoder, rows, question, skipped, progress):
+            embeds.append(encoder.images(pixel_values))
+            for index, (number, nine) in answers:
+                indices.append(index)
+                numbers.append(number)
+                captions += nine
+        if not indices:
+            raise ValueError(_nothing_measured(skipped))
+        image_embeds = torch.cat(embeds)  # (N, P)
+        text_embeds = encoder.tokens(captions, progress)
+        scores = torch.einsum("np,ncp->nc", image_embeds, text_embeds.unflatten(0, (len(numbers), -1))).numpy()
+    _check_scores(scores)
+    said = numbers_said(scores)
+    return CountBenchResult(
+        accuracy=counting_accuracy(said, numbers),
+        mean_deviation=mean_deviation(said, numbers),
+        off_by_one=off_by_one_accuracy(said, numbers),
+        confusion=confusion_matrix(said, numbers),
+        scores=scores,
+        predictions=said,
+        numbers=np.asarray(numbers, dtype=np.int64),
+        indices=np.asarray(indices, dtype=np.int64),
+        n=len(numbers),
+        skipped=skipped,
+    )
+
+
+def evaluate_zero_shot(
+    model: Any,
+    processor: Any,
+    rows: Iterable[Mapping[str, Any]],
+    names: Sequence[str],
+    template: str = "a photo of {}",
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    progress: bool = True,
+) -> ZeroShotResult:
+    """
+    Ask a CLIP what the objects are, among candidate names: learning to count should have cost nothing of this.
+
+    Args:
+        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
+        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
+        rows: Rows with `image` and `name`, and where the data has it `image_id`.
+        names (`Sequence[str]`): The candidates, each once.
+        template (`str`, *optional*, defaults to `"a photo of {}"`): The sentence around a name.
+        batch_size (`int`, *optional*, defaults to 32): Images, or sentences, at once.
+        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
+        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
+
+    Returns:
+        [`ZeroShotResult`]: The accuracy (guessing gives one over the number of names), and the rows left out.
+
+    Raises:
+        ValueError: If names repeat or are fewer than two, if the template has no place for one, if no row can be
+            measured, or if the model's scores are not finite.
+        TypeError: If the model is no CLIP.
+    """
+    candidates = list(names)
+    repeated = sorted(name for name, times in Counter(candidates).items() if times > 1)
+    if len(candidates) < 2 or repeated:
+        raise ValueError(
+            f"Expected at least two different names to choose from, but got {len(candidates)}"
+            + (f", with {repeated} more than once." if repeated else ".")
+        )
+    if template.count("{}") != 1:
+        raise ValueError(f"Expected one {{}} in the template for the name, but got {template!r}.")
+    skipped: list[SkippedRow] = []
+    references: list[str] = []
+    with evaluating(model, device, dtype) as (where, precision):
+        encoder = Encoder(model, processor, where, precision, batch_size)
+
+        def answer(row: Mapping[str, Any]) -> str:
+            if row.get("name") not in candidates:
+                raise _CaptionError(f"its name {row.get('name')!r} is not among the {len(candidates)} candidates")
+            return str(row["name"])
+
+        embeds = []
+        for pixel_values, answers in _batches(encoder, rows, answer, skipped, progress):
+            embeds.append(encoder.images(pixel_values))
+            references.extend(name for _, name in answers)
+        if not references:
+            raise ValueError(_nothing_measured(skipped))
+        text_embeds = encoder.texts([template.replace("{}", name) for name in candidates])
+        scores = (torch.cat(embeds) @ text_embeds.T).numpy()
+    _check_scores(scores)
+    said = [candidates[best] for best in scores.argmax(axis=1)]
+    right = sum(name == truth for name, truth in zip(said, references, strict=True))
+    return ZeroShotResult(right / len(said), said, references, len(said), skipped)
+
+
+def zero_shot_accuracy(
+    model: Any, processor: Any, rows: Iterable[Mapping[str, Any]], names: Sequence[str], **options: Any
+) -> float:
+    """
+    The accuracy of [`evaluate_zero_shot`] alone.
+
+    Args:
+        model, processor, rows, names: As [`evaluate_zero_shot`] takes them.
+        options: Its other arguments.
+
+    Returns:
+        `float`: From 0 to 1; guessing gives one over the number of names.
+    """
+    return evaluate_zero_shot(model, processor, rows, names, **options).accuracy
+
+
+def _batches(
+    encoder: Encoder, rows: Iterable[Mapping[str, Any]], answer: Any, skipped: list[SkippedRow], progress: bool
+) -> Iterator[tuple[torch.Tensor, list[tuple[int, Any]]]]:
+    """Images as tensors, with (index, what `answer` makes of the row); what cannot be measured goes to `skipped`."""
+
+    def read() -> Iterator[tuple[torch.Tensor, list[tuple[int, Any]]]]:
+        for batch in _usable(rows, answer, skipped, encoder.batch_size, progress):
+            yield encoder.pixels([image for _, image, _ in batch]), [(index, result) for index, _, result in batch]
+
+    return read_ahead(read())
+
+
+def _usable(
+    rows: Iterable[Mapping[str, Any]], answer: Any, skipped: list[SkippedRow], batch_size: int, progress: bool
+) -> Iterator[list[tuple[int, Image.Image, Any]]]:
+    """Batches of (index, RGB image, what `answer` makes of the row)."""
+    batch: list[tuple[int, Image.Image, Any]] = []
+    for index, row, reason in tqdm(
+        read_rows(rows), total=num_rows(rows), desc="images", disable=not progress, leave=False
+    ):
+        if row is None:
+            skipped.append(SkippedRow(index, None, reason or "there is no row"))
+            continue
+        try:
+            result = answer(row)
+            image = read_image(row)
+        except (_CaptionError, ImageError) as error:
+            skipped.append(SkippedRow(index, image_id_of(row), str(error)))
+            continue
+        batch.append((index, image, result))
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _nothing_measured(skipped: list[SkippedRow]) -> str:
+    """Why there is no figure."""
+    if not skipped:
+        return "Expected at least one row to measure, but the data is empty."
+    reasons = "; ".join(f"row {row.index}: {row.reason}" for row in skipped[:3])
+    return f"None of the {len(skipped)} rows could be measured. {reasons}{'; ...' if len(skipped) > 3 else ''}"
+
+
+def _check_scores(scores: NDArray[Any]) -> None:
+    """A model with broken weights has to be noticed: NaN would win every comparison, or lose it."""
+    if not np.isfinite(scores).all():
+        bad = int((~np.isfinite(scores)).any(axis=1).sum())
+        raise ValueError(
+            f"The model's scores of {bad} of {len(scores)} images are NaN or infinite: its weights are broken, or "
+            "the dtype is too narrow for it (try float32)."
+        )
+
+
+__all__ = [
+    "CountBenchResult",
+    "ZeroShotResult",
+    "evaluate_countbench",
+    "evaluate_zero_shot",
+    "nine_captions",
+    "zero_shot_accuracy",
+]

@@ -1,0 +1,241 @@
+"""What to ask of which image to learn whether a count follows its prompt, chosen before any image is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from count_clip.datasets_scripts.countscenes.sources import absent_kinds
+
+from ..inference.encoding import SkippedRow, image_id_of
+from .density import what_is_wrong
+
+
+MOSAIC_LAYOUTS = ("square", "stacked")
+
+_LABELS = ("image_id", "text", "count", "other_texts", "other_counts")
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image and what is known of it: which kinds are in it, and which are not."""
+
+    index: int
+    """A row of the data that has the image, from 0."""
+    image_id: str
+    """The image's own name."""
+    counts: dict[str, float]
+    """How many there are of each text that the data speaks of; 0 says that there is none."""
+    named: str | None
+    """The kind in it that is asked for first; `None` if there is nothing in it."""
+
+    @property
+    def others(self) -> list[str]:
+        """`list[str]`: The other kinds in it."""
+        return [text for text, count in self.counts.items() if count > 0 and text != self.named]
+
+    @property
+    def total(self) -> float:
+        """`float`: All objects in it, of whatever kind."""
+        return sum(self.counts.values())
+
+    def absent(self, number: int | None, seed: int) -> list[str]:
+        """Draw kinds that are known not to be in it; all of them without a `number`."""
+        texts = [text for text, count in self.counts.items() if count == 0]
+        return in_drawn_order(texts, seed, self.image_id, "absent")[:number]
+
+
+@dataclass(frozen=True)
+class MosaicPlan:
+    """Two images to put together, and the prompt that names what is in the upper and not in the lower one."""
+
+    text: str
+    """What is asked for."""
+    positive: LabelledImage
+    """The upper image."""
+    negative: LabelledImage
+    """The lower image."""
+
+
+def in_drawn_order(values: Iterable[str], *key: object) -> list[str]:
+    """
+    Put texts in an order that chance decides and that is the same on every machine, whatever else there is.
+
+    Args:
+        values (`Iterable[str]`): The texts.
+        key: What the order depends on, beside each text: a seed, the name of an image.
+
+    Returns:
+        `list[str]`: All of them; the first few are a fair draw.
+    """
+    beginning = "\0".join(map(str, key))
+    return sorted(values, key=lambda value: hashlib.sha256(f"{beginning}\0{value}".encode()).digest())
+
+
+def labelled_images(
+    rows: Any, seed: int = 0, unlisted_are_absent: bool = False
+) -> tuple[list[LabelledImage], list[SkippedRow]]:
+    """
+    Gather what the rows of a data set say of each image, without decoding any.
+
+    Args:
+        rows: A sequence of rows of the density schema, of which those with one `image_id` are about one image: a
+            `text` with a `count` above zero is in it, one with count 0 is not. Or rows of `countscenes` in the
+            configurations `mixed` and `described`, which name all kinds in the image.
+        seed (`int`, *optional*, defaults to 0): Decides which of an image's kinds is asked for first. (In `mixed`
+            rows it is the one that the row asks for, if that is in the image.)
+        unlisted_are_absent (`bool`, *optional*, defaults to `False`): Whether a text that no row of an image
+            mentions, but one of another image does, is absent from it. Only true of data in which every kind in an
+            image is known.
+
+    Returns:
+        The images, in the order in which they come, and the rows that could not be used.
+
+    Raises:
+        ValueError: If `mixed` rows name kinds that `countscenes` does not draw.
+    """
+    counts: dict[str, dict[str, float]] = {}
+    first_rows: dict[str, int] = {}
+    asked: dict[str, str] = {}
+    skipped: list[SkippedRow] = []
+    for index, row in enumerate(_labels(rows)):
+        image_id, reason = image_id_of(row), what_is_wrong(row)
+        if image_id is None:
+            reason = "the row does not say which image it is about (`image_id`)"
+        elif reason is None and row["text"] in counts.get(image_id, {}):
+            reason = f"an earlier row is about {row['text']!r} in the same image"
+        elif reason is None and row.get("other_texts") and row["count"] and row["text"] not in row["other_texts"]:
+            reason = f"nothing in the image is called {row['text']!r} (`other_texts`)"
+        if image_id is None or reason is not None:
+            skipped.append(SkippedRow(index, image_id, reason or ""))
+            continue
+        first_rows.setdefault(image_id, index)
+        of_image = counts.setdefault(image_id, {})
+        of_image[row["text"]] = float(row["count"])
+        if row.get("other_texts"):
+            present = dict(zip(row["other_texts"], map(float, row["other_counts"]), strict=True))
+            of_image |= dict.fromkeys(absent_kinds(present), 0.0) | present
+            asked[image_id] = row["text"]
+    if unlisted_are_absent:
+        every_text = dict.fromkeys((text for of_image in counts.values() for text in of_image), 0.0)
+        counts = {image_id: every_text | of_image for image_id, of_image in counts.items()}
+    images = []
+    for image_id, of_image in counts.items():
+        present_texts = [text for text, count in of_image.items() if count > 0]
+        named: str | None = asked.get(image_id)
+        if named not in present_texts:
+            named = next(iter(in_drawn_order(present_texts, seed, image_id, "named")), None)
+        images.append(LabelledImage(first_rows[image_id], image_id, of_image, named))
+    return images, skipped
+
+
+def _labels(rows: Any) -> Iterator[Mapping[str, Any]]:
+    """The rows without their images, as far as the data set can do without them."""
+    columns = [name for name in _LABELS if name in getattr(rows, "column_names", ())]
+    if hasattr(rows, "select_columns"):
+        yield from rows.select_columns(columns)
+    elif columns and hasattr(rows, "column"):
+        for values in zip(*(rows.column(name) for name in columns), strict=True):
+            yield dict(zip(columns, values, strict=True))
+    else:
+        yield from rows
+
+
+def plan_mosaics(
+    images: Collection[LabelledImage], per_image: int | None, seed: int = 0
+) -> tuple[list[MosaicPlan], int]:
+    """
+    Choose a partner for each image, of another kind: a kind is drawn, and then one of its images.
+
+    Args:
+        images (`Collection[LabelledImage]`): The images. A partner has objects of its own, and is known to have
+            none of what is asked for.
+        per_image (`int`, *optional*): How many kinds to draw for each image; `None` for all of them, which is what
+            PrACo does.
+        seed (`int`, *optional*, defaults to 0): Where the draw starts.
+
+    Returns:
+        The mosaics, in the order of the images, and how many images with objects have no partner.
+    """
+    of_kind: dict[str, dict[str, LabelledImage]] = {}
+    for image in images:
+        if image.named is not None:
+            of_kind.setdefault(image.named, {})[image.image_id] = image
+    plans: list[MosaicPlan] = []
+    without_partner = 0
+    for image in images:
+        text = image.named
+        if text is None:
+            continue
+        before = len(plans)
+        for kind in in_drawn_order(of_kind, seed, image.image_id, "mosaic kind"):
+            if per_image is not None and len(plans) - before == per_image:
+                break
+            partners = [name for name, other in of_kind[kind].items() if other.counts.get(text) == 0]
+            if partners:
+                partner = in_drawn_order(partners, seed, image.image_id, "mosaic picture")[0]
+                plans.append(MosaicPlan(text, image, of_kind[kind][partner]))
+        without_partner += len(plans) == before
+    return plans, without_partner
+
+
+def check_mosaic_layout(layout: str) -> None:
+    """Refuse what is not one of `MOSAIC_LAYOUTS`."""
+    if layout not in MOSAIC_LAYOUTS:
+        raise ValueError(
+            f"Expected the layout of mosaics to be one of {', '.join(MOSAIC_LAYOUTS)}, but got {layout!r}."
+        )
+
+
+def draw_mosaic(upper: Image.Image, lower: Image.Image, layout: str = "square") -> tuple[Image.Image, int]:
+    """
+    Put one image above another.
+
+    Args:
+        upper (`PIL.Image.Image`): RGB.
+        lower (`PIL.Image.Image`): RGB.
+        layout (`str`, *optional*, defaults to `"square"`): `"square"`, as PrACo has it: a square whose side is the
+            lesser of the two heights, each image squeezed into one half. `"stacked"`: both get the lesser of the two
+            widths and keep their proportions.
+
+    Returns:
+        The mosaic, and the first row of pixels of the lower image.
+
+    Raises:
+        ValueError: If there is no such layout.
+
+    Source:
+        Ciampi et al., PrACo, 2024 (https://arxiv.org/abs/2409.15953); `Benchmark.run_mosaic_test` of its published
+        code for the square.
+    """
+    check_mosaic_layout(layout)
+    if layout == "square":
+        half = max(1, min(upper.height, lower.height) // 2)
+        sizes = [(2 * half, half)] * 2
+    else:
+        width = min(upper.width, lower.width)
+        sizes = [(width, max(1, round(image.height * width / image.width))) for image in (upper, lower)]
+    parts = [
+        image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+        for image, size in zip((upper, lower), sizes, strict=True)
+    ]
+    mosaic = Image.new("RGB", (parts[0].width, parts[0].height + parts[1].height))
+    mosaic.paste(parts[0], (0, 0))
+    mosaic.paste(parts[1], (0, parts[0].height))
+    return mosaic, parts[0].height
+
+
+__all__ = [
+    "MOSAIC_LAYOUTS",
+    "LabelledImage",
+    "MosaicPlan",
+    "check_mosaic_layout",
+    "draw_mosaic",
+    "in_drawn_order",
+    "labelled_images",
+    "plan_mosaics",
+]

@@ -1,0 +1,271 @@
+"""Metrics of numbers said from two to ten, the nine-way question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .checks import pair, vector
+from .errors import mean_absolute_error
+
+
+NUMBERS = tuple(range(2, 11))
+"""The numbers that CountBench asks for: two to ten."""
+
+
+class Calibration(NamedTuple):
+    """How well the probability of the number said tells how often it is right."""
+
+    error: float
+    """Expected calibration error: mean of |accuracy - confidence| over the bins, each weighing as many images."""
+    accuracy: float
+    """How often the number said is right."""
+    confidence: float
+    """Mean probability of the number said; above `accuracy`, the model is too sure of itself."""
+    bin_confidences: NDArray[np.float64]
+    """`(num_bins,)`: mean probability of the numbers said in each bin; NaN where a bin is empty."""
+    bin_accuracies: NDArray[np.float64]
+    """`(num_bins,)`: how often they are right; NaN where a bin is empty."""
+    bin_counts: NDArray[np.int64]
+    """`(num_bins,)`: images in each bin."""
+
+
+def numbers_said(scores: ArrayLike, numbers: Sequence[int] = NUMBERS) -> NDArray[np.int64]:
+    """
+    The number whose caption each image prefers.
+
+    Args:
+        scores (array of shape `(num_images, len(numbers))`): Scores of the captions with each number, of any scale.
+        numbers (`Sequence[int]`): What the columns stand for.
+
+    Returns:
+        `np.ndarray` of shape `(num_images,)`: The numbers; among equal scores the lowest.
+
+    Raises:
+        ValueError: If there is no image, an image has more or fewer scores, or a score is not finite.
+    """
+    return np.asarray(numbers, dtype=np.int64)[_score_table(scores, numbers).argmax(axis=1)]
+
+
+def _score_table(scores: ArrayLike, numbers: Sequence[int]) -> NDArray[np.float64]:
+    """Scores as a table of finite numbers with a column for each number."""
+    try:
+        table = np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"Expected {len(numbers)} scores for each image, for the captions with {numbers[0]} to {numbers[-1]}, "
+            "but the images have different numbers of scores, or some are no numbers."
+        ) from None
+    if table.size == 0:
+        raise ValueError("Expected the scores of at least one image, but got none. There is nothing to measure.")
+    if table.ndim != 2 or table.shape[1] != len(numbers):
+        raise ValueError(
+            f"Expected {len(numbers)} scores for each image, for the captions with {numbers[0]} to {numbers[-1]}, "
+            f"but got an array of shape {table.shape}."
+        )
+    bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    if bad.size:
+        raise ValueError(
+            f"Expected finite scores, but those of {bad.size} of {len(table)} images are NaN or infinite, the first "
+            f"at index {bad[0]}: the model's weights are broken, or its dtype is too narrow."
+        )
+    return table
+
+
+def check_numbers(values: ArrayLike, name: str, numbers: Sequence[int] = NUMBERS) -> NDArray[np.int64]:
+    """
+    Make sure that there is nothing but the numbers that can occur.
+
+    Args:
+        values (array of shape `(num_images,)`): Numbers.
+        name (`str`): What they are called, for the message.
+        numbers (`Sequence[int]`): The numbers that can occur.
+
+    Returns:
+        `np.ndarray` of shape `(num_images,)`: The same as integers.
+
+    Raises:
+        ValueError: If there is none, one is not finite or not among `numbers`.
+    """
+    array = vector(values, name)
+    bad = np.flatnonzero(~np.isin(array, numbers))
+    if bad.size:
+        raise ValueError(
+            f"Expected only the numbers {list(numbers)} in `{name}`, but {bad.size} of {array.size} are others, the "
+            f"first {array[bad[0]]:g} at index {bad[0]}. Leave those rows out, and say so, or pass the numbers that "
+            "occur as `numbers`."
+        )
+    return array.astype(np.int64)
+
+
+def counting_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
+    """
+    The fraction of images whose number is exactly right: CountBench's first figure.
+
+    Args:
+        predictions (array of shape `(num_images,)`): The numbers said.
+        references (array of shape `(num_images,)`): The true numbers.
+
+    Returns:
+        `float`: From 0 to 1; guessing among two to ten gives 1/9.
+
+    Raises:
+        ValueError: If the two differ in length, are empty, or hold something that is not finite.
+
+    Source:
+        Paiss et al., 2023, Sec. 4.1 (https://huggingface.co/papers/2302.12066).
+    """
+    predicted, true = pair(predictions, references)
+    return float(np.mean(predicted == true))
+
+
+def off_by_one_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
+    """
+    The fraction of images whose number is right or next to right.
+
+    Args:
+        predictions (array of shape `(num_images,)`): The numbers said.
+        references (array of shape `(num_images,)`): The true numbers.
+
+    Returns:
+        `float`: From 0 to 1, never below [`counting_accuracy`].
+
+    Raises:
+        ValueError: If the two differ in length, are empty, or hold something that is not finite.
+    """
+    predicted, true = pair(predictions, references)
+    return float(np.mean(np.abs(predicted - true) <= 1))
+
+
+def mean_deviation(predictions: ArrayLike, references: ArrayLike) -> float:
+    """
+    How far the number said is from the true one, on average: CountBench's second figure.
+
+    Args:
+        predictions (array of shape `(num_images,)`): The numbers said.
+        references (array of shape `(num_images,)`): The true numbers.
+
+    Returns:
+        `float`: Mean of `|said - true|`, in objects; 0 is perfect.
+
+    Raises:
+        ValueError: If the two differ in length, are empty, or hold something that is not finite.
+
+    Source:
+        Paiss et al., 2023, Sec. 4.1 (https://huggingface.co/papers/2302.12066).
+    """
+    return mean_absolute_error(predictions, references)
+
+
+def confusion_matrix(
+    predictions: ArrayLike, references: ArrayLike, numbers: Sequence[int] = NUMBERS
+) -> NDArray[np.int64]:
+    """
+    Which number was said for which.
+
+    Args:
+        predictions (array of shape `(num_images,)`): The numbers said.
+        references (array of shape `(num_images,)`): The true numbers.
+        numbers (`Sequence[int]`): The numbers that can occur, in the order of the rows and columns.
+
+    Returns:
+        `np.ndarray` of shape `(len(numbers), len(numbers))`: Images; true numbers down, numbers said across.
+
+    Raises:
+        ValueError: If the two differ in length, are empty, or hold a number that is not in `numbers`.
+    """
+    predicted, true = pair(predictions, references)
+    place = {float(number): index for index, number in enumerate(numbers)}
+    if len(place) != len(numbers):
+        raise ValueError(f"Expected different numbers in `numbers`, but got {list(numbers)}.")
+    matrix = np.zeros((len(numbers), len(numbers)), dtype=np.int64)
+    for said, truth in zip(predicted.tolist(), true.tolist(), strict=True):
+        if said not in place or truth not in place:
+            stranger = truth if said in place else said
+            raise ValueError(
+                f"Expected only the numbers {list(numbers)}, but found {stranger:g}. Pass the numbers that occur as "
+                "`numbers`."
+            )
+        matrix[place[truth], place[said]] += 1
+    return matrix
+
+
+def calibration(
+    scores: ArrayLike,
+    references: ArrayLike,
+    num_bins: int = 15,
+    scale: float = 1.0,
+    are_probabilities: bool = False,
+    numbers: Sequence[int] = NUMBERS,
+) -> Calibration:
+    """
+    Whether the softmax over the nine scores means what it says.
+
+    The numbers said are sorted into bins of equal width by their probability; in each bin, how often they are right is
+    compared with the mean probability.
+
+    Args:
+        scores (array of shape `(num_images, len(numbers))`): Scores of the captions with each number.
+        references (array of shape `(num_images,)`): The true numbers.
+        num_bins (`int`, *optional*, defaults to 15): Bins of (0, 1]; a probability on an edge is in the lower bin.
+        scale (`float`, *optional*, defaults to 1.0): What scores are multiplied by before the softmax: the model's
+            logit scale where they are cosine similarities, 1 where they are `logits_per_image`.
+        are_probabilities (`bool`, *optional*, defaults to `False`): Whether each row sums to one already.
+        numbers (`Sequence[int]`): What the columns stand for.
+
+    Returns:
+        [`Calibration`]: Its `error` is from 0 to 1, and 0 is perfect.
+
+    Raises:
+        ValueError: If scores and references do not belong together, are empty or not finite, a true number is not
+            among `numbers`, or an option is out of its range.
+
+    Source:
+        Naeini et al., 2015 (https://ojs.aaai.org/index.php/AAAI/article/view/9602), with the 15 bins and the
+        confidences of Guo et al., 2017 (https://arxiv.org/abs/1706.04599), Sec. 2.
+    """
+    table = _score_table(scores, numbers)
+    true = check_numbers(references, "references", numbers)
+    if len(table) != len(true):
+        raise ValueError(f"Expected scores for each reference, but got {len(table)} and {len(true)}.")
+    if num_bins < 1:
+        raise ValueError(f"Expected `num_bins` of at least 1, but got {num_bins}.")
+    if are_probabilities:
+        if (table < 0).any() or not np.allclose(table.sum(axis=1), 1, atol=1e-3):
+            raise ValueError("Expected probabilities from 0 to 1 that sum to one, but got others. Are they scores?")
+        probs = table
+    else:
+        if not 0 < scale < np.inf:
+            raise ValueError(f"Expected `scale` above zero, but got {scale}.")
+        exponents = np.exp((table - table.max(axis=1, keepdims=True)) * scale)
+        probs = exponents / exponents.sum(axis=1, keepdims=True)
+    confidences = np.minimum(probs.max(axis=1), 1)
+    right = np.asarray(numbers)[table.argmax(axis=1)] == true
+    bins = np.clip(np.ceil(confidences * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    said, found = (np.bincount(bins, weights=values, minlength=num_bins) for values in (confidences, right))
+    means = [np.divide(x, counts, out=np.full(num_bins, np.nan), where=counts > 0) for x in (said, found)]
+    return Calibration(
+        error=float(np.abs(said - found).sum() / len(true)),
+        accuracy=float(right.mean()),
+        confidence=float(confidences.mean()),
+        bin_confidences=means[0],
+        bin_accuracies=means[1],
+        bin_counts=counts,
+    )
+
+
+__all__ = [
+    "NUMBERS",
+    "Calibration",
+    "calibration",
+    "check_numbers",
+    "confusion_matrix",
+    "counting_accuracy",
+    "mean_deviation",
+    "numbers_said",
+    "off_by_one_accuracy",
+]

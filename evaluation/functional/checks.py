@@ -1,0 +1,65 @@
+"""What the metrics accept: vectors of finite numbers that belong together."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def rows_of(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Turn one argument into an array of finite floats with a row for each image, or say what is wrong with it."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected `{name}` to be a flat sequence of numbers, but it does not become one: {error}."
+        ) from None
+    if array.ndim == 0:
+        raise ValueError(f"Expected `{name}` to be a sequence with a value for each image, but got {values!r}.")
+    if array.size == 0:
+        raise ValueError(f"Expected at least one number in `{name}`, but it is empty. There is nothing to measure.")
+    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    bad = np.flatnonzero(~finite)
+    if bad.size:
+        raise ValueError(
+            f"Expected finite numbers in `{name}`, but {bad.size} of {len(array)} are NaN or infinite, the first at "
+            f"index {bad[0]}. Leave those rows out, and say so, before measuring."
+        )
+    return array
+
+
+def vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Turn one argument into a vector of finite floats, or say what is wrong with it."""
+    array = rows_of(values, name)
+    if array.ndim != 1:
+        raise ValueError(
+            f"Expected `{name}` to be a flat sequence of numbers, but got an array of shape {array.shape}."
+        )
+    return array
+
+
+def pair(predictions: ArrayLike, references: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Check that two vectors belong together."""
+    predicted, true = vector(predictions, "predictions"), vector(references, "references")
+    if predicted.shape != true.shape:
+        raise ValueError(
+            f"Expected one prediction per reference, but got {predicted.size} predictions and {true.size} references."
+        )
+    return predicted, true
+
+
+def positive_pair(
+    predictions: ArrayLike, references: ArrayLike, metric: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Check two vectors for a metric that divides by the true count."""
+    predicted, true = pair(predictions, references)
+    bad = np.flatnonzero(true <= 0)
+    if bad.size:
+        raise ValueError(
+            f"{metric} divides by the true count, but {bad.size} of {true.size} references are not above zero, the "
+            f"first at index {bad[0]}. Measure it on the images that have objects, and say how many those are."
+        )
+    return predicted, true
+
+
+__all__ = ["pair", "positive_pair", "rows_of", "vector"]

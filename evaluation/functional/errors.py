@@ -1,0 +1,177 @@
+"""Errors of counts, in objects or relative to the true count."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .checks import pair, positive_pair, vector
+
+
+class MeanBaseline(NamedTuple):
+    """What always saying the training mean reaches: the floor that a density model has to leave behind."""
+
+    prediction: float
+    """The mean of the training counts, which is said of every test image."""
+    mae: float
+    """Mean absolute error on the test counts, in objects."""
+    rmse: float
+    """Root mean squared error on the test counts, in objects."""
+
+
+class CountingErrors(NamedTuple):
+    """The four errors of counts that papers report."""
+
+    mae: float
+    """Mean absolute error, in objects."""
+    rmse: float
+    """Root mean squared error, in objects."""
+    nae: float | None
+    """Normalised absolute error over the images with objects; `None` if there are none."""
+    sre: float | None
+    """Squared relative error over the images with objects; `None` if there are none."""
+
+
+def counting_errors(predictions: ArrayLike, references: ArrayLike) -> CountingErrors:
+    """
+    All four errors, of which the relative ones leave out the images without objects.
+
+    Args:
+        predictions (array of shape `(num_images,)`): Predicted counts, fractions allowed and not rounded.
+        references (array of shape `(num_images,)`): True counts.
+
+    Returns:
+        [`CountingErrors`].
+
+    Raises:
+        ValueError: If the two differ in length, are empty, hold something that is not finite, or a true count is
+            below zero.
+    """
+    predicted, true = pair(predictions, references)
+    bad = np.flatnonzero(true < 0)
+    if bad.size:
+        raise ValueError(
+            f"Expected true counts of zero or more, but {bad.size} of {true.size} references are below zero, the "
+            f"first {true[bad[0]]:g} at index {bad[0]}. Correct the labels, or leave those rows out and say so."
+        )
+    there = true > 0
+    return CountingErrors(
+        mean_absolute_error(predicted, true),
+        root_mean_squared_error(predicted, true),
+        normalized_absolute_error(predicted[there], true[there]) if there.any() else None,
+        squared_relative_error(predicted[there], true[there]) if there.any() else None,
+    )
+
+
+def mean_absolute_error(predictions: ArrayLike, references: ArrayLike) -> float:
+    """
+    The error of a count, on average (MAE).
+
+    Args:
+        predictions (array of shape `(num_images,)`): Predicted counts, fractions allowed and not rounded.
+        references (array of shape `(num_images,)`): True counts.
+
+    Returns:
+        `float`: Objects; 0 is perfect.
+
+    Raises:
+        ValueError: If the two differ in length, are empty, or hold something that is not finite.
+    """
+    predicted, true = pair(predictions, references)
+    return float(np.mean(np.abs(predicted - true)))
+
+
+def root_mean_squared_error(predictions: ArrayLike, references: ArrayLike) -> float:
+    """
+    The error of a count with large errors weighing more (RMSE); on FSC-147 a few very full images decide it.
+
+    Args:
+        predictions (array of shape `(num_images,)`): Predicted counts, fractions allowed and not rounded.
+        references (array of shape `(num_images,)`): True counts.
+
+    Returns:
+        `float`: Objects; never below [`mean_absolute_error`].
+
+    Raises:
+        ValueError: If the two differ in length, are empty, or hold something that is not finite.
+    """
+    predicted, true = pair(predictions, references)
+    return float(np.sqrt(np.mean((predicted - true) ** 2)))
+
+
+def normalized_absolute_error(predictions: ArrayLike, references: ArrayLike) -> float:
+    """
+    The error of a count as a part of the true count (NAE), so that full images do not decide it.
+
+    Args:
+        predictions (array of shape `(num_images,)`): Predicted counts.
+        references (array of shape `(num_images,)`): True counts, each above zero.
+
+    Returns:
+        `float`: Mean of `|predicted - true| / true`; 1 is what always saying zero gives.
+
+    Raises:
+        ValueError: If the two differ in length, are empty, not finite, or a true count is not above zero.
+
+    Source:
+        Wang et al., NWPU-Crowd, 2020 (https://arxiv.org/abs/2001.03360), which leaves out images without
+        objects; Nguyen et al., 2022 (https://arxiv.org/abs/2207.10988) on FSC-147.
+    """
+    predicted, true = positive_pair(predictions, references, "The normalised absolute error")
+    return float(np.mean(np.abs(predicted - true) / true))
+
+
+def squared_relative_error(predictions: ArrayLike, references: ArrayLike) -> float:
+    """
+    The squared error relative to the true count (SRE), between RMSE and NAE in how much full images weigh.
+
+    Args:
+        predictions (array of shape `(num_images,)`): Predicted counts.
+        references (array of shape `(num_images,)`): True counts, each above zero.
+
+    Returns:
+        `float`: Square root of the mean of `(predicted - true) ** 2 / true`.
+
+    Raises:
+        ValueError: If the two differ in length, are empty, not finite, or a true count is not above zero.
+
+    Source:
+        Nguyen et al., Few-shot Object Counting and Detection, 2022 (https://arxiv.org/abs/2207.10988); the square
+        root is in its published evaluation code.
+    """
+    predicted, true = positive_pair(predictions, references, "The squared relative error")
+    return float(np.sqrt(np.mean((predicted - true) ** 2 / true)))
+
+
+def mean_baseline(train_counts: ArrayLike, test_counts: ArrayLike) -> MeanBaseline:
+    """
+    Measure the predictor that looks at no image and always says the mean count of the training images.
+
+    Args:
+        train_counts (array of shape `(num_train_images,)`): True counts of the training images.
+        test_counts (array of shape `(num_test_images,)`): True counts of the test images.
+
+    Returns:
+        [`MeanBaseline`]: What it says, and its MAE and RMSE.
+
+    Raises:
+        ValueError: If one of the two is empty or holds something that is not finite.
+    """
+    prediction = float(np.mean(vector(train_counts, "train_counts")))
+    true = vector(test_counts, "test_counts")
+    said = np.full_like(true, prediction)
+    return MeanBaseline(prediction, mean_absolute_error(said, true), root_mean_squared_error(said, true))
+
+
+__all__ = [
+    "CountingErrors",
+    "MeanBaseline",
+    "counting_errors",
+    "mean_absolute_error",
+    "mean_baseline",
+    "normalized_absolute_error",
+    "root_mean_squared_error",
+    "squared_relative_error",
+]

@@ -1,0 +1,173 @@
+"""How far figures could be off because these and no other images were measured: the bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .checks import rows_of
+
+
+class Difference(NamedTuple):
+    """Two models measured on the same images."""
+
+    first: float
+    """The first model's figure."""
+    second: float
+    """The second model's figure."""
+    difference: float
+    """First minus second."""
+    low: float
+    """The lower end of the bootstrap interval of the difference."""
+    high: float
+    """The upper end of the bootstrap interval of the difference."""
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    *samples: ArrayLike,
+    confidence: float = 0.95,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """
+    How far a figure could be off because these and no other images were measured.
+
+    Images are drawn with replacement and the figure is measured again, `num_resamples` times; the interval holds the
+    middle `confidence` of the outcomes (the percentile bootstrap). The same seed gives the same interval.
+
+    Args:
+        statistic (`Callable`): One of this module's metrics, or anything that takes the samples and returns a float.
+        samples (arrays of shape `(num_images, ...)`): What `statistic` takes, drawn together row by row.
+        confidence (`float`): How much of the outcomes the interval holds, between 0 and 1.
+        num_resamples (`int`): How often to draw.
+        seed (`int`): Where the random draws start.
+
+    Returns:
+        `tuple[float, float]`: The lower and the upper end.
+
+    Raises:
+        ValueError: If the samples differ in length, are empty, or an option is out of its range.
+
+    Example:
+        >>> bootstrap_interval(counting_accuracy, [2, 3, 4, 5], [2, 3, 4, 5])
+        (1.0, 1.0)
+    """
+    outcomes = [statistic(*drawn) for drawn in _draws(samples, confidence, num_resamples, seed)]
+    return _middle(outcomes, confidence)
+
+
+def bootstrap_difference(
+    statistic: Callable[..., float],
+    predictions: ArrayLike,
+    other_predictions: ArrayLike,
+    *shared: ArrayLike,
+    confidence: float = 0.95,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Difference:
+    """
+    How much better one model is than another on the same images, and how far that could be chance.
+
+    Both are measured on the same draws, so that images that are hard for both do not widen the interval. One that
+    does not hold 0 says that other images of the kind would have shown the difference too.
+
+    Args:
+        statistic (`Callable`): One of this module's metrics, or anything that takes predictions and what is shared.
+        predictions (array of shape `(num_images, ...)`): Of the first model.
+        other_predictions (array of shape `(num_images, ...)`): Of the second model, of the same images.
+        shared (arrays of shape `(num_images, ...)`): What else `statistic` takes, such as the references.
+        confidence (`float`): How much of the outcomes the interval holds, between 0 and 1.
+        num_resamples (`int`): How often to draw.
+        seed (`int`): Where the random draws start.
+
+    Returns:
+        [`Difference`]: First minus second.
+
+    Raises:
+        ValueError: If the samples differ in length, are empty, or an option is out of its range.
+
+    Example:
+        >>> bootstrap_difference(counting_accuracy, [2, 3], [3, 4], [2, 3])
+        Difference(first=1.0, second=0.0, difference=1.0, low=1.0, high=1.0)
+    """
+    samples = (predictions, other_predictions, *shared)
+    outcomes = [
+        statistic(first, *rest) - statistic(second, *rest)
+        for first, second, *rest in _draws(samples, confidence, num_resamples, seed)
+    ]
+    first, second = float(statistic(predictions, *shared)), float(statistic(other_predictions, *shared))
+    return Difference(first, second, first - second, *_middle(outcomes, confidence))
+
+
+def with_intervals(
+    statistics: Callable[..., Mapping[str, float | None]],
+    *samples: ArrayLike,
+    confidence: float | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """
+    Several figures of the same images, and where asked for the intervals of all of them from the same draws.
+
+    Args:
+        statistics (`Callable`): Takes the samples (as they are given, then draws of them as arrays), and returns the
+            figures by name; `None` or NaN for an undefined one.
+        samples (arrays of shape `(num_images, ...)`): What it takes, drawn together row by row.
+        confidence (`float`, *optional*): How much of the outcomes each interval holds; `None` for no intervals.
+        num_resamples (`int`): How often to draw.
+        seed (`int`): Where the random draws start.
+
+    Returns:
+        `dict`: The figures, and with `confidence` `<name>_interval` of each that is defined: its ends as a list. Draws
+        for which a figure is undefined count for nothing in its interval.
+
+    Raises:
+        ValueError: If the samples differ in length, are empty, or an option is out of its range.
+    """
+    figures: dict[str, Any] = {name: _defined(value) for name, value in statistics(*samples).items()}
+    if confidence is None:
+        return figures
+    outcomes = [statistics(*drawn) for drawn in _draws(samples, confidence, num_resamples, seed)]
+    for name, value in list(figures.items()):
+        values = [drawn for outcome in outcomes if (drawn := _defined(outcome[name])) is not None]
+        if value is not None and values:
+            figures[f"{name}_interval"] = list(_middle(values, confidence))
+    return figures
+
+
+def _defined(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)
+
+
+def _draws(
+    samples: Sequence[ArrayLike], confidence: float, num_resamples: int, seed: int
+) -> Iterator[list[NDArray[Any]]]:
+    """Rows of the samples, drawn together with replacement, again and again."""
+    if not samples:
+        raise ValueError("Expected at least one array to draw from, but got none.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"Expected `confidence` between 0 and 1, but got {confidence}.")
+    if num_resamples < 1:
+        raise ValueError(f"Expected `num_resamples` to be at least 1, but got {num_resamples}.")
+    arrays = [rows_of(sample, f"samples[{index}]") for index, sample in enumerate(samples)]
+    lengths = [len(array) for array in arrays]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"Expected samples of one length, but got lengths {lengths}.")
+    generator = np.random.default_rng(seed)
+    for _ in range(num_resamples):
+        rows = generator.integers(0, lengths[0], size=lengths[0])
+        yield [array[rows] for array in arrays]
+
+
+def _middle(outcomes: Sequence[float], confidence: float) -> tuple[float, float]:
+    """The ends of the middle part of the outcomes."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.asarray(outcomes, dtype=np.float64), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+__all__ = ["Difference", "bootstrap_difference", "bootstrap_interval", "with_intervals"]

@@ -1,0 +1,338 @@
+"""Metrics of where the objects are: errors of counts in cells of a grid, and points matched with points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+MATCHINGS = ("hungarian", "greedy")
+# Rows of distances that are in memory at once.
+_POINTS_AT_ONCE = 1024
+# Interpolation may leave a zero a hair below zero.
+_LEAST_DENSITY = -1e-6
+
+
+class PointScores(NamedTuple):
+    """How many of the points are right, and how many objects were found."""
+
+    precision: float
+    """The part of the predicted points that have an object of their own; 0 if nothing was predicted."""
+    recall: float
+    """The part of the objects that have a predicted point of their own; 0 if there is none."""
+    f1: float
+    """The harmonic mean of the two; 0 where nothing was found."""
+
+
+def map_cells(density_map: ArrayLike, level: int, name: str = "density_map") -> NDArray[np.float64]:
+    """
+    Count in each cell of a grid over a density map.
+
+    Args:
+        density_map (array of shape `(height, width)`): Objects per pixel, none below zero.
+        level (`int`): The image is halved so often in either direction; 0 is the whole image.
+        name (`str`): What the map is called, for the messages.
+
+    Returns:
+        `np.ndarray` of shape `(2 ** level, 2 ** level)`: Objects. Where a side cannot be divided evenly, the cells
+        differ by one pixel.
+
+    Raises:
+        ValueError: If the map is not two-dimensional, holds something that is not finite or below zero, or has fewer
+            pixels a side than the grid has cells.
+    """
+    density = _density(density_map, name)
+    rows, columns = (_edges(side, level, density.shape, name) for side in density.shape)
+    in_rows = np.add.reduceat(density, rows[:-1], axis=0)
+    return np.add.reduceat(in_rows, columns[:-1], axis=1)
+
+
+def point_cells(points: ArrayLike, size: tuple[int, int], level: int, name: str = "points") -> NDArray[np.float64]:
+    """
+    Count points in each cell of a grid over an image.
+
+    Args:
+        points (array of shape `(num_points, 2)`): Places `[x, y]` in the image's pixels; the pixel in row `i` and
+            column `j` is from `j` to `j + 1` and from `i` to `i + 1`.
+        size (`tuple[int, int]`): The image's height and width.
+        level (`int`): As in [`map_cells`], with the same cells.
+        name (`str`): What the points are called, for the messages.
+
+    Returns:
+        `np.ndarray` of shape `(2 ** level, 2 ** level)`: Objects.
+
+    Raises:
+        ValueError: If the points are not pairs of finite numbers, or one lies outside the image.
+    """
+    places = as_points(points, name)
+    height, width = size
+    rows, columns = (_edges(side, level, size, name) for side in size)
+    outside = (places < 0).any(axis=1) | (places[:, 0] > width) | (places[:, 1] > height)
+    if outside.any():
+        index = int(np.flatnonzero(outside)[0])
+        raise ValueError(
+            f"Expected `{name}` inside the image of height {height} and width {width}, but {int(outside.sum())} of "
+            f"{len(places)} lie outside, the first at index {index}: {places[index].tolist()}. Are they in the pixels "
+            "of another size, or [y, x]?"
+        )
+    last = 2**level - 1
+    # A point on the far border belongs to the last cell.
+    row = np.minimum(np.searchsorted(rows, places[:, 1], side="right") - 1, last)
+    column = np.minimum(np.searchsorted(columns, places[:, 0], side="right") - 1, last)
+    cells = np.zeros((last + 1, last + 1))
+    np.add.at(cells, (row, column), 1)
+    return cells
+
+
+def grid_error(predicted_cells: ArrayLike, true_cells: ArrayLike) -> float:
+    """
+    The error of the counts in the cells of one image's grid; its mean over images is GAME.
+
+    Args:
+        predicted_cells, true_cells (arrays of one shape): From [`map_cells`] or [`point_cells`].
+
+    Returns:
+        `float`: Sum of `|predicted - true|` over the cells, in objects; never below that of the whole image.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Source:
+        Guerrero-Gómez-Olmedo et al., 2015, Sec. 4.1 (https://doi.org/10.1007/978-3-319-19390-8_48): GAME(0) is the
+        mean absolute error.
+    """
+    predicted, true = np.asarray(predicted_cells, dtype=np.float64), np.asarray(true_cells, dtype=np.float64)
+    if predicted.shape != true.shape:
+        raise ValueError(
+            f"Expected the cells of one grid, but got {predicted.shape} predicted and {true.shape} true ones."
+        )
+    return float(np.abs(predicted - true).sum())
+
+
+def match_points(
+    predictions: ArrayLike, references: ArrayLike, distance: ArrayLike, matching: str = "hungarian"
+) -> NDArray[np.int64]:
+    """
+    Pair predicted points with objects, each at most once, and none farther away than allowed.
+
+    Args:
+        predictions (array of shape `(num_predicted, 2)`): Places `[x, y]`.
+        references (array of shape `(num_true, 2)`): Places `[x, y]` in the same frame.
+        distance (`float` or array of shape `(num_true,)`): How far a point may be from its object, in the same unit;
+            for all objects or for each. A point at just that distance is near enough.
+        matching (`str`, *optional*, defaults to `"hungarian"`): `"hungarian"` finds as many pairs as there can be,
+            and of these the pairs with the least sum of distances; `"greedy"` takes the nearest pair first, then the
+            nearest of the rest.
+
+    Returns:
+        `np.ndarray` of shape `(num_pairs, 2)`: Indices of a predicted point and its object, in the order of the
+        former.
+
+    Raises:
+        ValueError: If points are not pairs of finite numbers, a distance is not above zero, or `matching` is unknown.
+        ImportError: If SciPy is missing for `"hungarian"`.
+
+    Source:
+        Wang et al., NWPU-Crowd, 2020 (https://arxiv.org/abs/2001.03360), Sec. 4.3.2: Hungarian matching with a
+        distance for each object.
+    """
+    predicted, true = as_points(predictions, "predictions"), as_points(references, "references")
+    limits = _limits(distance, len(true))
+    if matching not in MATCHINGS:
+        raise ValueError(f"Expected `matching` to be one of {list(MATCHINGS)}, but got {matching!r}.")
+    near = _near_pairs(predicted, true, limits)
+    pairs = _greedy(*near) if matching == "greedy" else _hungarian(*near, len(predicted), len(true))
+    return pairs[np.argsort(pairs[:, 0], kind="stable")]
+
+
+def point_scores(num_matched: ArrayLike, num_predicted: ArrayLike, num_true: ArrayLike) -> PointScores:
+    """
+    Precision, recall and F1 over the points of all images together.
+
+    Args:
+        num_matched (array of shape `(num_images,)`): Pairs from [`match_points`].
+        num_predicted (array of shape `(num_images,)`): Predicted points.
+        num_true (array of shape `(num_images,)`): Objects.
+
+    Returns:
+        [`PointScores`]: Each from 0 to 1; one that would divide by zero is 0, as in scikit-learn.
+    """
+    matched, predicted, true = (float(np.sum(numbers)) for numbers in (num_matched, num_predicted, num_true))
+    return PointScores(
+        matched / predicted if predicted else 0.0,
+        matched / true if true else 0.0,
+        2 * matched / (predicted + true) if predicted + true else 0.0,
+    )
+
+
+def as_points(points: ArrayLike, name: str) -> NDArray[np.float64]:
+    """
+    Points as an array, none of them for an image without objects.
+
+    Args:
+        points (array of shape `(num_points, 2)`): Places `[x, y]`.
+        name (`str`): What they are called, for the messages.
+
+    Returns:
+        `np.ndarray` of shape `(num_points, 2)`.
+
+    Raises:
+        ValueError: If they are not pairs of finite numbers.
+    """
+    try:
+        places = np.asarray(points, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"Expected `{name}` to be points [x, y], but they are not all pairs of numbers.") from None
+    if places.size == 0:
+        return np.zeros((0, 2))
+    if places.ndim != 2 or places.shape[1] != 2:
+        raise ValueError(f"Expected `{name}` to be points [x, y], but got an array of shape {places.shape}.")
+    bad = np.flatnonzero(~np.isfinite(places).all(axis=1))
+    if bad.size:
+        raise ValueError(
+            f"Expected finite coordinates in `{name}`, but {bad.size} of {len(places)} points are NaN or infinite, "
+            f"the first at index {bad[0]}."
+        )
+    return places
+
+
+def _density(density_map: ArrayLike, name: str) -> NDArray[np.float64]:
+    try:
+        density = np.asarray(density_map, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"Expected `{name}` of shape (height, width), but its rows differ in length.") from None
+    if density.ndim != 2 or not density.size:
+        raise ValueError(f"Expected `{name}` of shape (height, width), but got an array of shape {density.shape}.")
+    if not np.isfinite(density).all():
+        raise ValueError(f"Expected finite densities in `{name}`, but some are NaN or infinite.")
+    if density.min() < _LEAST_DENSITY:
+        raise ValueError(
+            f"Expected densities of zero or more in `{name}`, but the least is {density.min():g}. Pass objects per "
+            "pixel, neither logits nor a normalised map."
+        )
+    return density
+
+
+def _edges(side: int, level: int, size: tuple[int, ...], name: str) -> NDArray[np.int64]:
+    """Where the cells along one side begin, and the end."""
+    if level < 0 or int(level) != level:
+        raise ValueError(f"Expected a `level` of 0 or more, but got {level}.")
+    if side < 2**level:
+        raise ValueError(
+            f"Expected an image of at least {2**level} x {2**level} pixels for level {level}, but `{name}` belongs "
+            f"to one of {size[0]} x {size[1]}. Use a lower level."
+        )
+    return np.arange(2**level + 1, dtype=np.int64) * side // 2**level
+
+
+def _limits(distance: ArrayLike, num_true: int) -> NDArray[np.float64]:
+    """A distance for each object."""
+    limits = np.asarray(distance, dtype=np.float64)
+    if limits.ndim > 1 or (limits.ndim == 1 and len(limits) != num_true):
+        raise ValueError(
+            f"Expected one distance, or one for each of the {num_true} objects, but got an array of shape "
+            f"{limits.shape}."
+        )
+    if not (np.isfinite(limits) & (limits > 0)).all():
+        raise ValueError("Expected finite distances above zero, but some are not.")
+    return np.broadcast_to(limits, (num_true,))
+
+
+def _near_pairs(
+    predicted: NDArray[np.float64], true: NDArray[np.float64], limits: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """All pairs that are near enough: which predicted point, which object, how far."""
+    found: list[tuple[Any, Any, Any]] = []
+    for start in range(0, len(predicted), _POINTS_AT_ONCE):
+        part = predicted[start : start + _POINTS_AT_ONCE]
+        distances = np.hypot(part[:, :1] - true[:, 0], part[:, 1:] - true[:, 1])  # (part, num_true)
+        rows, columns = np.nonzero(distances <= limits)
+        found.append((rows + start, columns, distances[rows, columns]))
+    if not found:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
+    rows, columns, distances = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return rows, columns, distances
+
+
+def _greedy(rows: NDArray[np.int64], columns: NDArray[np.int64], distances: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The nearest pair first; of pairs equally near, the one that comes first."""
+    taken: tuple[set[int], set[int]] = (set(), set())
+    pairs = []
+    for place in np.lexsort((columns, rows, distances)).tolist():
+        row, column = int(rows[place]), int(columns[place])
+        if row not in taken[0] and column not in taken[1]:
+            taken[0].add(row)
+            taken[1].add(column)
+            pairs.append((row, column))
+    return np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def _hungarian(
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    distances: NDArray[np.float64],
+    num_rows: int,
+    num_columns: int,
+) -> NDArray[np.int64]:
+    """As many pairs as possible, and of these those with the least sum; each heap of points by itself."""
+    try:
+        from scipy.optimize import linear_sum_assignment
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+    except ImportError as error:
+        raise ImportError(
+            'Matching points by the Hungarian method needs SciPy: pip install "count-clip[metrics]". Or take '
+            '`matching="greedy"`.'
+        ) from error
+    num_points = num_rows + num_columns
+    graph = coo_array((np.ones(len(rows)), (rows, columns + num_rows)), shape=(num_points, num_points))
+    heap_of = connected_components(graph, directed=False)[1][rows]
+    pairs = []
+    order = np.argsort(heap_of, kind="stable")
+    for heap in np.split(order, np.flatnonzero(np.diff(heap_of[order])) + 1):
+        own_rows, row_places = np.unique(rows[heap], return_inverse=True)
+        own_columns, column_places = np.unique(columns[heap], return_inverse=True)
+        # One pair too far apart costs more than any number of pairs that are not.
+        too_far = (min(len(own_rows), len(own_columns)) + 1) * (distances[heap].max(initial=0) + 1)
+        costs = np.full((len(own_rows), len(own_columns)), too_far)
+        costs[row_places, column_places] = distances[heap]
+        chosen = linear_sum_assignment(costs) if heap.size else ([], [])
+        pairs += [(own_rows[i], own_columns[j]) for i, j in zip(*chosen, strict=True) if costs[i, j] < too_far]
+    return np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def check_sizes(sizes: Sequence[Any]) -> list[tuple[int, int]]:
+    """
+    Heights and widths as pairs of whole numbers.
+
+    Args:
+        sizes (`Sequence`): `[height, width]` of each image.
+
+    Returns:
+        `list[tuple[int, int]]`.
+
+    Raises:
+        ValueError: If one is no such pair.
+    """
+    checked = []
+    for index, size in enumerate(sizes):
+        if size is None or len(size) != 2 or any(side is None or side < 1 for side in size):
+            raise ValueError(f"Expected `sizes` of [height, width] in pixels, but got {size} at index {index}.")
+        checked.append((int(size[0]), int(size[1])))
+    return checked
+
+
+__all__ = [
+    "MATCHINGS",
+    "PointScores",
+    "as_points",
+    "check_sizes",
+    "grid_error",
+    "map_cells",
+    "match_points",
+    "point_cells",
+    "point_scores",
+]

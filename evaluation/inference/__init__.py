@@ -1,0 +1,1 @@
+"""Inference over many images: counts, CLIP embeddings, baselines."""

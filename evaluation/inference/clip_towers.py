@@ -1,0 +1,229 @@
+"""The towers of a CLIP in inference: the same embeddings as from the model's own methods, for less work on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel
+from transformers.activations import QuickGELUActivation
+from transformers.models.clip.modeling_clip import (
+    CLIPMLP,
+    CLIPAttention,
+    CLIPEncoder,
+    CLIPEncoderLayer,
+    CLIPTextEmbeddings,
+    CLIPVisionEmbeddings,
+)
+
+from count_clip.modeling.cpu_products import is_plain, is_traced, linear
+
+
+# On a CPU: more of them do not fit into its caches between two layers.
+IMAGES_AT_ONCE = 8
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def image_features(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+    """
+    What `model.get_image_features` gives, as a tensor.
+
+    In inference on a CPU the products of a tower that nobody has changed go through oneDNN, and its last layer is
+    computed for the class token alone, which is all that is read of it.
+
+    Args:
+        model ([`CLIPModel`]): Any CLIP.
+        pixel_values (`torch.Tensor` of shape `(num_images, num_channels, height, width)`): Where the model is.
+
+    Returns:
+        `torch.Tensor` of shape `(num_images, projection_dim)`, not normalised.
+    """
+    if not (_takes_shortcuts(model, "get_image_features") and _is_plain_vision_tower(model.vision_model)):
+        return _pooled(model.get_image_features(pixel_values=pixel_values))
+    return torch.cat([_image_features(model, part) for part in pixel_values.split(IMAGES_AT_ONCE)])
+
+
+def _image_features(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+    tower = model.vision_model
+    states = tower.pre_layrnorm(tower.embeddings(pixel_values))  # (B, N, D)
+    num_images, num_tokens = states.shape[:2]
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        query, key, value = (x.unflatten(0, (num_images, -1)) for x in (query, key, value))
+        return _attention(tower.encoder, query, key, value)
+
+    class_tokens = torch.arange(num_images, device=states.device) * num_tokens
+    states = _run_layers(tower.encoder, states.flatten(0, 1), attend, class_tokens, attend)
+    return linear(model.visual_projection, tower.post_layernorm(states))
+
+
+def text_features(model: Any, tokenizer: Any, token_ids: Sequence[Sequence[int]]) -> torch.Tensor:
+    """
+    What `model.get_text_features` gives, as a tensor.
+
+    In inference on a CPU the products of a tower that nobody has changed go through oneDNN. What texts have in common
+    up to some token goes through such a tower once (the mask is causal), and its last layer is computed for the
+    end-of-text tokens alone, which are all that is read of it. Padding is never computed.
+
+    Args:
+        model ([`CLIPModel`]): Any CLIP.
+        tokenizer ([`CLIPTokenizer`]): Pads, for other models and devices.
+        token_ids (`Sequence[Sequence[int]]`): The tokens of each text, start and end of text included.
+
+    Returns:
+        `torch.Tensor` of shape `(num_texts, projection_dim)`, not normalised.
+    """
+    if not (_takes_shortcuts(model, "get_text_features") and _is_plain_text_tower(model.text_model)):
+        tokens = tokenizer.pad({"input_ids": [list(ids) for ids in token_ids]}, return_tensors="pt")
+        tokens = {name: tokens[name].to(_device(model)) for name in ("input_ids", "attention_mask")}
+        return _pooled(model.get_text_features(**tokens))
+    tower = model.text_model
+    tree = _PrefixTree([_read_part(ids, tower.eos_token_id) for ids in token_ids])
+    embeddings = tower.embeddings
+    states = embeddings.token_embedding(tree.tokens) + embeddings.position_embedding(tree.positions)  # (nodes, D)
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        query, key, value = (x[tree.paths] for x in (query, key, value))  # (T, L, D)
+        return _attention(tower.encoder, query, key, value, is_causal=True)[tree.occurrences]
+
+    def attend_at_ends(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        mask = tree.is_token[:, None, None]  # (T, 1, 1, L)
+        return _attention(tower.encoder, query[:, None], key[tree.paths], value[tree.paths], mask)
+
+    states = _run_layers(tower.encoder, states, attend, tree.ends, attend_at_ends)
+    return linear(model.text_projection, tower.final_layer_norm(states))
+
+
+class _PrefixTree:
+    """
+    Texts as the paths of a tree, in which what several of them begin with is there once.
+
+    Args:
+        texts (`Sequence[Sequence[int]]`): Tokens, each text at least one.
+    """
+
+    def __init__(self, texts: Sequence[Sequence[int]]):
+        places: dict[tuple[int, int], int] = {}
+        tokens: list[int] = []
+        positions: list[int] = []
+        occurrences: list[int] = []
+        length = max(map(len, texts))
+        paths = torch.zeros(len(texts), length, dtype=torch.long)
+        for index, text in enumerate(texts):
+            node = -1
+            path = []
+            for position, token in enumerate(text):
+                node = places.setdefault((node, token), len(tokens))
+                if node == len(tokens):
+                    tokens.append(token)
+                    positions.append(position)
+                    occurrences.append(index * length + position)
+                path.append(node)
+            paths[index, : len(path)] = torch.tensor(path)
+        lengths = torch.tensor([len(text) for text in texts])
+        self.tokens, self.positions = torch.tensor(tokens), torch.tensor(positions)
+        self.paths = paths
+        """`(num_texts, length)`: the node of each token; behind the end anything."""
+        self.is_token = torch.arange(length) < lengths[:, None]
+        """`(num_texts, length)`: `False` behind the end."""
+        self.ends = paths[torch.arange(len(texts)), lengths - 1]
+        """`(num_texts,)`: the node of each text's last token."""
+        self.occurrences = torch.tensor(occurrences)
+        """`(num_nodes,)`: a place in the flattened paths at which each node stands."""
+
+
+def _run_layers(
+    encoder: Any, states: torch.Tensor, attend: Attend, read: torch.Tensor, attend_last: Attend
+) -> torch.Tensor:
+    """All layers over `(rows, D)` states, the last one for the rows in `read` only."""
+    for layer in encoder.layers[:-1]:
+        states = _run_layer(layer, states, attend)
+    return _run_layer(encoder.layers[-1], states, attend_last, read)
+
+
+def _run_layer(layer: Any, states: torch.Tensor, attend: Attend, read: torch.Tensor | None = None) -> torch.Tensor:
+    attention, mlp = layer.self_attn, layer.mlp
+    normed = layer.layer_norm1(states)
+    key, value = linear(attention.k_proj, normed), linear(attention.v_proj, normed)
+    if read is not None:
+        states, normed = states[read], normed[read]
+    attended = attend(linear(attention.q_proj, normed), key, value)
+    states = states + linear(attention.out_proj, attended)
+    inner = linear(mlp.fc1, layer.layer_norm2(states))
+    if is_plain(mlp.activation_fn, QuickGELUActivation):
+        # The same numbers without two more copies of the widest states.
+        inner = torch.mul(inner, 1.702).sigmoid_().mul_(inner)
+    else:
+        inner = mlp.activation_fn(inner)
+    return states + linear(mlp.fc2, inner)
+
+
+def _attention(
+    encoder: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    is_causal: bool = False,
+) -> torch.Tensor:
+    """Attention of `(B, N, D)` queries to `(B, M, D)` keys and values, `(B * N, D)`."""
+    num_heads = encoder.config.num_attention_heads
+    query, key, value = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value))
+    attended = nn.functional.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal)
+    return attended.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def _read_part(token_ids: Sequence[int], eos_token_id: int) -> list[int]:
+    """A text up to the token at which it is read; no state depends on what comes later."""
+    ids = list(token_ids)
+    if eos_token_id == 2:
+        # Old CLIP configurations carry a wrong id; there the text is read at its highest token.
+        return ids[: ids.index(max(ids)) + 1]
+    return ids[: ids.index(eos_token_id) + 1] if eos_token_id in ids else ids[:1]
+
+
+def _takes_shortcuts(model: Any, method: str) -> bool:
+    """Whether a method is `CLIPModel`'s own, and nobody trains, traces or computes elsewhere."""
+    own = getattr(CLIPModel, method)
+    if getattr(type(model), method, None) is not own or method in vars(model):
+        return False
+    if model.training or torch.is_grad_enabled() or is_traced():
+        return False
+    return _device(model).type == "cpu"
+
+
+def _is_plain_vision_tower(tower: Any) -> bool:
+    return is_plain(tower, CLIPVisionModel) and is_plain(tower.embeddings, CLIPVisionEmbeddings) and _has_layers(tower)
+
+
+def _is_plain_text_tower(tower: Any) -> bool:
+    if not (is_plain(tower, CLIPTextModel) and is_plain(tower.embeddings, CLIPTextEmbeddings) and _has_layers(tower)):
+        return False
+    return is_plain(tower.embeddings.token_embedding, nn.Embedding)
+
+
+def _has_layers(tower: Any) -> bool:
+    return is_plain(tower.encoder, CLIPEncoder) and all(_is_plain_layer(layer) for layer in tower.encoder.layers)
+
+
+def _is_plain_layer(layer: Any) -> bool:
+    """Whether a layer is `transformers`' own; its linear layers may be wrapped, as LoRA does."""
+    if not is_plain(layer, CLIPEncoderLayer):
+        return False
+    return is_plain(layer.self_attn, CLIPAttention) and is_plain(layer.mlp, CLIPMLP)
+
+
+def _device(model: Any) -> torch.device:
+    device: torch.device = next(model.parameters()).device
+    return device
+
+
+def _pooled(features: Any) -> torch.Tensor:
+    """Embeddings from what `get_*_features` returns: the output object of transformers 5, or a tensor."""
+    return features if isinstance(features, torch.Tensor) else features.pooler_output
+
+
+__all__ = ["image_features", "text_features"]

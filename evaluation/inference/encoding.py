@@ -1,0 +1,228 @@
+"""Images and texts to unit-norm CLIP embeddings, in batches, with nothing lost on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from huggingface_hub.utils import tqdm
+from PIL import Image
+
+from count_clip.modeling.images import open_image, to_rgb
+
+from .clip_towers import image_features, text_features
+
+
+_Item = TypeVar("_Item")
+_END: Any = object()
+
+
+@dataclass(frozen=True)
+class SkippedRow:
+    """A row that was not measured, and why."""
+
+    index: int
+    """Which row of the data, from 0."""
+    image_id: str | None
+    """The row's own name, where it has one."""
+    reason: str
+    """What was wrong with it."""
+
+
+@contextmanager
+def evaluating(
+    model: Any, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> Iterator[tuple[torch.device, torch.dtype]]:
+    """
+    Have a model ready to be measured: no gradients, no dropout, and afterwards in the mode that it was in.
+
+    Args:
+        model (`PreTrainedModel`): The model. With `device` or `dtype` it is moved, and stays there.
+        device (`str` or `torch.device`, *optional*): Where to run; where the model is, by default.
+        dtype (`torch.dtype`, *optional*): What to compute in; what the model has, by default.
+
+    Yields:
+        `tuple[torch.device, torch.dtype]`: Where the inputs belong.
+    """
+    if device is not None or dtype is not None:
+        model.to(device=device, dtype=dtype)
+    was_training = model.training
+    model.eval()
+    parameter = next(model.parameters())
+    try:
+        with torch.inference_mode():
+            yield parameter.device, parameter.dtype
+    finally:
+        model.train(was_training)
+
+
+def read_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any] | None, str | None]]:
+    """
+    Walk through a data set whose images are decoded on access, past rows that cannot be.
+
+    Args:
+        rows: A list, a `datasets.Dataset`, another sequence of rows, or anything that can be iterated over.
+
+    Yields:
+        `tuple`: The index, the row or `None`, and the reason why there is none.
+    """
+    total = num_rows(rows)
+    if total is None or not hasattr(rows, "__getitem__"):
+        for index, row in enumerate(rows):
+            yield index, row, None
+        return
+    for index in range(total):
+        try:
+            row = rows[index]
+        except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            yield index, None, f"the row cannot be read: {error}"
+        else:
+            yield index, row, None
+
+
+def read_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
+    """
+    Have another thread prepare the next item while the last one is worked on.
+
+    Args:
+        items: Anything that can be iterated over; one thread does it, an item at a time.
+
+    Yields:
+        The items in their order. What goes wrong with one is raised in its place.
+    """
+    iterator = iter(items)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, iterator, _END)
+        while (item := coming.result()) is not _END:
+            coming = pool.submit(next, iterator, _END)
+            yield item
+
+
+def num_rows(rows: Iterable[Any]) -> int | None:
+    """How many rows there are, or `None` if that shows only at the end."""
+    return len(rows) if isinstance(rows, Sized) else None
+
+
+def image_id_of(row: Mapping[str, Any] | None) -> str | None:
+    """The row's own name as a string, or `None`."""
+    return None if row is None or row.get("image_id") is None else str(row["image_id"])
+
+
+def read_image(row: Mapping[str, Any]) -> Image.Image:
+    """
+    The row's image, upright and in 8-bit RGB, as the models' processors make it.
+
+    Raises:
+        ImageError: If there is none or it cannot be used.
+    """
+    return to_rgb(open_image(row.get("image"), image_id_of(row)))
+
+
+def _text_positions(model: Any) -> int:
+    """How many tokens of a text a tower has room for, beside the context that adapters put into it."""
+    positions = int(model.config.text_config.max_position_embeddings)
+    adapters = getattr(model, "peft_config", None)
+    if adapters:
+        from count_clip.modeling.prompt_tuning import ContextPromptConfig
+
+        # The base inside knows of its adapters too, but not in this way which of them are on.
+        names = getattr(model, "active_adapters", None)
+        active = [config for name, config in adapters.items() if not isinstance(names, list) or name in names]
+        contexts = [config for config in active if isinstance(config, ContextPromptConfig)]
+        positions -= sum(config.num_virtual_tokens or 0 for config in contexts)
+    return positions
+
+
+def _unit_norm(features: torch.Tensor) -> torch.Tensor:
+    """Unit-norm embeddings in float32 on the CPU."""
+    embeds = features.float()
+    return (embeds / embeds.norm(dim=-1, keepdim=True)).cpu()
+
+
+class Encoder:
+    """
+    The two towers of a CLIP, each image and each distinct text going through once.
+
+    Args:
+        model ([`CLIPModel`]): Any CLIP; [`CLIPForCounting`] is one.
+        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): With `image_processor` and `tokenizer`.
+        device (`torch.device`): Where the model is.
+        dtype (`torch.dtype`): What the model computes in.
+        batch_size (`int`): Images, or texts, at once.
+
+    Raises:
+        ValueError: If `batch_size` is below 1.
+        TypeError: If the model is no CLIP, or the processor has no image or no text side.
+    """
+
+    def __init__(self, model: Any, processor: Any, device: torch.device, dtype: torch.dtype, batch_size: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"Expected `batch_size` of at least 1, but got {batch_size}.")
+        for name in ("get_image_features", "get_text_features"):
+            if not callable(getattr(model, name, None)):
+                raise TypeError(
+                    f"Expected a CLIP model with `{name}`, such as CLIPForCounting, but got {type(model).__name__}."
+                )
+        for name in ("image_processor", "tokenizer"):
+            if getattr(processor, name, None) is None:
+                raise TypeError(
+                    f"Expected a processor with `{name}`, like CountCLIPProcessor, but got {type(processor).__name__}."
+                )
+        self.model, self.processor = model, processor
+        self.device, self.dtype, self.batch_size = device, dtype, batch_size
+        self.max_length = _text_positions(model)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text as the text tower reads them, cut to its length."""
+        return list(self.processor.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"])
+
+    def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """RGB images as the vision tower takes them, `(num_images, num_channels, height, width)`, on the CPU."""
+        pixel_values: torch.Tensor = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+        return pixel_values
+
+    def images(self, images: Sequence[Image.Image] | torch.Tensor) -> torch.Tensor:
+        """
+        Embed one batch of images.
+
+        Args:
+            images: RGB images, or what `pixels` made of them.
+
+        Returns:
+            `torch.Tensor` of shape `(num_images, projection_dim)`: Unit-norm, in float32 on the CPU.
+        """
+        pixel_values = images if isinstance(images, torch.Tensor) else self.pixels(images)
+        return _unit_norm(image_features(self.model, pixel_values.to(self.device, self.dtype)))
+
+    def texts(self, texts: Sequence[str], progress: bool = False) -> torch.Tensor:
+        """
+        Embed texts; equal ones are encoded once.
+
+        Args:
+            texts (`Sequence[str]`): Any number of texts.
+            progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar on stderr.
+
+        Returns:
+            `torch.Tensor` of shape `(num_texts, projection_dim)`: Unit-norm, in float32 on the CPU.
+        """
+        return self.tokens(self.tokenize(texts), progress)
+
+    def tokens(self, token_ids: Sequence[Sequence[int]], progress: bool = False) -> torch.Tensor:
+        """As [`Encoder.texts`], of texts that `tokenize` has made tokens of."""
+        keys = [tuple(ids) for ids in token_ids]
+        # Texts of one length beside each other need no padding, and those that begin alike share what they begin with.
+        order = sorted(set(keys), key=lambda ids: (len(ids), ids))
+        parts = []
+        starts = range(0, len(order), self.batch_size)
+        for start in tqdm(starts, desc="captions", unit="batch", disable=not progress, leave=False):
+            batch = order[start : start + self.batch_size]
+            parts.append(_unit_norm(text_features(self.model, self.processor.tokenizer, batch)))
+        place = {ids: index for index, ids in enumerate(order)}
+        return torch.cat(parts)[[place[ids] for ids in keys]]
+
+
+__all__ = ["Encoder", "SkippedRow", "evaluating", "image_id_of", "num_rows", "read_ahead", "read_image", "read_rows"]

@@ -1,0 +1,482 @@
+"""
+An index of images that is built once and asked in words: "three dogs".
+
+The embeddings lie in a FAISS index of the `datasets` library; `pip install 'count-clip[retrieval]'` brings FAISS.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from datasets.table import InMemoryTable
+from huggingface_hub.utils import tqdm
+from numpy.typing import NDArray
+from PIL import Image
+
+from count_clip.modeling.images import ImageError
+
+from ..relevance.explain import check_length
+from .encoding import Encoder, SkippedRow, evaluating, image_id_of, num_rows, read_image, read_rows
+
+
+_FORMAT = 1
+_ABOUT, _IMAGES, _VECTORS, _PARTS = "index.json", "images.parquet", "index.faiss", "parts"
+_COLUMN = "embedding"
+_INNER_PRODUCT = 0  # faiss.METRIC_INNER_PRODUCT; of unit vectors, the cosine
+_KEEP_EVERY = 512  # images; what an interrupted build loses at most
+_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("file", pa.string()),
+        ("time", pa.float64()),
+        ("row", pa.int64()),
+        ("version", pa.string()),
+    ]
+)
+
+
+class ImageIndexError(ValueError):
+    """An index cannot be made, read or asked. The message says why."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An image that was found."""
+
+    rank: int
+    """From 1."""
+    score: float
+    """Cosine similarity of image and text."""
+    image_id: str
+    """The image's name: its file, and of a frame of a video the time."""
+    file: str | None
+    """Where it lies, if in a file."""
+    time: float | None
+    """Of a frame of a video, seconds after the first one."""
+    row: int | None
+    """Which row of its data set it is, if it is of one."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, without what is not known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def model_fingerprint(model: Any) -> str:
+    """
+    A name for a model's weights, wherever they were loaded from.
+
+    Args:
+        model ([`CLIPModel`]): The model.
+
+    Returns:
+        `str`: A hash of all parameters as bfloat16, so that one checkpoint has one name in float32 and in bfloat16 (in
+        float16 another: the roundings differ).
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        values = parameter.detach().to("cpu", torch.bfloat16).contiguous()
+        digest.update(f"{name} {tuple(values.shape)} ".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class ImageIndex:
+    """
+    Images that can be found by a text.
+
+    Use [`build_index`] to make one and `ImageIndex.load` to read one.
+
+    Args:
+        images (`datasets.Dataset`): `image_id`, `file`, `time`, `row` and `version` of each, with the FAISS index
+            of their embeddings.
+        about (`Mapping[str, Any]`): What is known of the index: its model, the images that were left out.
+    """
+
+    def __init__(self, images: datasets.Dataset, about: Mapping[str, Any]) -> None:
+        self.images, self.about = images, dict(about)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> ImageIndex:
+        """
+        Read an index.
+
+        Args:
+            folder (`str` or `os.PathLike`): Where [`build_index`] wrote it.
+
+        Returns:
+            [`ImageIndex`].
+
+        Raises:
+            ImageIndexError: If there is none, or it is broken.
+            ImportError: If FAISS is missing.
+        """
+        _need_faiss()
+        place = Path(folder).expanduser()
+        about = _read_about(place)
+        try:
+            images = datasets.Dataset(InMemoryTable(pq.read_table(place / _IMAGES, schema=_SCHEMA)))
+            images.load_faiss_index(_COLUMN, place / _VECTORS)
+        except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
+            raise ImageIndexError(f"The index {place} is broken: {error}. Build it once more.") from error
+        vectors = images.get_index(_COLUMN).faiss_index
+        if len(images) != about["images"] or vectors.d != about["dimensions"]:
+            raise ImageIndexError(
+                f"The index {place} is broken: {_ABOUT} speaks of {about['images']} images in "
+                f"{about['dimensions']} dimensions, but there are {len(images)} in {vectors.d}. Build it once more."
+            )
+        return cls(images, about)
+
+    def vectors(self) -> NDArray[np.float32]:
+        """The unit-norm embeddings of the images, `(num_images, projection_dim)`."""
+        return np.asarray(self.images.get_index(_COLUMN).faiss_index.reconstruct_n(0, len(self)))
+
+    def search(self, embeds: Any, top: int = 10) -> list[list[Hit]]:
+        """
+        Find the images most similar to embeddings.
+
+        Args:
+            embeds (array or tensor of shape `(num_queries, projection_dim)`): Of texts, or of other images; of the
+                model that the index was made with.
+            top (`int`, *optional*, defaults to 10): How many for each; all, if the index has fewer.
+
+        Returns:
+            `list[list[Hit]]`: For each query, the most similar first.
+
+        Raises:
+            ImageIndexError: If the embeddings are of another size or not finite, or `top` is below 1.
+        """
+        queries = np.ascontiguousarray(embeds, dtype=np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.about["dimensions"]:
+            raise ImageIndexError(
+                f"Expected embeddings of shape (queries, {self.about['dimensions']}), but got {queries.shape}."
+            )
+        if not np.isfinite(queries).all():
+            raise ImageIndexError(_NOT_FINITE.format("text"))
+        if top < 1:
+            raise ImageIndexError(f"Expected `top` of at least 1, but got {top}.")
+        queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        found = self.images.search_batch(_COLUMN, queries, k=min(top, len(self)))
+        hits = []
+        for scores, places in zip(found.total_scores, found.total_indices, strict=True):
+            rows = [self.images[int(place)] for place in places]
+            hits.append(
+                [
+                    Hit(rank, float(score), row["image_id"], row["file"], row["time"], row["row"])
+                    for rank, (score, row) in enumerate(zip(scores, rows, strict=True), start=1)
+                ]
+            )
+        return hits
+
+    def search_texts(
+        self, model: Any, processor: Any, texts: Sequence[str], top: int = 10, batch_size: int = 64
+    ) -> list[list[Hit]]:
+        """
+        Find the images that fit texts best.
+
+        Args:
+            model ([`CLIPModel`]): The model that the index was made with.
+            processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): Its processor.
+            texts (`Sequence[str]`): What to look for.
+            top (`int`, *optional*, defaults to 10): How many for each.
+            batch_size (`int`, *optional*, defaults to 64): Texts at once.
+
+        Returns:
+            `list[list[Hit]]`: For each text, the best first.
+
+        Raises:
+            ImageIndexError: If the index was made with another model, or the model's embeddings are not finite.
+            ValueError: If a text is empty or longer than the model reads.
+        """
+        self.check_model(model)
+        with evaluating(model) as (where, precision):
+            encoder = Encoder(model, processor, where, precision, batch_size)
+            for text in texts:
+                check_length(encoder, text)
+            embeds = encoder.texts(list(texts)).numpy()
+        return self.search(embeds, top)
+
+    def check_model(self, model: Any) -> None:
+        """
+        Refuse another model than the one that the index was made with.
+
+        Raises:
+            ImageIndexError: If it is another one.
+        """
+        _check_fingerprint(self.about, model_fingerprint(model), "The index")
+
+
+_NOT_FINITE = (
+    "The model's {} embeddings are NaN or infinite: its weights are broken, or the dtype is too narrow for it (try "
+    "float32)."
+)
+
+
+def _need_faiss() -> None:
+    if importlib.util.find_spec("faiss") is None:
+        raise ImportError("An index of images needs FAISS: pip install 'count-clip[retrieval]'.")
+
+
+def _read_about(place: Path) -> dict[str, Any]:
+    """What an index says of itself."""
+    if not (place / _ABOUT).is_file():
+        unfinished = (place / _PARTS).is_dir()
+        hint = " Its build was interrupted: start it once more to go on." if unfinished else ""
+        raise ImageIndexError(f"There is no index of images in {place}.{hint} `count-clip index` makes one.")
+    try:
+        about = json.loads((place / _ABOUT).read_text(encoding="utf-8"))
+        if about["format"] != _FORMAT:
+            raise ImageIndexError(
+                f"The index {place} has format {about['format']}, but this version reads {_FORMAT}. Build it once "
+                "more."
+            )
+        return {**about, "images": int(about["images"]), "dimensions": int(about["dimensions"])}
+    except ImageIndexError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ImageIndexError(f"{place / _ABOUT} does not describe an index of images: {error!r}.") from error
+
+
+def _check_fingerprint(about: Mapping[str, Any], fingerprint: str, what: str) -> None:
+    model = about["model"]
+    if model["fingerprint"] != fingerprint:
+        raise ImageIndexError(
+            f"{what} was made with another model: {model.get('name') or model.get('model_type')} with weights "
+            f"{model['fingerprint'][:12]} in {model.get('dtype')}, and not with weights {fingerprint[:12]}. Their "
+            "embeddings cannot be compared: use that model, or build the index with this one in another folder."
+        )
+
+
+def build_index(
+    model: Any,
+    processor: Any,
+    rows: Iterable[Mapping[str, Any]],
+    folder: str | os.PathLike[str],
+    batch_size: int = 32,
+    model_name: str | None = None,
+    about: Mapping[str, Any] | None = None,
+    total: int | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    progress: bool = True,
+) -> ImageIndex:
+    """
+    Make an index of images, or bring one up to date.
+
+    What was encoded before, in an index that is there or in a build that was interrupted, is not encoded again as long
+    as name and version of the image are the same. Images that are no longer among the rows leave the index.
+
+    Args:
+        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
+        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
+        rows: Rows with `image`, and where there are: `image_id` (a name of its own for each image; of rows with one
+            name the first counts; by default the row's number), `file`, `time` (of a frame), `row`, `version` (changes
+            with the content) and `error` (why there is no image).
+        folder (`str` or `os.PathLike`): Where the index lies afterwards.
+        batch_size (`int`, *optional*, defaults to 32): Images at once.
+        model_name (`str`, *optional*): What to call the model in messages.
+        about (`Mapping[str, Any]`, *optional*): More to keep with the index, for JSON: where the images are from.
+        total (`int`, *optional*): Of rows, for the progress bar, where they do not say it themselves.
+        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
+        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
+
+    Returns:
+        [`ImageIndex`]: The index; images that could not be read are in its `about["skipped"]`.
+
+    Raises:
+        ImageIndexError: If the folder has an index of another model, no image can be read, or the model's
+            embeddings are not finite.
+        ImportError: If FAISS is missing.
+        OSError: If the folder cannot be written to.
+    """
+    _need_faiss()
+    place = Path(folder).expanduser()
+    skipped: list[SkippedRow] = []
+    with evaluating(model, device, dtype) as (where, precision):
+        identity = {
+            "name": model_name,
+            "model_type": model.config.model_type,
+            "fingerprint": model_fingerprint(model),
+            "dtype": str(precision).removeprefix("torch."),
+        }
+        store = _Store(place, identity)
+        encoder = Encoder(model, processor, where, precision, batch_size)
+        bar = tqdm(read_rows(rows), total=total or num_rows(rows), desc="images", disable=not progress, leave=False)
+        try:
+            for batch in _batches(bar, store, skipped, batch_size):
+                embeds = encoder.images([image for _, image in batch]).numpy()
+                if not np.isfinite(embeds).all():
+                    raise ImageIndexError(_NOT_FINITE.format("image"))
+                store.add([record for record, _ in batch], embeds)
+        except BaseException:
+            store.leave()
+            raise
+    if not store.wanted:
+        store.leave()
+        reasons = "; ".join(row.reason for row in skipped[:3])
+        reason = f"None of the {len(skipped)} images can be read. {reasons}" if skipped else "There are no images."
+        raise ImageIndexError(f"Expected at least one image for the index. {reason}")
+    left_out = [{"index": row.index, "image_id": row.image_id, "reason": row.reason} for row in skipped]
+    return store.finish({**(about or {}), "model": identity, "skipped": left_out})
+
+
+def _batches(
+    rows: Iterable[tuple[int, Mapping[str, Any] | None, str | None]],
+    store: _Store,
+    skipped: list[SkippedRow],
+    batch_size: int,
+) -> Iterator[list[tuple[dict[str, Any], Image.Image]]]:
+    """Batches of images that are not in the store, each with what to keep of it."""
+    batch: list[tuple[dict[str, Any], Image.Image]] = []
+    for index, row, reason in rows:
+        if row is None or row.get("error"):
+            reason = reason if row is None else str(row["error"])
+            skipped.append(SkippedRow(index, image_id_of(row), reason or "there is no row"))
+            continue
+        record = {name: row.get(name) for name in _SCHEMA.names}
+        record |= {"image_id": image_id_of(row) or str(index), "version": str(row.get("version") or "")}
+        if not store.wants(record):
+            continue
+        try:
+            image = read_image(row)
+        except ImageError as error:
+            store.forget(record)
+            skipped.append(SkippedRow(index, image_id_of(row), str(error)))
+            continue
+        batch.append((record, image))
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+class _Store:
+    """The embeddings of a build: those that are known from before, and those to come, kept in parts on the disk."""
+
+    def __init__(self, place: Path, identity: Mapping[str, Any]) -> None:
+        self.place = place
+        self.wanted: dict[str, dict[str, Any]] = {}
+        self._vectors: dict[tuple[str, str], NDArray[np.float32]] = {}
+        self._new: list[dict[str, Any]] = []
+        self._parts = 0
+        fingerprint = str(identity["fingerprint"])
+        if (place / _ABOUT).is_file():
+            _check_fingerprint(_read_about(place), fingerprint, f"The index that is in {place}")
+            # One that cannot be read is made anew.
+            with suppress(ImageIndexError):
+                index = ImageIndex.load(place)
+                keys = zip(index.images["image_id"], index.images["version"], strict=True)
+                self._vectors.update(zip(keys, index.vectors(), strict=True))
+        note = place / _PARTS / _ABOUT
+        if note.is_file():
+            _check_fingerprint({"model": json.loads(note.read_text("utf-8"))}, fingerprint, f"The unfinished {place}")
+        else:
+            (place / _PARTS).mkdir(parents=True, exist_ok=True)
+            _write_whole(note, json.dumps(dict(identity)).encode())
+        for path in sorted((place / _PARTS).glob("*.parquet")):
+            table = pq.read_table(path)
+            vectors = np.stack(table[_COLUMN].to_numpy())
+            keys = zip(table["image_id"].to_pylist(), table["version"].to_pylist(), strict=True)
+            self._vectors.update(zip(keys, vectors.astype(np.float32), strict=True))
+            self._parts = int(path.stem) + 1
+
+    def wants(self, record: dict[str, Any]) -> bool:
+        """Take an image into the index; whether it has yet to be encoded."""
+        name = record["image_id"]
+        if name in self.wanted:
+            return False
+        self.wanted[name] = record
+        return (name, record["version"]) not in self._vectors
+
+    def forget(self, record: dict[str, Any]) -> None:
+        """Leave an image out of the index after all."""
+        del self.wanted[record["image_id"]]
+
+    def add(self, records: list[dict[str, Any]], vectors: NDArray[np.float32]) -> None:
+        """Keep embeddings, on the disk too every now and then."""
+        for record, vector in zip(records, vectors, strict=True):
+            self._vectors[record["image_id"], record["version"]] = vector
+            self._new.append(record)
+        if len(self._new) >= _KEEP_EVERY:
+            self._write_part()
+
+    def _write_part(self) -> None:
+        vectors = [self._vectors[record["image_id"], record["version"]] for record in self._new]
+        table = pa.Table.from_pylist(self._new, schema=_SCHEMA)
+        table = table.append_column(_COLUMN, pa.array([vector.tolist() for vector in vectors], pa.list_(pa.float32())))
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table, buffer)
+        _write_whole(self.place / _PARTS / f"{self._parts:06d}.parquet", buffer.getvalue().to_pybytes())
+        self._parts, self._new = self._parts + 1, []
+
+    def finish(self, about: Mapping[str, Any]) -> ImageIndex:
+        """Write the index in the place of an earlier one, and drop the parts."""
+        records = list(self.wanted.values())
+        vectors = np.stack([self._vectors[record["image_id"], record["version"]] for record in records])
+        table = pa.Table.from_pylist(records, schema=_SCHEMA)
+        images = datasets.Dataset(InMemoryTable(table))
+        with _without_bars():
+            images.add_faiss_index_from_external_arrays(vectors, _COLUMN, metric_type=_INNER_PRODUCT)
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        numbers = {"images": len(records), "dimensions": int(vectors.shape[1])}
+        whole = {"format": _FORMAT, "created": created, **numbers, **about}
+        new = {name: self.place / f"{name}.new" for name in (_VECTORS, _IMAGES)}
+        images.save_faiss_index(_COLUMN, new[_VECTORS])
+        pq.write_table(table, new[_IMAGES])
+        # Cut off between these, the files would not belong together, and without a description nobody takes them.
+        (self.place / _ABOUT).unlink(missing_ok=True)
+        for name, path in new.items():
+            os.replace(path, self.place / name)
+        _write_whole(self.place / _ABOUT, json.dumps(whole, ensure_ascii=False, indent=1).encode())
+        shutil.rmtree(self.place / _PARTS)
+        return ImageIndex(images, whole)
+
+    def leave(self) -> None:
+        """Keep what a build that has come to no end has got, and leave nothing where it has got nothing."""
+        if self._new:
+            self._write_part()
+        if not self._parts:
+            shutil.rmtree(self.place / _PARTS)
+            if not any(self.place.iterdir()):
+                self.place.rmdir()
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without the bar of `datasets`, which shows a single step."""
+    had_bars = not datasets.utils.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if had_bars:
+            datasets.enable_progress_bars()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_bytes(content)
+    os.replace(new, path)
+
+
+__all__ = ["Hit", "ImageIndex", "ImageIndexError", "build_index", "model_fingerprint"]

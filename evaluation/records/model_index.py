@@ -1,0 +1,129 @@
+"""Measured figures in a model's card: the `model-index` that the Hub reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult
+from huggingface_hub.repocard import metadata_load, metadata_save
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+from count_clip.datasets_scripts.publish.model_index import BENCHMARKS, eval_result, is_of_model, model_index_of
+
+
+def model_index(result: Mapping[str, Any]) -> list[EvalResult]:
+    """
+    The figures of one result as entries of a card.
+
+    Args:
+        result (`Mapping[str, Any]`): A result file, as [`result_file`] makes it.
+
+    Returns:
+        `list[EvalResult]`: One for each figure that has a value. Figures of a part of the data say so in the name of
+        the data. Baselines (`baseline_...`) are no figures of the model and have none.
+
+    Raises:
+        ValueError: If it is no result file, or of a benchmark that is not known.
+    """
+    missing = [key for key in ("benchmark", "run", "metrics") if key not in result]
+    if missing:
+        raise ValueError(
+            f"Expected a result as `count-clip evaluate` writes it with --json, but it lacks {', '.join(missing)}."
+        )
+    if result["benchmark"] not in BENCHMARKS:
+        known = ", ".join(BENCHMARKS)
+        raise ValueError(f"Expected a result of one of {known}, but got one of {result['benchmark']!r}.")
+    data = result["run"]["data"]
+    measured = (data.get("rows") or 0) - result.get("missing", 0)
+    partial = f" ({measured} of {data.get('total') or data.get('rows')} rows)" if result.get("partial") else ""
+    intervals = result.get("intervals", {})
+    return [
+        eval_result(
+            result["benchmark"],
+            name,
+            round(float(value), 6),
+            str(data["name"]),
+            data.get("config"),
+            data.get("split"),
+            data.get("revision"),
+            intervals.get(name),
+            f"{data['name']}{partial}",
+        )
+        for name, value in result["metrics"].items()
+        if value is not None and is_of_model(name)
+    ]
+
+
+def check_card(folder: str | Path) -> None:
+    """
+    Refuse a folder whose card cannot be written, before the long work.
+
+    Args:
+        folder (`str` or `Path`): Of a model.
+
+    Raises:
+        ValueError: If it is no folder, or the metadata of its card cannot be read.
+    """
+    place = Path(folder).expanduser()
+    if not place.is_dir():
+        raise ValueError(f"Expected the folder of a model for its card, but there is no folder {folder}.")
+    _metadata(place / "README.md")
+
+
+def update_card(folder: str | Path, result: Mapping[str, Any]) -> Path:
+    """
+    Write the figures of a result into the card of a model; figures of other benchmarks and the text stay.
+
+    Args:
+        folder (`str` or `Path`): The model's; a card is made if it has none.
+        result (`Mapping[str, Any]`): A result file, as [`result_file`] makes it.
+
+    Returns:
+        `Path`: The card.
+
+    Raises:
+        ValueError: If the metadata of the card cannot be read, or the result is none.
+    """
+    place = Path(folder).expanduser()
+    path = place / "README.md"
+    metadata = _metadata(path)
+    name, others = place.resolve().name, []
+    if metadata.get("model-index"):
+        name, others = model_index_to_eval_results(metadata["model-index"])
+    entries = model_index(result)
+    measured = {_question(entry) for entry in entries}
+    kept = [entry for entry in others if _question(entry) not in measured]
+    metadata["model-index"] = model_index_of(name, [*kept, *entries])
+    if not path.exists():
+        path.write_text(f"\n# {name}\n", encoding="utf-8")
+    metadata_save(path, metadata)
+    return path
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """What stands at the top of a card."""
+    import yaml
+
+    if not path.exists():
+        return {}
+    try:
+        metadata = metadata_load(path)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"The metadata at the top of {path} cannot be read: {error}") from error
+    if metadata and metadata.get("model-index"):
+        try:
+            model_index_to_eval_results(metadata["model-index"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"The model-index of {path} has not the form that the Hub reads: {error!r}.") from error
+    return metadata or {}
+
+
+def _question(entry: EvalResult) -> tuple[Any, ...]:
+    """What an entry answers: of two answers to the same question the later one counts."""
+    of_data = (entry.dataset_type, entry.dataset_config, entry.dataset_split)
+    return (entry.task_type, entry.task_name, *of_data, entry.metric_type, entry.metric_name)
+
+
+__all__ = ["check_card", "model_index", "update_card"]

@@ -1,0 +1,307 @@
+"""What it takes to repeat a measurement, and the keys that the result files of all benchmarks share."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import platform
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from count_clip.datasets_scripts.countscenes.builder import CountScenes
+from count_clip.datasets_scripts.countscenes.config import VERSION as SCENES_VERSION
+from count_clip.datasets_scripts.countscenes.config import config_with_objects
+
+
+FORMAT = 1
+"""The version of the shape of a result file; a key that changes its meaning raises it."""
+
+_LIBRARIES = ("torch", "transformers", "datasets", "numpy")
+_SECRET_OPTION = re.compile(r"^--?[\w-]*(?:token|password|secret|api-key)[\w-]*", re.IGNORECASE)
+_SECRETS = (
+    (re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{8,}"), r"\1_***"),
+    (re.compile(r"(://)[^/@\s]+@"), r"\1***@"),
+    (re.compile(r"([?&;][\w-]*(?:token|password|secret|signature|key)[\w-]*=)[^&\s]+", re.IGNORECASE), r"\1***"),
+)
+_HUB_COMMIT = re.compile(r"[\\/]([0-9a-f]{40})[\\/]")
+
+
+def plain_command(arguments: Sequence[str], program: str = "count-clip") -> str:
+    """
+    A command line as one would type it, without what nobody else may know.
+
+    Args:
+        arguments (`Sequence[str]`): What stood after the program's name.
+        program (`str`, *optional*, defaults to `"count-clip"`): The program.
+
+    Returns:
+        `str`: The command, quoted for a shell. Tokens of the Hub, passwords in addresses and the values of options
+        named after a token, a password, a secret or a key are `***`.
+    """
+    plain, hidden = [], False
+    for argument in arguments:
+        option = _SECRET_OPTION.match(argument)
+        if hidden:
+            argument = "***"
+        elif option and "=" in argument:
+            argument = argument[: argument.index("=") + 1] + "***"
+        hidden = option is not None and "=" not in argument and not hidden
+        for pattern, instead in _SECRETS:
+            argument = pattern.sub(instead, argument)
+        plain.append(shlex.quote(argument))
+    return " ".join([program, *plain])
+
+
+def weights_sha256(folder: str | Path) -> str | None:
+    """
+    The checksum of the weights in a folder.
+
+    Args:
+        folder (`str` or `Path`): Of a model, of an adapter, or of several adapters with a folder each.
+
+    Returns:
+        `str` or `None`: Of one file, what `sha256sum` prints for it; of several, the checksum of the lines that it
+        prints for all of them in the order of their names. `None` where there are no weights.
+    """
+    place = Path(folder).expanduser()
+    files = sorted([*place.glob("*.safetensors"), *place.glob("*/adapter_model.safetensors")])
+    lines = []
+    for path in files or sorted(place.glob("pytorch_model*.bin")):
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        lines.append(f"{digest}  {path.relative_to(place).as_posix()}\n")
+    if len(lines) < 2:
+        return lines[0].split()[0] if lines else None
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def describe_model(
+    name: str, model: Any, folder: Path, base: str | None = None, base_folder: Path | None = None
+) -> dict[str, Any]:
+    """
+    Say which model was measured.
+
+    Args:
+        name (`str`): As it was given: a folder, or a name on the Hub.
+        model (`PreTrainedModel`): The model.
+        folder (`Path`): Where its files lie; of a name on the Hub, the snapshot in the cache.
+        base (`str`, *optional*): Of adapters, what they belong to.
+        base_folder (`Path`, *optional*): Where the files of that lie.
+
+    Returns:
+        `dict[str, Any]`: `name`, `revision` (the commit, of a model from the Hub), `sha256` (of the weights in a
+        folder), `model_type`, `parameters`, of a CLIP `logit_scale`, and of adapters `base` with the first three of
+        these.
+    """
+    about = {
+        **_named(name, folder),
+        "model_type": model.config.model_type,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    # What turns cosine similarities into logits, and so scores into probabilities.
+    if isinstance(scale := getattr(model, "logit_scale", None), torch.Tensor):
+        about["logit_scale"] = round(float(scale.detach().float().exp()), 6)
+    return about if base is None or base_folder is None else {**about, "base": _named(base, base_folder)}
+
+
+def _named(name: str, folder: Path) -> dict[str, Any]:
+    """A name and what tells its states apart."""
+    is_snapshot = folder.parent.name == "snapshots"
+    return {
+        "name": name,
+        "revision": folder.name if is_snapshot else None,
+        "sha256": None if is_snapshot else weights_sha256(folder),
+    }
+
+
+def describe_baseline(name: str, baseline: Any) -> dict[str, Any]:
+    """
+    Say which baseline took the place of a model.
+
+    Args:
+        name (`str`): As it was given.
+        baseline: With a method `describe`.
+
+    Returns:
+        `dict[str, Any]`: The keys of [`describe_model`], and what the baseline depends on.
+    """
+    return {"name": name, **baseline.describe()}
+
+
+def describe_data(
+    name: str, rows: Any, config: str | None = None, split: str | None = None, revision: str | None = None
+) -> dict[str, Any]:
+    """
+    Say what was measured on.
+
+    Args:
+        name (`str`): As it was given.
+        rows: The rows: a `datasets.Dataset`, [`CountScenes`], or another sequence.
+        config (`str`, *optional*): The configuration.
+        split (`str`, *optional*): The split.
+        revision (`str`, *optional*): Which of the states of a set on the Hub was asked for.
+
+    Returns:
+        `dict[str, Any]`: `name`, `config` (`"mixed-shapes"`: rendered scenes of shapes), `split`, `revision` (the
+        commit on the Hub, or the version of the rendered scenes), `fingerprint` (one for each content, as far as it
+        shows without reading all images) and `rows`; of rendered scenes `seed`.
+    """
+    fingerprint = getattr(rows, "_fingerprint", None)
+    # `datasets` (5.2) keeps the rows of a set of the Hub in a folder that is named after its commit.
+    files = [str(file["filename"]) for file in getattr(rows, "cache_files", [])]
+    commit = next((found.group(1) for file in files if (found := _HUB_COMMIT.search(file))), None)
+    if isinstance(rows, CountScenes):
+        made_by = [asdict(rows.config), rows.split, rows.seed, rows.num_scenes]
+        fingerprint = hashlib.sha256(json.dumps(made_by, default=str, sort_keys=True).encode()).hexdigest()[:16]
+        commit = str(SCENES_VERSION)
+        config = config_with_objects(config or rows.config.name, rows.config.objects)
+    about = {
+        "name": name,
+        "config": config,
+        "split": split,
+        "revision": commit or revision,
+        "fingerprint": fingerprint,
+        "rows": len(rows) if hasattr(rows, "__len__") else None,
+    }
+    return about | ({"seed": rows.seed} if isinstance(rows, CountScenes) else {})
+
+
+def device_name(device: str | torch.device) -> str:
+    """Say where it ran: "cpu", or "cuda:0 (NVIDIA H100)"."""
+    where = torch.device(device)
+    return f"{where} ({torch.cuda.get_device_name(where)})" if where.type == "cuda" else str(where)
+
+
+def run_record(
+    command: str,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    seed: int | None,
+    dtype: str,
+    device: str | torch.device,
+    seconds: float,
+) -> dict[str, Any]:
+    """
+    Everything needed to measure the same once more.
+
+    Args:
+        command (`str`): From [`plain_command`].
+        model (`Mapping[str, Any]`): From [`describe_model`].
+        data (`Mapping[str, Any]`): From [`describe_data`].
+        seed (`int`, *optional*): What the draws began with.
+        dtype (`str`): What the model computed in.
+        device (`str` or `torch.device`): Where it ran.
+        seconds (`float`): How long the measurement took, without the loading.
+
+    Returns:
+        `dict[str, Any]`: These, and the versions of this package, of Python and of the libraries.
+    """
+    return {
+        "count_clip": _version("count-clip"),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "model": dict(model),
+        "data": dict(data),
+        "seed": seed,
+        "dtype": dtype,
+        "device": device_name(device),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}},
+        "seconds": round(seconds, 3),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # used from a checkout that is not installed
+        return None
+
+
+def result_file(
+    benchmark: str,
+    run: Mapping[str, Any],
+    result: Mapping[str, Any],
+    metrics: Mapping[str, float | None],
+    intervals: Mapping[str, Sequence[float]] | None = None,
+    missing: int = 0,
+    limited: bool = False,
+) -> dict[str, Any]:
+    """
+    Put a result into the shape that all benchmarks share.
+
+    Args:
+        benchmark (`str`): Its name: "countbench".
+        run (`Mapping[str, Any]`): From [`run_record`].
+        result (`Mapping[str, Any]`): What the benchmark has to say for itself.
+        metrics (`Mapping[str, float]`): Its figures by flat names; `None` where there is none.
+        intervals (`Mapping[str, Sequence[float]]`, *optional*): The ends of their 95 % intervals.
+        missing (`int`, *optional*, defaults to 0): Rows that should have been measured and could not be.
+        limited (`bool`, *optional*, defaults to `False`): Whether only a part of the data was to be measured.
+
+    Returns:
+        `dict[str, Any]`: For JSON. `partial` says whether the figures are of less than the whole data.
+
+    Raises:
+        ValueError: If the benchmark uses one of the shared keys for something else.
+    """
+    shared = {
+        "benchmark": benchmark,
+        "format": FORMAT,
+        "run": dict(run),
+        "partial": bool(missing or limited),
+        "missing": missing,
+        "metrics": dict(metrics),
+        "intervals": {name: list(ends) for name, ends in (intervals or {}).items()},
+    }
+    taken = sorted((shared.keys() & result.keys()) - {"intervals"})
+    if taken:
+        raise ValueError(f"Expected a result without the keys of all result files, but it has {', '.join(taken)}.")
+    return {**result, **shared}
+
+
+def partial_note(result: Mapping[str, Any]) -> str | None:
+    """
+    Say what part of the data the figures are of.
+
+    Args:
+        result (`Mapping[str, Any]`): From [`result_file`].
+
+    Returns:
+        `str` or `None`: "PARTIAL: ..."; `None` where all was measured.
+    """
+    if not result["partial"]:
+        return None
+    rows, missing = result["run"]["data"]["rows"], result["missing"]
+    parts = [] if not missing else [f"{missing} of {rows} rows could not be measured"]
+    total = result["run"]["data"].get("total")
+    if total is not None and rows is not None and rows < total:
+        parts.append(f"only {rows} of {total} rows were to be measured")
+    return f"PARTIAL: {' and '.join(parts) or 'a part of the data was measured'}"
+
+
+write_plain = partial(json.dumps, ensure_ascii=False, allow_nan=False)
+"""A result as JSON that every program reads: NaN is none."""
+
+
+__all__ = [
+    "FORMAT",
+    "describe_baseline",
+    "describe_data",
+    "describe_model",
+    "device_name",
+    "partial_note",
+    "plain_command",
+    "result_file",
+    "run_record",
+    "weights_sha256",
+    "write_plain",
+]

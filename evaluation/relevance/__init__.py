@@ -1,0 +1,1 @@
+"""Which patches and which tokens made the score of a CLIP."""

@@ -1,0 +1,210 @@
+"""Images of relevance: heat over the image, the words of the caption coloured below it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from count_clip.modeling.images import open_image, to_rgb
+
+from ..figures.figures import _blend, _brightness_kept
+from ..figures.style import HEAT_ANCHORS, Font, colour_table, font_of, shorten, text_size
+from .explain import Relevance, WordRelevance
+from .frames import Frame, upsample
+
+
+_SHEET = (32, 32, 37)
+_INK = (255, 255, 255)
+_DARK_INK = (24, 24, 28)
+_FAINT = (168, 168, 176)
+_PLATE = (58, 58, 66)
+_SMALLEST_SIDE = 384
+_UNSEEN = 0.35
+_BRIGHT = 4.0  # times an even share of the relevance: where no patch has as much, the scale ends there
+
+
+def draw_relevance(
+    image: Any,
+    relevance: Relevance,
+    *,
+    title: str | None = None,
+    opacity: float = 0.9,
+    max_side: int = 2048,
+) -> Image.Image:
+    """
+    Show which parts of an image and which words made a score.
+
+    The image is quietened, and the relevance of its patches laid over it from violet to pale yellow. The bright
+    end of the scale is the most relevant patch, but at least four times an even share, so that relevance spread evenly
+    is bright nowhere. What the processor cropped away is darkened. Below stand the words of the caption, the
+    brightest for the most relevant one, each with its part of the relevance of all words in percent. Colours compare
+    within one figure; the percentages below compare between figures.
+
+    Args:
+        image: The image that was explained, as `open_image` takes it.
+        relevance ([`Relevance`]): What [`explain`] says of it.
+        title (`str`, *optional*): A line above.
+        opacity (`float`, *optional*, defaults to 0.9): Of the most relevant place, 0 to 1.
+        max_side (`int`, *optional*, defaults to 2048): A longer side above this many pixels is drawn smaller.
+
+    Returns:
+        `PIL.Image.Image`: An RGB figure. A small image is enlarged by a whole factor.
+
+    Raises:
+        ValueError: If the image cannot be read or is not of the size that was explained, or an option is out of its
+            range.
+    """
+    photo = to_rgb(open_image(image))
+    frame = relevance.frame
+    if photo.size != (frame.width, frame.height):
+        raise ValueError(
+            f"Expected the image that was explained, of {frame.width} x {frame.height} pixels, but got one of "
+            f"{photo.width} x {photo.height}."
+        )
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"Expected `opacity` between 0 and 1, but got {opacity}.")
+    photo = _at_drawn_size(photo, max_side)
+    frame = frame.scaled(*photo.size)
+    values = upsample(relevance.patches, frame)
+    # Else what is spread evenly would be bright everywhere.
+    top = max(float(relevance.patches.max()), _BRIGHT * float(relevance.patches.mean()))
+    strength = np.clip(values / top, 0.0, 1.0) if top > 0 else np.zeros_like(values)
+    heated = _darken_unseen(_blend(photo, strength, opacity, _brightness_kept(photo)), frame)
+    return _on_sheet(heated, relevance, title)
+
+
+def _at_drawn_size(photo: Image.Image, max_side: int) -> Image.Image:
+    longer = max(photo.size)
+    scale = min(1.0, max_side / longer)
+    if longer < _SMALLEST_SIDE:
+        scale = float(math.ceil(_SMALLEST_SIDE / longer))
+    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    return photo if photo.size == size else photo.resize(size, how, reducing_gap=2)
+
+
+def _darken_unseen(canvas: Image.Image, frame: Frame) -> Image.Image:
+    """What the model did not see is nearly black, so that nobody takes it for irrelevant."""
+    seen = (round(frame.left), round(frame.top), round(frame.right), round(frame.bottom))
+    if seen[0] <= 0 and seen[1] <= 0 and seen[2] >= canvas.width and seen[3] >= canvas.height:
+        return canvas
+    dark = canvas.point([round(level * _UNSEEN) for level in range(256)] * 3)
+    inside = (max(0, seen[0]), max(0, seen[1]), min(canvas.width, seen[2]), min(canvas.height, seen[3]))
+    dark.paste(canvas.crop(inside), inside[:2])
+    return dark
+
+
+def _on_sheet(heated: Image.Image, relevance: Relevance, title: str | None) -> Image.Image:
+    """The heated image on a sheet, a title above, words and a remark below."""
+    size = float(np.clip(max(heated.size) * 0.042, 15, 44))
+    font, small = font_of(size), font_of(size * 0.66)
+    pad = round(size * 0.6)
+    width = max(heated.width, round(size * 16))
+    lines = _lines(relevance.words(), font, small, width - 2 * pad, round(size * 0.35))
+    line_height = round(size * 2.75)
+    heading = round(size * 1.9) if title else 0
+    remark_height = round(size * 1.5)
+    height = heading + heated.height + pad + len(lines) * line_height + remark_height + pad // 2
+    sheet = Image.new("RGB", (width, height), _SHEET)
+    sheet.paste(heated, ((width - heated.width) // 2, heading))
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        draw.text((pad, heading / 2), shorten(title, font, width - 2 * pad), fill=_INK, font=font, anchor="lm")
+    most = max((word.share for word in relevance.words() if not math.isnan(word.share)), default=0.0)
+    top = heading + heated.height + pad
+    for line in lines:
+        left = float(pad)
+        for word, word_width in line:
+            _draw_word(draw, word, most, (left, top, word_width, line_height), size)
+            left += word_width + round(size * 0.35)
+        top += line_height
+    remark = shorten(_remark(relevance), small, width - 2 * pad)
+    draw.text((pad, top + remark_height / 2), remark, fill=_FAINT, font=small, anchor="lm")
+    return sheet
+
+
+def _lines(
+    words: Sequence[WordRelevance], font: Font, small: Font, width: int, gap: int
+) -> list[list[tuple[WordRelevance, int]]]:
+    """The words in lines that fit, each with the width of its plate."""
+    lines: list[list[tuple[WordRelevance, int]]] = [[]]
+    used = 0
+    for word in words:
+        own = max(text_size(font, word.text)[0], text_size(small, _percent(word.share))[0]) + 2 * gap
+        own = min(own, width)
+        if lines[-1] and used + own > width:
+            lines.append([])
+            used = 0
+        lines[-1].append((word, own))
+        used += own + gap
+    return lines
+
+
+def _draw_word(
+    draw: ImageDraw.ImageDraw,
+    word: WordRelevance,
+    most: float,
+    box: tuple[float, float, float, float],
+    size: float,
+) -> None:
+    """A word on a plate in the colour of its relevance, and its percentage below."""
+    left, top, width, _ = box
+    strength = word.share / most if most > 0 and not math.isnan(word.share) else 0.0
+    heat = colour_table(HEAT_ANCHORS)[min(255, int(strength * 255))]
+    weight = math.sqrt(max(0.0, (strength - 0.02) / 0.98))
+    colour = tuple(round(weight * float(hot) + (1 - weight) * cold) for hot, cold in zip(heat, _PLATE, strict=True))
+    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    height = round(size * 1.55)
+    draw.rounded_rectangle((left, top, left + width, top + height), radius=round(size * 0.3), fill=colour)
+    label = shorten(word.text, font_of(size), round(width))
+    middle = left + width / 2
+    draw.text((middle, top + height / 2), label, fill=_DARK_INK if bright else _INK, font=font_of(size), anchor="mm")
+    below = top + height + size * 0.5
+    draw.text((middle, below), _percent(word.share), fill=_FAINT, font=font_of(size * 0.66), anchor="mm")
+
+
+def _percent(share: float) -> str:
+    if math.isnan(share):
+        return "-"
+    return f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}"
+
+
+def _remark(relevance: Relevance) -> str:
+    """What the colours of the image stand for."""
+    shares = relevance.patch_shares()
+    if np.isnan(shares).any():
+        return f"score {relevance.score:.2f}; no patch speaks for it"
+    even = 1 / shares.size
+    return f"score {relevance.score:.2f}; brightest patch {shares.max():.1%} of the relevance (even: {even:.1%})"
+
+
+def side_by_side(figures: Sequence[Image.Image]) -> Image.Image:
+    """
+    Put figures of one height, such as those before and after training, beside each other.
+
+    Args:
+        figures (`Sequence[PIL.Image.Image]`): At least one.
+
+    Returns:
+        `PIL.Image.Image`: An RGB figure.
+
+    Raises:
+        ValueError: If there is no figure.
+    """
+    if not figures:
+        raise ValueError("Expected at least one figure, but got none.")
+    gap = max(4, round(figures[0].width * 0.015))
+    width = sum(figure.width for figure in figures) + gap * (len(figures) - 1)
+    sheet = Image.new("RGB", (width, max(figure.height for figure in figures)), _SHEET)
+    left = 0
+    for figure in figures:
+        sheet.paste(figure, (left, 0))
+        left += figure.width + gap
+    return sheet
+
+
+__all__ = ["draw_relevance", "side_by_side"]

@@ -1,0 +1,290 @@
+"""From rows to the batches of the two models, for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from count_clip.datasets_scripts.captions.numbers import NUMBER_TO_WORD, counterfactuals, counting_captions, find_count
+
+from .sampling import Epoch, sample_generator
+
+
+logger = logging.get_logger(__name__)
+
+
+class CountingDataCollator:
+    """
+    Make training batches for a [`CLIPForCounting`]: general pairs and counting pairs mixed.
+
+    A row counts if its `number` is one of two to ten, or if its `is_counting` says so; `is_counting=False` makes any
+    row a general one. The wrong captions of a row depend on the seed, the epoch and the row alone.
+
+    Args:
+        processor ([`CountCLIPProcessor`]): Turns images and captions into tensors.
+        num_counterfactuals (`int`, *optional*, defaults to 1): Wrong captions for each counting row.
+        counting_loss (`bool`, *optional*, defaults to `True`): Whether rows may count at all.
+        seed (`int`, *optional*, defaults to 0): The seed of the run.
+        number_weights (`Mapping[int, float]`, *optional*): Weight in the counting loss of the rows with each number;
+            by default all are 1. See [`number_weights`].
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        num_counterfactuals: int = 1,
+        counting_loss: bool = True,
+        seed: int = 0,
+        number_weights: Mapping[int, float] | None = None,
+    ):
+        self.processor = processor
+        self.num_counterfactuals = num_counterfactuals
+        self.counting_loss = counting_loss
+        self.seed = seed
+        self.number_weights = number_weights
+        self._epoch = Epoch()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start epoch `epoch`, counted from 0: other wrong captions."""
+        self._epoch.set(epoch)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | bool]:
+        """
+        Make a batch.
+
+        Args:
+            rows (`Sequence[Mapping]`): Rows with `image`, `text` and `number`, and perhaps `image_id`, `is_counting`.
+
+        Returns:
+            `dict` with what [`CLIPForCounting`] takes: `pixel_values`, `input_ids`, `attention_mask`,
+            `counterfactual_input_ids` `(counting rows, wrong captions, length)` with its mask, `counting_mask`
+            `(batch_size,)`, with `number_weights` also `counting_weights` `(counting rows,)`, and `return_loss`.
+
+        Raises:
+            ValueError: If a counting row's caption states no number, or another than the row's.
+        """
+        mask = [self.counting_loss and is_counting_row(row) for row in rows]
+        wrong = [self._wrong_captions(row) for row, counts in zip(rows, mask, strict=True) if counts]
+        batch = self.processor(
+            images=[row["image"] for row in rows], text=[row["text"] for row in rows], counterfactual_text=wrong
+        )
+        counting_mask = torch.tensor(mask, dtype=torch.bool)
+        if self.number_weights is not None:
+            weights = [
+                self.number_weights[_stated_number(row) or 0] for row, counts in zip(rows, mask, strict=True) if counts
+            ]
+            batch["counting_weights"] = torch.tensor(weights, dtype=torch.float32)
+        if wrong:
+            self._leave_out_cut_captions(batch, counting_mask)
+        return {**batch, "counting_mask": counting_mask, "return_loss": True}
+
+    def _leave_out_cut_captions(self, batch: dict[str, torch.Tensor], counting_mask: torch.Tensor) -> None:
+        """Make general rows of those whose number lies beyond the text tower: to it, all their captions are one."""
+        true, wrong = batch["input_ids"][counting_mask], batch["counterfactual_input_ids"]
+        length = min(true.shape[1], wrong.shape[2])
+        same = (wrong[:, :, :length] == true[:, None, :length]).all(dim=-1).any(dim=-1)
+        # Of different lengths in tokens, captions may agree up to the end of the shorter: then neither was cut.
+        same &= batch["attention_mask"][counting_mask].sum(dim=-1) >= self.processor.max_text_length
+        if same.any():
+            logger.warning_once(
+                "Some captions are so long that the number is cut off; these rows do not enter the counting loss."
+            )
+            counting_mask[counting_mask.nonzero()[:, 0][same]] = False
+            for name in ("counterfactual_input_ids", "counterfactual_attention_mask", "counting_weights"):
+                if name in batch:
+                    batch[name] = batch[name][~same]
+
+    def _wrong_captions(self, row: Mapping[str, Any]) -> list[str]:
+        check_counting_row(row)
+        generator = sample_generator(self.seed, self._epoch.get(), f"{row.get('image_id')}\n{row['text']}")
+        seed = int(generator.integers(2**31))
+        return list(
+            counterfactuals(row["text"], k=self.num_counterfactuals, seed=seed, stated=row.get("number") or None)
+        )
+
+
+class CountingEvalDataCollator:
+    """
+    Make batches for the nine-caption protocol: each image's caption with each of the numbers two to ten.
+
+    Args:
+        processor ([`CountCLIPProcessor`]): Turns images and captions into tensors.
+    """
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """
+        Make a batch.
+
+        Args:
+            rows (`Sequence[Mapping]`): Rows with `image`, `text` and `number`.
+
+        Returns:
+            `dict` with `pixel_values` `(batch_size, 3, height, width)`, `input_ids` and `attention_mask` of all
+            different captions, `caption_index` `(batch_size, 9)`, which of them belong to each image, and `labels`
+            `(batch_size,)`, the true numbers.
+
+        Raises:
+            ValueError: If a caption states no number from two to ten, another than the row's, or one that is cut off.
+        """
+        for row in rows:
+            check_counting_row(row)
+        captions = [counting_captions(row["text"], stated=row.get("number") or None) for row in rows]
+        place = {caption: i for i, caption in enumerate(dict.fromkeys(x for nine in captions for x in nine))}
+        batch = self.processor(images=[row["image"] for row in rows], text=list(place))
+        for row, nine in zip(rows, captions, strict=True):
+            tokens = batch["input_ids"][[place[caption] for caption in nine]]
+            if len(tokens.unique(dim=0)) < len(nine):
+                raise ValueError(
+                    f"The caption of {row.get('image_id')!r} is so long that its number is cut off, and the nine "
+                    f"captions are the same to the model: {row['text'][:60]!r}... Leave the row out or shorten it."
+                )
+        return {
+            **batch,
+            "caption_index": torch.tensor([[place[caption] for caption in nine] for nine in captions]),
+            "labels": torch.tensor([_stated_number(row) for row in rows]),
+        }
+
+
+class DensityDataCollator:
+    """
+    Make training batches for a [`CLIPCountDensityModel`] from the samples of a [`DensityTrainingDataset`].
+
+    Args:
+        processor ([`CLIPCountDensityProcessor`]): Tokenises the prompts.
+    """
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | bool]:
+        """
+        Make a batch.
+
+        Args:
+            samples (`Sequence[Mapping]`):
+                Samples with `pixel_values`, `labels` and `text`; each with one prompt, or each with as many.
+
+        Returns:
+            `dict` with what [`CLIPCountDensityModel`] takes: `pixel_values`, `input_ids`, `attention_mask`, `labels`
+            `(batch_size, window_size, window_size)` and `return_loss`. With several prompts a sample their number
+            stands after `batch_size` in the shapes of `input_ids`, `attention_mask` and `labels`.
+        """
+        texts = [sample["text"] for sample in samples]
+        if isinstance(texts[0], str):
+            tokens = self.processor.tokenize(texts)
+        else:
+            tokens = self.processor.tokenize([text for prompts in texts for text in prompts])
+            tokens = {name: tensor.unflatten(0, (len(texts), -1)) for name, tensor in tokens.items()}
+        return {
+            "pixel_values": torch.stack([sample["pixel_values"] for sample in samples]),
+            "labels": torch.stack([sample["labels"] for sample in samples]),
+            **tokens,
+            "return_loss": True,
+        }
+
+
+class DensityEvalDataCollator:
+    """
+    Make evaluation batches for a [`CLIPCountDensityModel`]: whole images, as windows.
+
+    Args:
+        processor ([`CLIPCountDensityProcessor`]): Cuts images and tokenises prompts.
+    """
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """
+        Make a batch.
+
+        Args:
+            rows (`Sequence[Mapping]`): Rows with `image`, `text` and `count` (or `points`).
+
+        Returns:
+            `dict` with the processor's windows and `labels` `(num_images,)`, the true counts.
+        """
+        counts = [float(row_count(row)) for row in rows]
+        batch = self.processor(images=[row["image"] for row in rows], text=[row["text"] for row in rows])
+        return {**batch, "labels": torch.tensor(counts)}
+
+
+def row_count(row: Mapping[str, Any]) -> int:
+    """
+    How many objects a row of the density schema holds.
+
+    Args:
+        row (`Mapping`): A row with `count` or `points`.
+
+    Returns:
+        `int`.
+
+    Raises:
+        ValueError: If it has neither.
+    """
+    if row.get("count") is not None:
+        return int(row["count"])
+    if row.get("points") is not None:
+        return len(row["points"])
+    raise ValueError(
+        f"Expected a row with `count` or `points`, but its columns are {sorted(row)}. Rename the columns to the "
+        "density schema: image, image_id, text, count, points."
+    )
+
+
+def is_counting_row(row: Mapping[str, Any]) -> bool:
+    """
+    Whether a row of the caption schema is for the counting loss.
+
+    Args:
+        row (`Mapping`): A row with `number`, the number that its caption states, or with `is_counting`.
+
+    Returns:
+        `bool`.
+    """
+    explicit = row.get("is_counting")
+    return (row.get("number") or 0) in NUMBER_TO_WORD if explicit is None else bool(explicit)
+
+
+def check_counting_row(row: Mapping[str, Any]) -> None:
+    """
+    Check that a caption states the number of its row.
+
+    Args:
+        row (`Mapping`): A row with `text` and perhaps `number`.
+
+    Raises:
+        ValueError: If the caption has no number word from two to ten, or another than the row's `number`.
+    """
+    number, first = row.get("number"), find_count(row["text"])
+    if _stated_number(row) is not None and number != 0:
+        return
+    found = "has no number word from two to ten" if first is None else f"says {NUMBER_TO_WORD[first.number]}"
+    raise ValueError(
+        f"The row with image_id {row.get('image_id')!r} is a counting row"
+        f"{'' if number is None else f' with number {number}'}, but its caption {row['text']!r} {found}. Correct the "
+        "caption or the number, set `is_counting` to false to train on the row as a general pair, or leave it out."
+    )
+
+
+def _stated_number(row: Mapping[str, Any]) -> int | None:
+    """The number of a row, if its caption states it, or else the first that the caption states."""
+    match = find_count(row["text"], stated=row.get("number") or None)
+    return None if match is None else int(match.number)
+
+
+__all__ = [
+    "CountingDataCollator",
+    "CountingEvalDataCollator",
+    "DensityDataCollator",
+    "DensityEvalDataCollator",
+    "check_counting_row",
+    "is_counting_row",
+    "row_count",
+]

@@ -1,0 +1,288 @@
+"""What the two trainers share: exact resumption, parts of the loss in the log, evaluation batches, decay groups."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from transformers import TrainingArguments
+from transformers.trainer_pt_utils import get_parameter_names
+from transformers.utils import logging, strtobool
+
+from count_clip.modeling.prompt_tuning import AdapterStack
+
+from ..hub.push import HubTrainer, take_token
+from .rows import ImageRows
+from .sampling import EpochCallback, EpochSampler
+
+
+logger = logging.get_logger(__name__)
+
+# Weight decay pulls towards zero, which is no natural place for these. Norms are told by their class.
+NO_DECAY = [
+    r"(^|\.)bias$",
+    r"logit_scale$",
+    r"class_embedding$",
+    r"position_embedding",
+    r"(prompt|context)_embeds$",
+    r"clip_(vpt|coop)_embeds\.",  # of adapters; their names follow
+]
+
+
+class BaseTrainer(HubTrainer):
+    """
+    A `Trainer` for the two models; not for use by itself.
+
+    Args:
+        model: The model.
+        args: Its arguments.
+        data_collator: Makes training batches.
+        eval_collator: Makes batches for `evaluate` and `predict`.
+        epoch_listeners: Objects with `set_epoch` that have to know the epoch.
+        kwargs: Everything else that a `Trainer` takes.
+    """
+
+    # Both losses are means over a batch, whatever the batch's `labels` look like.
+    loss_is_scaled_for_ga = False
+
+    data_collator: Any
+    optimizer: Any
+    lr_scheduler: Any
+
+    def __init__(
+        self,
+        model: Any,
+        args: TrainingArguments,
+        data_collator: Callable[..., Any],
+        eval_collator: Callable[..., Any],
+        epoch_listeners: tuple[Any, ...] = (),
+        **kwargs: Any,
+    ):
+        self.eval_collator = eval_collator
+        self._loss_parts: dict[str, list[torch.Tensor]] = {}
+        if args.n_gpu > 1:
+            # `torch.nn.DataParallel` would cut each tensor of a batch by its own rows, which do not correspond.
+            logger.warning(f"One of the {args.n_gpu} GPUs is used. Start with `accelerate launch` to use them all.")
+            args._n_gpu = 1
+        self._hub_token = take_token(args)
+        super().__init__(model=model, args=args, data_collator=data_collator, **kwargs)
+        self._epoch_callback = EpochCallback(*epoch_listeners)
+        self.add_callback(self._epoch_callback)
+        if strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false")) and not self.is_fsdp_enabled:
+            logger.warning_once(
+                "FSDP was asked for, but accelerate divides a model among accelerators only: here every process "
+                "trains a whole one (DDP)."
+            )
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        divides = self.is_fsdp_enabled and getattr(self.accelerator.state.fsdp_plugin, "fsdp_version", 1) == 2
+        if divides:
+            self._replicate_scalars()
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        model_class = type(self.model)
+        if divides and issubclass(model_class, FSDPModule):
+            # FSDP2 gives the model a class of its own, made from its old one. What is saved with a checkpoint is the
+            # code of the class, found by its name (transformers 5.23), and that should be the model's.
+            plain_class = model_class.__mro__[2]
+            model_class.__module__, model_class.__name__ = plain_class.__module__, plain_class.__name__
+        return prepared
+
+    def _replicate_scalars(self) -> None:
+        """
+        Have every process keep a whole copy of the scalar parameters: FSDP2 divides tensors by their first axis, which
+        a logit scale does not have, and refuses models with one (torch 2.13).
+        """
+        plugin = self.accelerator.state.fsdp_plugin
+        if plugin.cpu_ram_efficient_loading:
+            raise ValueError(
+                "FSDP2 cannot divide the logit scale, and leaves it out only of a model that every process loads. Set "
+                "`fsdp_cpu_ram_efficient_loading: false` in the configuration of accelerate."
+            )
+        scalars = [parameter for parameter in self.model.parameters() if parameter.dim() == 0]
+        for parameter in scalars:
+            parameter.data = parameter.data.to(self.args.device)  # FSDP2 moves what it divides, and nothing else
+        plugin.ignored_modules = [*(plugin.ignored_modules or []), nn.ParameterList(scalars)]
+
+        def average(parameter: torch.Tensor) -> None:
+            # What FSDP2 leaves out it does not average either. Once, after the last of the batches that accumulate.
+            if self.accelerator.sync_gradients and parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+
+        for parameter in scalars:
+            if parameter.requires_grad and not getattr(parameter, "_is_averaged", False):
+                parameter.register_post_accumulate_grad_hook(average)
+                parameter._is_averaged = True
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        train_dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "random" or not hasattr(train_dataset, "__len__"):
+            return super()._get_train_sampler(train_dataset)
+        sampler = self._epoch_sampler(train_dataset)
+        listeners = self._epoch_callback.listeners
+        listeners[:] = [x for x in listeners if not isinstance(x, EpochSampler)] + [sampler]
+        return sampler
+
+    def _epoch_sampler(self, train_dataset: Any) -> EpochSampler:
+        return EpochSampler(len(train_dataset), seed=self._data_seed)
+
+    @property
+    def _data_seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """The training batches."""
+        return _with_own_generator(super().get_train_dataloader())
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
+        """The batches of an evaluation set, as the evaluation collator makes them."""
+        with self._evaluation_batches():
+            return _with_own_generator(super().get_eval_dataloader(eval_dataset))
+
+    def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader:
+        """The batches of a test set, as the evaluation collator makes them."""
+        with self._evaluation_batches():
+            return super().get_test_dataloader(named_rows(test_dataset))
+
+    def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
+        """As in `Trainer`; images that cannot be read are named."""
+        return super().evaluate(named_rows(eval_dataset), **kwargs)
+
+    @contextmanager
+    def _evaluation_batches(self) -> Iterator[None]:
+        collator, drop_last = self.data_collator, self.args.dataloader_drop_last
+        # The `Trainer` would leave rows out of an evaluation too, and say nothing.
+        self.data_collator, self.args.dataloader_drop_last = self.eval_collator, False
+        try:
+            yield
+        finally:
+            self.data_collator, self.args.dataloader_drop_last = collator, drop_last
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Names of the parameters that decay: no biases, norms, logit scale, positions, class embedding or prompts."""
+        names = get_parameter_names(model, [nn.LayerNorm, nn.GroupNorm])
+        return [name for name in names if not any(re.search(pattern, name) for pattern in NO_DECAY)]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        stack = self.model if model is None else model
+        if isinstance(stack, AdapterStack):
+            self._load_stack(stack, resume_from_checkpoint)
+            return
+        try:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        except RuntimeError as error:
+            if "size mismatch" not in str(error):
+                raise
+            raise ValueError(
+                f"The checkpoint {resume_from_checkpoint} is of another model than this run trains: its weights have "
+                "other sizes. Choose another `output_dir`, or move the checkpoint away."
+            ) from error
+
+    def _load_best_model(self) -> None:
+        if isinstance(self.model, AdapterStack) and self.state.best_model_checkpoint is not None:
+            self._load_stack(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+
+    def _load_stack(self, stack: AdapterStack, folder: str) -> None:
+        """Load all adapters of a checkpoint; the `Trainer` would leave only the first of them to train."""
+        training = stack.training
+        for name in stack.peft_config:
+            stack.load_adapter(str(Path(folder, name)), name, is_trainable=True)
+        stack.train(training)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`."""
+        self._loss_parts.clear()
+        return super().train(*args, **kwargs)
+
+    def _record(self, name: str, value: torch.Tensor, weight: float = 1.0) -> None:
+        """Remember a part of the loss until the next log; `weight` is its share in the mean."""
+        part = torch.stack([value.detach().float(), torch.tensor(float(weight), device=value.device)])
+        self._loss_parts.setdefault(name, []).append(part)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in `Trainer`, with the parts of the loss as means over the steps since the last log and all processes."""
+        if "loss" in logs and self._loss_parts:
+            for name in sorted(self._loss_parts):
+                steps = torch.stack(self._loss_parts[name])  # (steps, 2)
+                gathered = self.accelerator.gather(steps[None])  # (processes, steps, 2)
+                values, weights = gathered[..., 0].mean(dim=0), gathered[..., 1].sum(dim=0)
+                logs[name] = float((values * weights).sum() / weights.sum().clamp(min=1e-9))
+            self._loss_parts.clear()
+        super().log(logs, start_time)
+
+
+def _with_own_generator(loader: Any) -> Any:
+    """
+    Keep a data loader off the global random generator, from which it draws a seed whenever it starts its workers.
+
+    With workers that live on, a resumed run starts them once more than an uninterrupted one, and dropout would differ.
+    """
+    base = getattr(loader, "base_dataloader", loader)
+    if base.generator is None:
+        base.generator = torch.Generator().manual_seed(0)
+    return loader
+
+
+def named_rows(rows: Any) -> Any:
+    """
+    Make data sets name their images that cannot be read.
+
+    Args:
+        rows: A data set, a dictionary of data sets, the name of one, or `None`.
+
+    Returns:
+        Map-style data sets as [`ImageRows`]; everything else as it is.
+    """
+    if isinstance(rows, dict):
+        return {name: named_rows(part) for name, part in rows.items()}
+    if rows is None or isinstance(rows, str | ImageRows | torch.utils.data.IterableDataset):
+        return rows
+    return ImageRows(rows) if hasattr(rows, "__len__") else rows
+
+
+def base_name(name: str) -> str:
+    """
+    The name that a parameter has without adapters, from the name that it has with them.
+
+    Args:
+        name (`str`): Such as `base_model.model.decoder.modules_to_save.default.density_projection.bias`.
+
+    Returns:
+        `str`: Such as `decoder.modules_to_save.default.density_projection.bias`: its beginning is that of the base.
+    """
+    return name.removeprefix("base_model.model.")
+
+
+def require_model_type(model: Any, expected: str, trainer: str, other: str) -> None:
+    """
+    Check that a trainer got its kind of model.
+
+    Args:
+        model: The model, perhaps with adapters around it.
+        expected (`str`): The model type that the trainer can train.
+        trainer (`str`): The trainer, for the message.
+        other (`str`): What trains the other model, for the message.
+
+    Raises:
+        ValueError: If the model is of another type.
+    """
+    # Only the name counts: a model loaded as remote code has classes of its own.
+    found = getattr(type(model.config), "model_type", None)
+    if found != expected:
+        raise ValueError(
+            f"{trainer} trains models of type `{expected}`, but got a {type(model).__name__} of type {found!r}. "
+            f"Use {other} for it, or load a checkpoint of the right model."
+        )
+
+
+__all__ = ["BaseTrainer", "base_name", "named_rows", "require_model_type"]

@@ -1,0 +1,111 @@
+"""Arguments of the training of a [`CLIPCountDensityModel`]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import SchedulerType
+
+
+TRAINABLE = ("prompts", "vision", "all")
+
+
+@dataclass
+class DensityConfig(TrainingArguments):
+    """
+    Arguments of [`DensityTrainer`]: those of a `TrainingArguments`, and the following. The defaults of the learning
+    rate, the weight decay and Adam are the authors'; they train for 200 epochs with batches of 32.
+
+    Args:
+        contrastive_epochs (`float`, *optional*, defaults to 0.0):
+            Epochs at the start in which only the patch-text contrastive loss is trained (the authors: 20); afterwards
+            it is the squared error of the density, and the contrastive loss with the weight in the model's
+            configuration.
+        trainable (`str`, *optional*, defaults to `"prompts"`):
+            What trains: `"prompts"` is the paper's (prompts, patch projections, interaction and decoder; both towers
+            of CLIP are frozen), `"vision"` adds the vision tower, `"all"` the text tower too.
+        clip_learning_rate (`float`, *optional*):
+            Learning rate of the towers where they train; by default the one of everything else.
+        lr_step_epochs (`float`, *optional*):
+            Multiply the learning rate by `lr_step_gamma` every so many epochs, after the warm-up, instead of following
+            `lr_scheduler_type`. `lr_scheduler_type="step"` is 100, the authors' schedule.
+        lr_step_gamma (`float`, *optional*, defaults to 0.33):
+            What the learning rate is multiplied with.
+        density_sigma (`float`, *optional*, defaults to 1.0):
+            Width of the Gaussian that stands for an object in the target, in pixels of the window.
+        train_resize (`int`, *optional*):
+            Length of an image's shorter side before a window is cut from it, in pixels. By default that of the
+            processor, which is what the model sees when it is used.
+        scale_jitter (`list[float]`, *optional*, defaults to `[1.0, 1.0]`):
+            Least and largest factor on that length, drawn for each sample. It never becomes shorter than a window.
+        noise_probability (`float`, *optional*, defaults to 0.25):
+            How often Gaussian noise is added.
+        color_probability (`float`, *optional*, defaults to 0.25):
+            How often brightness, contrast, saturation and hue are changed.
+        blur_probability (`float`, *optional*, defaults to 0.25):
+            How often the window is blurred.
+        affine_probability (`float`, *optional*, defaults to 0.25):
+            How often the window is rotated, scaled, sheared and shifted.
+        horizontal_flip_probability (`float`, *optional*, defaults to 0.5):
+            How often left and right are swapped.
+        vertical_flip_probability (`float`, *optional*, defaults to 0.0):
+            How often top and bottom are swapped.
+        quarter_turn_probability (`float`, *optional*, defaults to 0.0):
+            How often the window is turned by 90, 180 or 270 degrees.
+        prompts_per_image (`int`, *optional*, defaults to 1):
+            With more than one, a sample is an image with so many of its prompts, which share the pass through the
+            vision tower; an epoch has a sample for each image instead of one for each row.
+        remove_unused_columns (`bool`, *optional*, defaults to `False`):
+            The collator needs columns that the model does not know.
+        ddp_find_unused_parameters (`bool`, *optional*, defaults to `False`):
+            Every parameter that trains takes part in every step, so there is nothing to look for.
+    """
+
+    learning_rate: float = field(default=1e-4, metadata={"help": "The initial learning rate for AdamW."})
+    weight_decay: float = field(default=0.05, metadata={"help": "Weight decay for AdamW."})
+    adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 for AdamW."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Keep the columns the collator needs."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Whether DDP looks for those."})
+    lr_scheduler_type: SchedulerType | str = field(
+        default="linear", metadata={"help": "The schedule of the learning rate; step for lr_step_epochs."}
+    )
+    contrastive_epochs: float = field(default=0.0, metadata={"help": "Epochs of the contrastive loss alone."})
+    trainable: str = field(default="prompts", metadata={"help": "What trains: prompts, vision or all."})
+    clip_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the towers."})
+    lr_step_epochs: float | None = field(default=None, metadata={"help": "Epochs between steps of the rate."})
+    lr_step_gamma: float = field(default=0.33, metadata={"help": "Factor of a step of the learning rate."})
+    density_sigma: float = field(default=1.0, metadata={"help": "Width of an object in the target, in pixels."})
+    train_resize: int | None = field(default=None, metadata={"help": "Shorter side before the crop, in pixels."})
+    scale_jitter: list[float] = field(default_factory=lambda: [1.0, 1.0], metadata={"help": "Factors on that side."})
+    noise_probability: float = field(default=0.25, metadata={"help": "How often noise is added."})
+    color_probability: float = field(default=0.25, metadata={"help": "How often colours are changed."})
+    blur_probability: float = field(default=0.25, metadata={"help": "How often the window is blurred."})
+    affine_probability: float = field(default=0.25, metadata={"help": "How often an affine map is applied."})
+    horizontal_flip_probability: float = field(default=0.5, metadata={"help": "How often left and right swap."})
+    vertical_flip_probability: float = field(default=0.0, metadata={"help": "How often top and bottom swap."})
+    quarter_turn_probability: float = field(default=0.0, metadata={"help": "How often windows turn by 90 degrees."})
+    prompts_per_image: int = field(default=1, metadata={"help": "Prompts of an image in one pass."})
+
+    def __post_init__(self) -> None:
+        if self.lr_scheduler_type == "step":
+            # No type of `transformers`: the trainer builds this one from `lr_step_epochs`.
+            self.lr_scheduler_type = "constant_with_warmup"
+            self.lr_step_epochs = 100.0 if self.lr_step_epochs is None else self.lr_step_epochs
+        super().__post_init__()
+        if self.trainable not in TRAINABLE:
+            raise ValueError(f"`trainable` must be one of {', '.join(TRAINABLE)}, but got {self.trainable!r}.")
+        if self.contrastive_epochs < 0:
+            raise ValueError(f"`contrastive_epochs` must not be negative, but got {self.contrastive_epochs}.")
+        if self.max_steps <= 0 and 0 < self.num_train_epochs <= self.contrastive_epochs:
+            raise ValueError(
+                f"`contrastive_epochs` ({self.contrastive_epochs}) leaves nothing of the {self.num_train_epochs} "
+                "epochs to train the density. Raise `num_train_epochs` or lower `contrastive_epochs`."
+            )
+        for name in ("lr_step_epochs", "lr_step_gamma", "clip_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"`{name}` must be positive, but got {value}.")
+
+
+__all__ = ["DensityConfig"]

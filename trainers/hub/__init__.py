@@ -1,0 +1,1 @@
+"""Releases: folders, cards, pushes."""
