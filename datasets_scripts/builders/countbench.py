@@ -27,9 +27,9 @@ import datasets
 from huggingface_hub.utils import tqdm
 
 from ..captions.numbers import NUMBER_TO_WORD, find_count
-from ..download.client import FetchConfig, Fetcher, FetchError, Fetching, fetch_bytes, fetched_folder
+from ..download.client import FetchConfig, Fetcher, FetchError, Fetching, fetch_bytes
 from ..files.archives import ARCHIVE_SUFFIXES
-from ..files.atomic import write_whole
+from ..files.atomic import remove_leftovers, write_whole
 from ..files.checks import existing_file, parse_json, path_inside, value_of
 from ..files.image_sources import Reference, image_problem, list_images, load_image, read_parquet_rows
 from ..schema import caption_features
@@ -87,7 +87,7 @@ class CountBenchConfig(CountingSetConfig):
         """Name the cache also after what was fetched, where that is all there is, and after images elsewhere."""
         options = {name: value for name, value in config_kwargs.items() if name not in ("fetcher", "fetch_options")}
         if self.data_dir is None and self.fetch:
-            options["fetched"] = folder_fingerprint(fetched_folder("countbench"))
+            options["fetched"] = folder_fingerprint(fetched_folder())
         if self.images is not None and (place := Path(self.images).expanduser()).is_absolute():
             status = place.stat() if place.is_file() else None
             archive = f"{status.st_size} {status.st_mtime_ns}" if status is not None else None
@@ -124,7 +124,7 @@ class CountBenchBuilder(CountingSetBuilder):
         """Fetch the list of captions, if it may be, to a folder for it and its images."""
         if not self.config.fetch:
             return None
-        folder = fetched_folder("countbench")
+        folder = fetched_folder()
         if not (folder / JSON_NAME).is_file():
             try:
                 fetcher = self.config.fetcher
@@ -209,6 +209,7 @@ class CountBenchBuilder(CountingSetBuilder):
     def _fetch(self, place: Path, entries: list[dict[str, Any]], references: list[Reference | None]) -> None:
         """Fetch what is not there; what cannot be had stays `None`."""
         place.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(place)
         lacking = [
             (index, entries[index]["image_url"]) for index, reference in enumerate(references) if reference is None
         ]
@@ -259,6 +260,16 @@ class CountBenchBuilder(CountingSetBuilder):
             )
         self.handle_missing(folder, "an image for each caption", lacking, findings)
         return rows
+
+
+def fetched_folder() -> Path:
+    """
+    Name the folder of the captions and images that were fetched.
+
+    Returns:
+        `Path`: A folder in the cache of `datasets`.
+    """
+    return Path(datasets.config.DOWNLOADED_DATASETS_PATH) / "countbench"
 
 
 def _read_parquet(files: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Reference | None]]:

@@ -3,16 +3,16 @@
 import hashlib
 import heapq
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files.atomic import write_json, write_rows
+from ..files.atomic import whole_file, write_json
+from ..files.resumable import replace_folder
 from .card import write_card
-from .parts import PartFolder, caption_set_features
+from .parts import PartFolder, caption_set_features, write_rows
 from .shards import CaptionShard
 from .stages import CaptionSetConfig, StageCounts
 
@@ -168,9 +168,10 @@ def write_balanced(
     """
     indices = [index for index in range(len(shards)) if index not in unreadable]
     counts, num_failures = StageCounts(), 0
-    failures = target.output / "failures.jsonl"
-    partial = failures.with_name(f".{failures.name}")
-    with partial.open("w", encoding="utf-8") as file:
+    with (
+        whole_file(target.output / "failures.jsonl") as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
         for index in indices:
             report = parts.read_report(index)
             counts.update(report.counts)
@@ -178,7 +179,6 @@ def write_balanced(
             file.writelines(json.dumps(failure, ensure_ascii=False) + "\n" for failure in report.failures)
         for index, reason in unreadable.items():
             file.write(json.dumps({"source": shards[index].name, "stage": "shard", "error": reason}) + "\n")
-    partial.replace(failures)
     quotas, kept = find_quotas(_ranks(parts, indices, config), config)
     num_files = _write_files(target, _kept_rows(parts, indices, quotas, config), sum(kept.values()), config)
     stages = {
@@ -216,7 +216,6 @@ def _write_files(target: BalancedSet, rows: Iterator[dict[str, Any]], total: int
     """Write the shards of the set; those that a build which was killed has finished are left as they are."""
     folder = target.output / f".data-{target.fingerprint}"
     folder.mkdir(exist_ok=True)
-    schema = caption_set_features().arrow_schema
     num_files = max(1, -(-total // config.rows_per_file))
     for index in range(num_files):
         file = folder / f"train-{index:05d}-of-{num_files:05d}.parquet"
@@ -225,12 +224,7 @@ def _write_files(target: BalancedSet, rows: Iterator[dict[str, Any]], total: int
             for _ in of_file:
                 pass
         else:
-            write_rows(file, of_file, schema, even_if_none=True)
-    for stale in folder.glob(".*"):
-        stale.unlink()
-    final = target.output / "data"
+            write_rows(file, of_file)
     (target.output / _STAGES).unlink(missing_ok=True)  # the set that it describes is replaced
-    if final.exists():
-        shutil.rmtree(final)
-    folder.rename(final)
+    replace_folder(folder, target.output / "data")
     return num_files

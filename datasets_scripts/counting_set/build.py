@@ -7,22 +7,20 @@ whose disk was full, goes on where it was when the same is asked for again.
 
 import logging
 import multiprocessing
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..download.client import FetchConfig
+from ..files.resumable import fingerprint_of, remove_folder
 from .balance import BalancedSet, write_balanced
-from .detector import Detector, TransformersDetector
-from .downloads import fetch_images
-from .parts import PartFolder, PartReport, fingerprint_of, plan_of
-from .shards import CaptionShard, Columns, ShardError
+from .detector import Detector
+from .parts import PartFolder, PartReport, plan_of
+from .shards import CaptionShard, Columns
 from .sources import find_shards
-from .stages import Candidate, CaptionSetConfig, StageCounts, choose_by_image, choose_by_text
+from .stages import CaptionSetConfig, StageCounts
+from .work import ShardWork
 
 
 logger = logging.getLogger(__name__)
@@ -31,78 +29,6 @@ ENGINES = ("local", "ray")
 
 # Is told how many shards are done, of how many, and what was counted in them.
 Progress = Callable[[int, int, StageCounts], None]
-
-
-@dataclass(frozen=True)
-class ShardWork:
-    """
-    How a shard is done, wherever that is.
-
-    Args:
-        parts (`Path`): The folder of the parts.
-        config (`CaptionSetConfig`): How rows are chosen.
-        downloads ([`FetchConfig`]): How images are fetched.
-        device (`str`, *optional*): Where the detector runs.
-        detector (`Detector`, *optional*): A detector in the place of the one that the configuration names.
-    """
-
-    parts: Path
-    config: CaptionSetConfig
-    downloads: FetchConfig = field(default_factory=FetchConfig)
-    device: str | None = None
-    detector: Detector | None = None
-
-    def do(self, index: int, shard: CaptionShard) -> PartReport | str:
-        """
-        Take a shard through the stages, and write its part.
-
-        Args:
-            index (`int`): Its place among the shards.
-            shard (`CaptionShard`): The shard.
-
-        Returns:
-            `PartReport` or `str`: What became of it, or why it could not be read.
-        """
-        counts = StageCounts()
-        try:
-            return self.finish(index, choose_by_text(shard, self.config, counts), counts)
-        except ShardError as error:
-            return str(error)
-
-    def finish(self, index: int, candidates: Iterable[Candidate], counts: StageCounts) -> PartReport:
-        """
-        Take what came through the stages of the text through those of the images, and write the part of its shard.
-
-        Args:
-            index (`int`): The place of the shard.
-            candidates (`Iterable[Candidate]`): The captions.
-            counts (`StageCounts`): What was counted before; is counted up.
-
-        Returns:
-            `PartReport`: What became of the shard.
-        """
-        failures: list[dict[str, Any]] = []
-        images: Iterable[tuple[Candidate, bytes | None, str]]
-        if self.config.captions_only:
-            images = ((candidate, None, "") for candidate in candidates)
-        else:
-            images = fetch_images(candidates, self.downloads)
-        rows = choose_by_image(images, self.config, self.find_detector(), counts, failures)
-        return PartFolder(self.parts).write(index, rows, counts, failures)
-
-    def find_detector(self) -> Detector | None:
-        """The detector that was given, or the one of the configuration, of which a process loads one."""
-        if self.detector is not None or self.config.detector is None:
-            return self.detector
-        config = self.config
-        return _load_detector(
-            config.detector, config.threshold, self.device, config.batch_size, config.query, config.revision
-        )
-
-
-@lru_cache(maxsize=1)
-def _load_detector(*options: Any) -> Detector:
-    return TransformersDetector(*options)
 
 
 @dataclass(frozen=True)
@@ -197,23 +123,23 @@ def build_caption_set(
         logger.info("%s is complete: nothing is left to do", output)
         return _report(done_set, is_new=False)
     parts = PartFolder(output / ".parts")
-    if done_set.is_another and not parts.is_begun:
+    if done_set.is_another and parts.plan is None:
         raise ValueError(
             f"Expected {output} to be empty or to hold what was begun with the same options, but it holds another "
-            "finished set. Give another output folder."
+            "finished set. Name another output folder."
         )
-    parts.plan(shards, config)
+    parts.begin(plan_of(shards, config))
     work = ShardWork(parts.folder, config, downloads or FetchConfig(), device, detector)
     unreadable = _do_shards(shards, parts, work, engine, num_proc, progress)
     if unreadable and not skip_unreadable:
         listed = "\n".join(f"- {reason}" for reason in unreadable.values())
         raise UnreadableShardsError(
-            f"{len(unreadable)} of {len(shards)} shards cannot be read; the others are done and kept. Mend them and "
-            f"run the same again, or skip them.\n{listed}"
+            f"{len(unreadable)} of {len(shards)} shards cannot be read; the others are finished and kept. Fix "
+            f"them and run the same command again, or skip them.\n{listed}"
         )
     write_balanced(done_set, parts, shards, config, source, unreadable)
     if not keep_parts:
-        shutil.rmtree(parts.folder)
+        remove_folder(parts.folder)
     report = _report(done_set)
     if not report.kept:
         logger.warning("No caption came through all stages: %s is empty; %s/stages.json says where", output, output)

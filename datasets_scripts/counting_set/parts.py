@@ -1,11 +1,5 @@
-"""
-The parts of a counting set that is being built: a file for each shard that is done, and what was counted in it.
+"""The parts of a counting set that is being built: the rows of each finished shard and their counts."""
 
-A part is there as a whole or not at all, so a build that was killed goes on with the shards that are not done.
-"""
-
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +9,16 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..files.atomic import GROUP_ROWS, write_json, write_rows
+from ..files.atomic import whole_file
+from ..files.resumable import ResumableFolder
 from ..schema import caption_features
 from .shards import BUFFER_BYTES, CaptionShard
 from .stages import CaptionSetConfig, StageCounts
 
 
-_PLAN = "plan.json"
+# Rows of a row group, of which readers and writers have one in memory.
+_GROUP_ROWS = 100
+_GROUP_BYTES = 32 * 2**20
 
 
 def caption_set_features() -> datasets.Features:
@@ -47,139 +44,94 @@ def caption_set_features() -> datasets.Features:
     )
 
 
+def plan_of(shards: Sequence[CaptionShard], config: CaptionSetConfig) -> dict[str, Any]:
+    """What the content of the parts depends on, as JSON holds it."""
+    return {**config.of_the_stages, "shards": {shard.name: shard.fingerprint for shard in shards}}
+
+
 @dataclass(frozen=True)
 class PartReport:
     """
-    What became of a shard.
+    The counts of a finished shard.
 
     Args:
-        index (`int`): Its place among the shards.
-        counts (`StageCounts`): What was counted at each stage.
+        counts (`StageCounts`): The captions after each stage.
         failures (`tuple[dict[str, Any], ...]`): The images that were missing, broken or failed the detector.
     """
 
-    index: int
     counts: StageCounts
     failures: tuple[dict[str, Any], ...]
 
 
-class PartFolder:
-    """
-    The folder of the parts.
-
-    Args:
-        folder (`Path`): Where it is.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def plan(self, shards: Sequence[CaptionShard], config: CaptionSetConfig) -> None:
-        """
-        Note down what is to be done, or check that it is what was begun.
-
-        Args:
-            shards (`Sequence[CaptionShard]`): The shards.
-            config (`CaptionSetConfig`): How rows are chosen.
-
-        Raises:
-            ValueError: If something else was begun in this folder.
-        """
-        plan = plan_of(shards, config)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / _PLAN
-        if not path.exists():
-            write_json(path, plan)
-            return
-        begun = json.loads(path.read_text(encoding="utf-8"))
-        if begun != plan:
-            what = "options" if begun["config"] != plan["config"] else "shards"
-            raise ValueError(
-                f"Expected to go on with what was begun in {self.folder.parent}, but that was with other {what}: "
-                f"{_difference(begun, plan)}. Give the same ones, or another output folder."
-            )
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether something was begun here."""
-        return (self.folder / _PLAN).exists()
+class PartFolder(ResumableFolder):
+    """The folder of the parts, by the index of their shards; its plan is [`plan_of`]."""
 
     def is_done(self, index: int) -> bool:
-        """Whether a shard is done."""
-        return self._report(index).exists()
+        """Whether a shard is finished."""
+        return self.is_finished(f"{index:06d}")
 
     def read_report(self, index: int) -> PartReport:
-        """What became of a shard that is done."""
-        values = json.loads(self._report(index).read_text(encoding="utf-8"))
-        return PartReport(index, StageCounts.from_dict(values["counts"]), tuple(values["failures"]))
+        """The counts of a finished shard."""
+        values = self.record(f"{index:06d}")
+        return PartReport(StageCounts.from_dict(values["counts"]), tuple(values["failures"]))
 
     def write(
         self, index: int, rows: Iterable[Mapping[str, Any]], counts: StageCounts, failures: Sequence[dict[str, Any]]
     ) -> PartReport:
         """
-        Write a part while its rows come in.
+        Write a part while its rows are computed.
 
         Args:
-            index (`int`): The place of its shard.
+            index (`int`): The index of its shard.
             rows (`Iterable[Mapping[str, Any]]`): Its rows.
-            counts (`StageCounts`): What is counted while they come in.
-            failures (`Sequence[dict[str, Any]]`): What goes wrong meanwhile.
+            counts (`StageCounts`): Complete when `rows` is exhausted.
+            failures (`Sequence[dict[str, Any]]`): Likewise.
 
         Returns:
-            `PartReport`: What became of the shard.
+            `PartReport`: The counts of the shard.
 
         Raises:
-            OSError: If the disk is full; what was done before stays.
+            OSError: If the disk is full; the parts that were finished before stay.
         """
-        self._rows(index).unlink(missing_ok=True)  # of a build that was killed after it and before its report
-        write_rows(self._rows(index), rows, caption_set_features().arrow_schema)
-        # Written last: with it the shard is done.
-        write_json(self._report(index), {"counts": counts.as_dict(), "failures": list(failures)})
-        return PartReport(index, counts, tuple(failures))
+        write_rows(self._rows(index), rows)
+        self.finish(f"{index:06d}", {"counts": counts.as_dict(), "failures": list(failures)})
+        return PartReport(counts, tuple(failures))
 
     def batches(self, indices: Iterable[int], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """
-        Read the rows of some parts, a few at a time.
+        Read the rows of some parts in batches.
 
         Args:
-            indices (`Iterable[int]`): The places of their shards.
+            indices (`Iterable[int]`): The indices of their shards.
             columns (`Sequence[str]`, *optional*): The columns; all by default.
 
         Returns:
             `Iterator[pa.RecordBatch]`: Their rows, in order.
         """
         for index in indices:
-            path = self._rows(index)
-            if path.exists():
-                with pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
-                    yield from file.iter_batches(GROUP_ROWS, columns=columns)
+            with pq.ParquetFile(self._rows(index), buffer_size=BUFFER_BYTES) as file:
+                yield from file.iter_batches(_GROUP_ROWS, columns=columns)
 
     def _rows(self, index: int) -> Path:
         return self.folder / f"{index:06d}.parquet"
 
-    def _report(self, index: int) -> Path:
-        return self.folder / f"{index:06d}.json"
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows of a counting set to a parquet file, one row group in memory, by way of [`whole_file`]."""
+    schema = caption_set_features().arrow_schema
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for group in _groups(rows):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
-def plan_of(shards: Sequence[CaptionShard], config: CaptionSetConfig) -> dict[str, Any]:
-    """What decides the content of the parts, as json holds it."""
-    return {"config": config.of_the_stages, "shards": [[shard.name, shard.fingerprint] for shard in shards]}
-
-
-def fingerprint_of(plan: Mapping[str, Any]) -> str:
-    """A short name for something that json holds."""
-    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode("utf-8")).hexdigest()[:16]
-
-
-def _difference(begun: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
-    """The first thing in which two plans differ."""
-    for name, value in plan["config"].items():
-        if begun["config"].get(name) != value:
-            return f"{name} was {begun['config'].get(name)!r} and is {value!r}"
-    before, now = (dict(map(tuple, plan["shards"])) for plan in (begun, plan))
-    for name in (*before, *now):
-        if name not in now or name not in before:
-            return f"{name} is {'gone' if name in before else 'new'}"
-        if before[name] != now[name]:
-            return f"the content of {name} has changed"
-    return "their order"
+def _groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    group: list[Mapping[str, Any]] = []
+    size = 0
+    for row in rows:
+        group.append(row)
+        size += len(row["image"]["bytes"]) if row["image"] else 0
+        if len(group) == _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

@@ -1,16 +1,17 @@
 """
-Where captions and their images come from: shards of parquet, of webdataset, of json lines, or a set of `datasets`.
+Sources of captions and their images: shards of parquet, webdataset or JSON lines, or a data set of `datasets`.
 
-A shard is what is done as a whole or not at all. It is read from the front, and no more than a few rows of it are in
-memory; images are read only of rows whose caption is wanted.
+A shard is processed as a whole or not at all. It is streamed with a few rows in memory; images are read only of rows
+whose caption is wanted.
 """
 
 import gzip
+import itertools
 import json
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,11 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-# What the columns are called where nothing is said, in lower case, the best first.
-CAPTION_COLUMNS = ("caption", "text", "txt", "alt_text")
-IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "image_bytes")
-URL_COLUMNS = ("url", "image_url")
-KEY_COLUMNS = ("key", "__key__", "image_id", "uid")
+# The usual names of the columns in lower case, the best first.
+_USUAL_COLUMNS = {
+    "caption": ("caption", "text", "txt", "alt_text"),
+    "image": ("image", "jpg", "jpeg", "png", "webp", "image_bytes"),
+    "url": ("url", "image_url"),
+    "key": ("key", "__key__", "image_id", "uid"),
+}
 
 MAX_IMAGE_BYTES = 50 * 2**20
 
@@ -35,6 +38,7 @@ _IMAGE_BATCH = 32
 # Without a buffer all of a column in a row group would be read at once.
 BUFFER_BYTES = 2**20
 _MAX_TEXT_BYTES = 2**20
+_TOO_LARGE = "more than {:,} bytes"
 
 
 class ShardError(Exception):
@@ -42,29 +46,52 @@ class ShardError(Exception):
 
 
 @dataclass(frozen=True)
-class CaptionRecord:
+class CaptionReading:
     """
-    A caption that is wanted, and its image.
+    A caption that passed the stages of the text.
 
     Args:
-        row (`int`): Its place in its file, from zero.
+        number (`int`): The number that it states.
+        noun (`str`): What the number counts; empty where no noun was found.
+    """
+
+    number: int
+    noun: str
+
+
+@dataclass(frozen=True)
+class CaptionRecord:
+    """
+    A caption that passed the stages of the text, and its image.
+
+    Args:
+        source (`str`): The file that it is from.
+        row (`int`): Its place in the file, from zero.
         key (`str`): Its name: the source's own, or the file and the row.
         caption (`str`): The caption.
+        reading (`CaptionReading`): The number and noun of the caption.
         image (`bytes`, *optional*): The image's file.
-        url (`str`, *optional*): Where the image is to be had.
+        url (`str`, *optional*): The URL of the image.
         problem (`str`): Why there is no image; empty where there is one, or where it can be fetched.
     """
 
+    source: str
     row: int
     key: str
     caption: str
+    reading: CaptionReading
     image: bytes | None = None
     url: str | None = None
     problem: str = ""
 
+    def failure(self, stage: str, error: str) -> dict[str, Any]:
+        """A line of `failures.jsonl`."""
+        where = {"source": self.source, "row": self.row, "key": self.key, "url": self.url}
+        return {**where, "stage": stage, "error": error}
 
-# Looks at each caption of a shard once, in order, and says whether it is wanted. Not all are strings.
-Wanted = Callable[[Any], bool]
+
+# Reads each caption of a shard once, in order; `None` where it is not wanted. Not all captions are strings.
+ReadCaption = Callable[[Any], CaptionReading | None]
 
 
 @dataclass(frozen=True)
@@ -73,20 +100,20 @@ class CaptionShard(ABC):
     A part of a source that is read from the front.
 
     Args:
-        name (`str`): What it is called in counts and provenance: its path inside the source's folder.
-        fingerprint (`str`): Another one says that the content is another.
+        name (`str`): Its name in counts and provenance: its path inside the source's folder.
+        fingerprint (`str`): Changes with the content.
     """
 
     name: str
     fingerprint: str
 
     @abstractmethod
-    def records(self, wanted: Wanted) -> Iterator[CaptionRecord]:
+    def records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
         """
         Read the shard.
 
         Args:
-            wanted (`Wanted`): Is asked about each caption.
+            read (`ReadCaption`): Called with each caption.
 
         Returns:
             `Iterator[CaptionRecord]`: The rows whose caption is wanted, in order.
@@ -95,17 +122,52 @@ class CaptionShard(ABC):
             ShardError: If it cannot be read to its end.
         """
 
+    @property
+    def source(self) -> str:
+        """`str`: The file or data set that the shard is of."""
+        return self.name.partition("#")[0]
+
+    def _record(
+        self,
+        row: Mapping[str, Any],
+        columns: "Columns",
+        place: int,
+        reading: CaptionReading,
+        folder: Path | None = None,
+        problem: str = "",
+    ) -> CaptionRecord:
+        """A row as a record."""
+        key, url, image = (row.get(name or "") for name in (columns.key, columns.url, columns.image))
+        if isinstance(image, Mapping):
+            image, problem = _stored_image(image, folder)
+        if image is not None and not isinstance(image, bytes):
+            image, problem = None, f"an image of bytes was expected, not {type(image).__name__}"
+        if image is not None and len(image) > MAX_IMAGE_BYTES:
+            image, problem = None, _TOO_LARGE.format(MAX_IMAGE_BYTES)
+        url = url if isinstance(url, str) and url else None
+        if image is not None or url is not None:
+            problem = ""
+        elif not problem:
+            problem = "neither an image nor a URL"
+        name = f"{self._numbered}:{place}" if key is None else str(key)
+        return CaptionRecord(self.source, place, name, str(row[columns.caption or ""]), reading, image, url, problem)
+
+    @property
+    def _numbered(self) -> str:
+        """What the places of the rows are counted in."""
+        return self.name
+
 
 @dataclass(frozen=True)
 class Columns:
     """
-    What the columns are called.
+    Names of the columns.
 
     Args:
         caption (`str`, *optional*): The caption.
         image (`str`, *optional*): The image, as bytes or as `datasets.Image` stores them.
-        url (`str`, *optional*): Its address.
-        key (`str`, *optional*): Its name.
+        url (`str`, *optional*): The URL of the image.
+        key (`str`, *optional*): The name of the row.
     """
 
     caption: str | None = None
@@ -118,34 +180,33 @@ class Columns:
         Find the columns of a shard.
 
         Args:
-            names (`Sequence[str]`): The columns that there are.
+            names (`Sequence[str]`): All columns of the shard.
             where (`str`): The shard, for the error.
 
         Returns:
-            `Columns`: Their names as they are written there; those that are not there are `None`.
+            `Columns`: Their names as the shard writes them; those that are missing are `None`.
 
         Raises:
             ValueError: If there is no caption, or a column that was named is missing.
         """
-        known = (("caption", CAPTION_COLUMNS), ("image", IMAGE_COLUMNS), ("url", URL_COLUMNS), ("key", KEY_COLUMNS))
         lower = {name.lower(): name for name in reversed(names)}
         found: dict[str, str | None] = {}
-        for kind, usual in known:
-            said = getattr(self, kind)
-            if said is not None and said not in names:
+        for field, usual in _USUAL_COLUMNS.items():
+            named = getattr(self, field)
+            if named is not None and named not in names:
                 raise ValueError(
-                    f"Expected a column {said!r} in {where}, but it has {', '.join(names)}. Name another."
+                    f"Expected a column {named!r} in {where}, but it has {', '.join(names)}. Name another."
                 )
-            found[kind] = said or next((lower[name] for name in usual if name in lower), None)
+            found[field] = named or next((lower[name] for name in usual if name in lower), None)
         if found["caption"] is None:
             raise ValueError(
-                f"Expected a column with captions in {where} ({', '.join(CAPTION_COLUMNS)}), but it has "
-                f"{', '.join(names) or 'none'}. Say which one holds them."
+                f"Expected a column with captions in {where} ({', '.join(_USUAL_COLUMNS['caption'])}), but it has "
+                f"{', '.join(names) or 'none'}. Name the column that holds them."
             )
         return Columns(**found)
 
 
-# --- shards ---------------------------------------------------------------------------------------
+_SAMPLE_COLUMNS = Columns("caption", "image", "url", "key")
 
 
 @dataclass(frozen=True)
@@ -156,54 +217,47 @@ class ParquetShard(CaptionShard):
     Args:
         path (`str`): The file.
         columns (`Columns`): Its columns.
-        first_group (`int`): The first row group.
-        last_group (`int`): One behind the last.
+        groups (`tuple[int, int]`): The first row group, and the one after the last.
         first_row (`int`): The place of the first row in the file.
     """
 
     path: str
     columns: Columns
-    first_group: int
-    last_group: int
+    groups: tuple[int, int]
     first_row: int
 
-    def records(self, wanted: Wanted) -> Iterator[CaptionRecord]:
+    def records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
         """Read the captions of a row group, and its images if any of them is wanted."""
         try:
             with pq.ParquetFile(self.path, buffer_size=BUFFER_BYTES) as file:
                 first_row = self.first_row
-                for group in range(self.first_group, self.last_group):
-                    yield from self._records_of_group(file, group, first_row, wanted)
+                for group in range(*self.groups):
+                    yield from self._records_of_group(file, group, first_row, read)
                     first_row += file.metadata.row_group(group).num_rows
         except (OSError, pa.ArrowException) as error:
             raise ShardError(f"{self.path} cannot be read: {error}") from error
 
     def _records_of_group(
-        self, file: pq.ParquetFile, group: int, first_row: int, wanted: Wanted
+        self, file: pq.ParquetFile, group: int, first_row: int, read: ReadCaption
     ) -> Iterator[CaptionRecord]:
-        caption = self.columns.caption
-        picked: list[int] = []
-        place = 0
-        for batch in file.iter_batches(_BATCH, row_groups=[group], columns=[caption]):
-            for text in batch.column(0).to_pylist():
-                if wanted(text):
-                    picked.append(place)
-                place += 1
-        if not picked:
+        batches = file.iter_batches(_BATCH, row_groups=[group], columns=[self.columns.caption])
+        captions = itertools.chain.from_iterable(batch.column(0).to_pylist() for batch in batches)
+        readings = {place: reading for place, text in enumerate(captions) if (reading := read(text)) is not None}
+        if not readings:
             return
-        others = [name for name in (self.columns.image, self.columns.url, self.columns.key) if name is not None]
-        waiting = iter([*picked, -1])
-        following, start = next(waiting), 0
-        for batch in file.iter_batches(_IMAGE_BATCH, row_groups=[group], columns=[caption, *others]):
-            while start <= following < start + batch.num_rows:
-                row = batch.slice(following - start, 1).to_pylist()[0]
-                yield _record(row, self.columns, self._file_name, first_row + following, Path(self.path).parent)
-                following = next(waiting)
+        names = [name for name in astuple(self.columns) if name is not None]
+        start = 0
+        for batch in file.iter_batches(_IMAGE_BATCH, row_groups=[group], columns=names):
+            for place in range(start, start + batch.num_rows):
+                if place in readings:
+                    row = batch.slice(place - start, 1).to_pylist()[0]
+                    folder = Path(self.path).parent
+                    yield self._record(row, self.columns, first_row + place, readings.pop(place), folder)
             start += batch.num_rows
 
     @property
-    def _file_name(self) -> str:
-        return self.name.partition("#")[0]
+    def _numbered(self) -> str:
+        return self.source
 
 
 @dataclass(frozen=True)
@@ -213,78 +267,68 @@ class WebdatasetShard(CaptionShard):
 
     Args:
         path (`str`): The archive, compressed or not.
-        columns (`Columns`): What the caption, address and name are called in the samples' json.
+        columns (`Columns`): The names of caption and URL in the samples' JSON.
     """
 
     path: str
     columns: Columns
 
-    def records(self, wanted: Wanted) -> Iterator[CaptionRecord]:
+    def records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
         """Read sample after sample; the archive is never unpacked."""
         try:
             with tarfile.open(self.path, "r|*") as archive:
-                for row, (key, members) in enumerate(_samples(archive)):
-                    record = self._record(row, key, members, wanted)
-                    if record is not None:
-                        yield record
+                for place, (key, members) in enumerate(_samples(archive)):
+                    values = json_object(members.get("json"))
+                    found = Columns().found_in([*values, "caption"], self.path)
+                    caption = values.get(self.columns.caption or found.caption or "")
+                    text = next((members[suffix] for suffix in _CAPTION_SUFFIXES if suffix in members), None)
+                    if text is not None:
+                        caption = text.decode("utf-8", "replace").strip()
+                    if (reading := read(caption)) is None:
+                        continue
+                    suffix = next((suffix for suffix in _IMAGE_SUFFIXES if suffix in members), None)
+                    row = {
+                        "caption": caption,
+                        "image": members[suffix] if suffix else None,
+                        "url": values.get(self.columns.url or found.url or ""),
+                        "key": f"{self.name}:{key}",
+                    }
+                    problem = _TOO_LARGE.format(MAX_IMAGE_BYTES) if suffix else "no image in the archive"
+                    yield self._record(row, _SAMPLE_COLUMNS, place, reading, problem=problem)
         except (OSError, EOFError, tarfile.TarError) as error:
             raise ShardError(f"{self.path} cannot be read: {error}") from error
-
-    def _record(self, row: int, key: str, members: Mapping[str, bytes | None], wanted: Wanted) -> CaptionRecord | None:
-        said = said_in(members.get("json"))
-        columns = Columns().found_in([*said, "caption"], self.path) if said else Columns("caption")
-        columns = replace(columns, caption=self.columns.caption or columns.caption)
-        text = next((members[suffix] for suffix in _CAPTION_SUFFIXES if suffix in members), None)
-        caption = said.get(columns.caption or "") if text is None else text.decode("utf-8", "replace").strip()
-        if not wanted(caption):
-            return None
-        suffix = next((suffix for suffix in _IMAGE_SUFFIXES if suffix in members), None)
-        url = said.get(self.columns.url or columns.url or "")
-        url = url if isinstance(url, str) else None
-        name = f"{self.name}:{key}"
-        if suffix is None:
-            return CaptionRecord(row, name, str(caption), url=url, problem="" if url else "no image in the archive")
-        image = members[suffix]
-        problem = "" if image is not None else f"more than {MAX_IMAGE_BYTES:,} bytes"
-        return CaptionRecord(row, name, str(caption), image=image, url=url if image else None, problem=problem)
 
 
 @dataclass(frozen=True)
 class JsonLinesShard(CaptionShard):
     """
-    A list of captions and addresses, an object a line.
+    A list of captions and URLs, a JSON object a line.
 
     Args:
         path (`str`): The file, gzipped or not.
-        columns (`Columns`): What caption, address and name are called.
+        columns (`Columns`): The names of caption, URL and key.
     """
 
     path: str
     columns: Columns
 
-    def records(self, wanted: Wanted) -> Iterator[CaptionRecord]:
+    def records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
         """Read line after line; one that is no object is a row without a caption."""
-        try:
-            opened = gzip.open(self.path, "rb") if self.path.endswith(".gz") else open(self.path, "rb")  # noqa: SIM115
-            with opened as file:
-                for row, line in enumerate(file):
-                    said = said_in(line)
-                    if wanted(said.get(self.columns.caption or "")):
-                        yield _record(said, self.columns, self.name, row, Path(self.path).parent)
-        except (OSError, EOFError) as error:
-            raise ShardError(f"{self.path} cannot be read: {error}") from error
+        for place, values in enumerate(json_objects(self.path)):
+            if (reading := read(values.get(self.columns.caption or ""))) is not None:
+                yield self._record(values, self.columns, place, reading, Path(self.path).parent)
 
 
 @dataclass(frozen=True)
 class DatasetShard(CaptionShard):
     """
-    A part of a set that `datasets.load_dataset` knows, read as it arrives.
+    A shard of a data set that `datasets.load_dataset` knows, streamed.
 
     Args:
         dataset (`str`): Its name.
         config (`str` or `None`): Its configuration.
         split (`str`): Its split.
-        index (`int`): Which part.
+        index (`int`): Which shard.
         num_shards (`int`): Of how many.
         columns (`Columns`): Its columns.
     """
@@ -296,50 +340,48 @@ class DatasetShard(CaptionShard):
     num_shards: int
     columns: Columns
 
-    def records(self, wanted: Wanted) -> Iterator[CaptionRecord]:
-        """Read row after row; images are left as files."""
-        rows = stream_dataset(self.dataset, self.config, self.split, self.columns)
+    def records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
+        """Read row after row; images are not decoded."""
+        rows = datasets.load_dataset(self.dataset, self.config, split=self.split, streaming=True)
+        if isinstance((rows.features or {}).get(self.columns.image or ""), datasets.Image):
+            rows = rows.cast_column(self.columns.image, datasets.Image(decode=False))
         if self.num_shards > 1:
             rows = rows.shard(num_shards=self.num_shards, index=self.index)
         try:
-            for row, values in enumerate(rows):
-                if wanted(values.get(self.columns.caption or "")):
-                    yield _record(values, self.columns, self.name, row, None)
+            for place, values in enumerate(rows):
+                if (reading := read(values.get(self.columns.caption or ""))) is not None:
+                    yield self._record(values, self.columns, place, reading)
         except (OSError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
             raise ShardError(f"{self.name} cannot be read: {error}") from error
 
 
-# --- rows -----------------------------------------------------------------------------------------
+def json_objects(path: str) -> Iterator[dict[str, Any]]:
+    """
+    Read a file of JSON lines.
+
+    Args:
+        path (`str`): The file, gzipped or not.
+
+    Returns:
+        `Iterator[dict[str, Any]]`: The object of each line; an empty one where a line holds something else.
+
+    Raises:
+        ShardError: If the file cannot be read to its end.
+    """
+    try:
+        with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
+            yield from map(json_object, file)
+    except (OSError, EOFError) as error:
+        raise ShardError(f"{path} cannot be read: {error}") from error
 
 
-def stream_dataset(dataset: str, config: str | None, split: str, columns: Columns) -> datasets.IterableDataset:
-    """Open a set of `datasets` so that it is read as it arrives, with images left as files."""
-    rows = datasets.load_dataset(dataset, config, split=split, streaming=True)
-    features = rows.features or {}
-    if columns.image is not None and isinstance(features.get(columns.image), datasets.Image):
-        rows = rows.cast_column(columns.image, datasets.Image(decode=False))
-    return rows
-
-
-def _record(row: Mapping[str, Any], columns: Columns, source: str, place: int, folder: Path | None) -> CaptionRecord:
-    """A row of a table as a record."""
-    key = row.get(columns.key) if columns.key else None
-    url = row.get(columns.url) if columns.url else None
-    url = url if isinstance(url, str) and url else None
-    image = row.get(columns.image) if columns.image else None
-    problem = ""
-    if isinstance(image, Mapping):
-        image, problem = _stored_image(image, folder)
-    if image is not None and not isinstance(image, bytes):
-        image, problem = None, f"an image of bytes was expected, not {type(image).__name__}"
-    if image is not None and len(image) > MAX_IMAGE_BYTES:
-        image, problem = None, f"more than {MAX_IMAGE_BYTES:,} bytes"
-    if image is not None:
-        url = None
-    elif url is None and not problem:
-        problem = "neither an image nor an address"
-    name = f"{source}:{place}" if key is None else str(key)
-    return CaptionRecord(place, name, str(row[columns.caption or ""]), image, url, "" if url else problem)
+def json_object(content: bytes | None) -> dict[str, Any]:
+    """The object of a JSON text; an empty one where it holds something else."""
+    try:
+        values = json.loads(content or b"")
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _stored_image(stored: Mapping[str, Any], folder: Path | None) -> tuple[bytes | None, str]:
@@ -348,31 +390,20 @@ def _stored_image(stored: Mapping[str, Any], folder: Path | None) -> tuple[bytes
     if content is not None or not path:
         return content, "" if content is not None else "an empty image"
     file = Path(path)
-    if folder is not None:  # a file of somebody else's may not name files of this machine
+    if folder is not None:  # a downloaded shard must not name other files of this machine
         if file.is_absolute() or ".." in PurePosixPath(path).parts:
             return None, f"its path leads out of its folder: {path}"
         file = folder / file
     try:
         if file.stat().st_size > MAX_IMAGE_BYTES:
-            return None, f"more than {MAX_IMAGE_BYTES:,} bytes"
+            return None, _TOO_LARGE.format(MAX_IMAGE_BYTES)
         return file.read_bytes(), ""
     except OSError as error:
         return None, f"its file cannot be read: {error}"
 
 
-def said_in(content: bytes | None) -> dict[str, Any]:
-    """The object that a json text holds; an empty one where it holds something else."""
-    if content is None:
-        return {}
-    try:
-        said = json.loads(content)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
 def _samples(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes | None]]]:
-    """The files of an archive that follow one another and share a name up to the first dot, by what comes after it."""
+    """Consecutive files of an archive that share a name up to the first dot, by their suffix."""
     key, members = "", {}  # type: str, dict[str, bytes | None]
     for member in archive:
         archive.members = []  # type: ignore[attr-defined]  # it would keep a description of each

@@ -1,6 +1,5 @@
-"""Finding the shards of a source of captions: a folder, a file, or the name of a set of `datasets`."""
+"""Finds the shards of a source of captions: a folder, a file, or the name of a data set of `datasets`."""
 
-import gzip
 import hashlib
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from .shards import (
     ParquetShard,
     ShardError,
     WebdatasetShard,
-    said_in,
+    json_objects,
 )
 
 
@@ -31,11 +30,11 @@ def find_shards(
     Find the shards of a source.
 
     Args:
-        source (`str`): A folder or a file of parquet, tar (webdataset) or json lines, or the name of a set that
+        source (`str`): A folder or a file of parquet, tar (webdataset) or JSON lines, or the name of a data set that
             `datasets.load_dataset` knows. Where a folder holds an archive and a table of one name (as img2dataset
             writes them), the archive is read.
-        columns (`Columns`, *optional*): What the columns are called, where that is unusual.
-        split (`str`, *optional*, defaults to `"train"`): The split of a set by its name.
+        columns (`Columns`, *optional*): Names of the columns, where they are unusual.
+        split (`str`, *optional*, defaults to `"train"`): The split of a data set by its name.
         config (`str`, *optional*): Its configuration.
         max_rows (`int`, *optional*, defaults to 50,000): Parquet files with more rows are several shards, as far as
             their row groups allow.
@@ -62,7 +61,9 @@ def find_shards(
         elif _is_tar(file):
             shards.append(WebdatasetShard(name, _fingerprint(file), str(file), columns))
         elif _is_json_lines(file):
-            shards.append(JsonLinesShard(name, _fingerprint(file), str(file), _json_lines_columns(file, columns)))
+            first = next(filter(None, json_objects(str(file))), {})
+            found = columns.found_in(list(first), str(file))
+            shards.append(JsonLinesShard(name, _fingerprint(file), str(file), found))
     if not shards:
         raise ValueError(
             f"Expected shards of captions in {source} (.parquet, .tar, .jsonl, .jsonl.gz), but found none. Name the "
@@ -109,20 +110,10 @@ def _parquet_shards(file: Path, name: str, columns: Columns, max_rows: int) -> l
         rows += size
         if rows >= max_rows or group == len(sizes) - 1:
             part = "" if first_group == 0 and group == len(sizes) - 1 else f"#{first_group}-{group}"
-            shards.append(ParquetShard(name + part, fingerprint, str(file), found, first_group, group + 1, first_row))
+            groups = (first_group, group + 1)
+            shards.append(ParquetShard(name + part, fingerprint, str(file), found, groups, first_row))
             first_group, first_row, rows = group + 1, first_row + rows, 0
     return shards
-
-
-def _json_lines_columns(file: Path, columns: Columns) -> Columns:
-    """What the first object of a list holds, all hold."""
-    try:
-        opened = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # noqa: SIM115
-        with opened as lines:
-            said = next((said for said in map(said_in, lines) if said), {})
-    except (OSError, EOFError) as error:
-        raise ShardError(f"{file} cannot be read: {error}") from error
-    return columns.found_in(list(said), str(file))
 
 
 def _dataset_shards(dataset: str, config: str | None, split: str, columns: Columns) -> list[CaptionShard]:
@@ -130,7 +121,7 @@ def _dataset_shards(dataset: str, config: str | None, split: str, columns: Colum
         rows = datasets.load_dataset(dataset, config, split=split, streaming=True)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(
-            f"Expected a folder of shards or the name of a set for `datasets`, but {dataset} is neither: {error}"
+            f"Expected a folder of shards or the name of a data set, but {dataset} is neither: {error}. Check it."
         ) from error
     names = list(rows.features) if rows.features else list(next(iter(rows)))
     found = columns.found_in(names, f"{dataset} ({split})")

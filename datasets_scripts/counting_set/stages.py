@@ -14,10 +14,11 @@ from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..captions.numbers import NUMBER_TO_WORD, find_count, read_count
+from ..captions.nouns import counted_noun
+from ..captions.numbers import NUMBER_TO_WORD, find_count
 from ..files.image_sources import DECODER_ERRORS, IMAGE_ENDINGS
 from .detector import CountedClass, Detection, Detector, count_most_frequent, is_class_of
-from .shards import CaptionRecord, CaptionShard
+from .shards import CaptionReading, CaptionRecord, CaptionShard
 
 
 # What a detector may raise on an image that it cannot take.
@@ -159,32 +160,6 @@ class StageCounts:
         return cls(Counter(values["totals"]), by_number, Counter(values["reasons"]))
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """
-    A caption that has come through the stages of the text.
-
-    Args:
-        source (`str`): Its shard.
-        record (`CaptionRecord`): The caption and where its image is.
-        number (`int`): The number that it states.
-        noun (`str`): What it counts; empty where that was not asked.
-    """
-
-    source: str
-    record: CaptionRecord
-    number: int
-    noun: str
-
-    def failure(self, stage: str, error: str) -> dict[str, Any]:
-        """What is written down where something goes wrong with it."""
-        record = self.record
-        return {"source": self.source, "row": record.row, "key": record.key, "url": record.url} | {
-            "stage": stage,
-            "error": error,
-        }
-
-
 class ImageError(Exception):
     """An image that cannot be shown; the message says why."""
 
@@ -193,41 +168,37 @@ class DetectorError(RuntimeError):
     """A detector that fails on one image after another."""
 
 
-def choose_by_text(shard: CaptionShard, config: CaptionSetConfig, counts: StageCounts) -> Iterator[Candidate]:
+def choose_by_text(shard: CaptionShard, config: CaptionSetConfig, counts: StageCounts) -> Iterator[CaptionRecord]:
     """
-    Read a shard and let the captions through that state a number of things that can be seen.
+    Read a shard and keep the captions that state a number of visible objects.
 
     Args:
         shard (`CaptionShard`): The shard.
-        config (`CaptionSetConfig`): What is wanted.
-        counts (`StageCounts`): Is counted up while the shard is read.
+        config (`CaptionSetConfig`): The conditions.
+        counts (`StageCounts`): Updated while the shard is read.
 
     Returns:
-        `Iterator[Candidate]`: Those captions, with where their images are.
+        `Iterator[CaptionRecord]`: Those captions and their images.
     """
 
-    def is_wanted(caption: Any) -> bool:
+    def read(caption: Any) -> CaptionReading | None:
         counts.totals["captions"] += 1
         if not isinstance(caption, str) or not caption.strip():
             counts.totals["no_caption"] += 1
-            return False
+            return None
         match = find_count(caption)
         if match is None or match.number not in config.numbers:
-            return False
+            return None
         counts.add("number_word", match.number)
+        counted = counted_noun(caption, match.start, match.end)
         if config.text_filter:
-            reading = read_count(caption)
-            if reading is None or not reading.counts:
-                counts.reasons[reading.reason if reading else "no_noun"] += 1
-                return False
+            if not counted.counts:
+                counts.reasons[counted.reason] += 1
+                return None
             counts.add("counts_objects", match.number)
-        return True
+        return CaptionReading(match.number, counted.noun)
 
-    for record in shard.records(is_wanted):
-        match, reading = find_count(record.caption), read_count(record.caption)
-        if match is None or reading is None:
-            raise RuntimeError(f"{shard.name} gave another caption than it had asked about: {record.caption!r}.")
-        yield Candidate(shard.name.partition("#")[0], record, match.number, reading.noun)
+    return shard.records(read)
 
 
 def open_image(content: bytes) -> Image.Image:
@@ -253,22 +224,21 @@ def open_image(content: bytes) -> Image.Image:
 
 
 def choose_by_image(
-    candidates: Iterable[tuple[Candidate, bytes | None, str]],
+    records: Iterable[CaptionRecord],
     config: CaptionSetConfig,
     detector: Detector | None,
     counts: StageCounts,
     failures: list[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     """
-    Let the images through in which a detector finds as many objects of one class as the caption states.
+    Keep the images in which a detector finds as many objects of one class as the caption states.
 
     Args:
-        candidates (`Iterable[tuple[Candidate, bytes | None, str]]`): Captions, their images' files, and, where there
-            is none, why.
-        config (`CaptionSetConfig`): What is wanted.
-        detector (`Detector`, *optional*): Finds the objects. Without one all images are let through.
-        counts (`StageCounts`): Is counted up.
-        failures (`list[dict[str, Any]]`): Takes down every image that is missing, broken, or fails the detector.
+        records (`Iterable[CaptionRecord]`): Captions with their images.
+        config (`CaptionSetConfig`): The conditions.
+        detector (`Detector`, *optional*): Finds the objects. Without one all images are kept.
+        counts (`StageCounts`): Updated.
+        failures (`list[dict[str, Any]]`): Receives every image that is missing, broken, or fails the detector.
 
     Returns:
         `Iterator[dict[str, Any]]`: The rows of the set.
@@ -276,69 +246,64 @@ def choose_by_image(
     Raises:
         DetectorError: If the detector fails on one image after another.
     """
-    opened = _opened(candidates, config, counts, failures)
+    opened = _opened(records, config, counts, failures)
     failed_in_a_row = 0
     for batch in iter(lambda: list(itertools.islice(opened, config.batch_size)), []):
-        found = _detect(batch, detector)
-        for (candidate, content, image), objects in zip(batch, found, strict=True):
+        for (record, image), objects in zip(batch, _detect(batch, detector), strict=True):
             if isinstance(objects, Exception):
                 failed_in_a_row += 1
-                failures.append(candidate.failure("detector", f"{type(objects).__name__}: {objects}"))
+                failures.append(record.failure("detector", f"{type(objects).__name__}: {objects}"))
                 counts.totals["detector_failed"] += 1
                 if failed_in_a_row == _MAX_FAILURES_IN_A_ROW:
                     raise DetectorError(
-                        f"The detector failed on {failed_in_a_row} images one after another, lastly with "
-                        f"{type(objects).__name__}: {objects}. Try another one, or look for what is wrong with it."
+                        f"The detector failed on {failed_in_a_row} images one after another, the last time with "
+                        f"{type(objects).__name__}: {objects}. Use another detector, or fix this one."
                     ) from objects
                 continue
             failed_in_a_row = 0
             counted = None
             if image is not None and objects is not None:
-                counted = _counted(candidate, image, objects, config)
+                counted = _counted(record.reading, image, objects, config)
                 if counted is None:
                     counts.totals["wrong_number"] += 1
                     continue
-                counts.add("right_number", candidate.number)
-            yield _row(candidate, content, counted)
+                counts.add("right_number", record.reading.number)
+            yield _row(record, None if image is None else record.image, counted)
 
 
 # --- images -------------------------------------------------------------------------------------
 
-_Opened = tuple[Candidate, bytes | None, Image.Image | None]
+_Opened = tuple[CaptionRecord, Image.Image | None]
 
 
 def _opened(
-    candidates: Iterable[tuple[Candidate, bytes | None, str]],
-    config: CaptionSetConfig,
-    counts: StageCounts,
-    failures: list[dict[str, Any]],
+    records: Iterable[CaptionRecord], config: CaptionSetConfig, counts: StageCounts, failures: list[dict[str, Any]]
 ) -> Iterator[_Opened]:
-    """Decode the images, and take down those that are missing or broken."""
-    for candidate, content, problem in candidates:
+    """Decode the images, and list those that are missing or broken."""
+    for record in records:
         if config.captions_only:
-            yield candidate, None, None
+            yield record, None
             continue
         try:
-            if content is None:
-                raise ImageError(problem or "no image")
-            image = open_image(content)
+            if record.image is None:
+                raise ImageError(record.problem or "no image")
+            image = open_image(record.image)
         except ImageError as error:
-            stage = "image" if candidate.record.url is None or content is not None else "fetch"
-            failures.append(candidate.failure(stage, str(error)))
+            stage = "image" if record.url is None or record.image is not None else "fetch"
+            failures.append(record.failure(stage, str(error)))
             counts.totals["no_image"] += 1
             continue
-        counts.add("images", candidate.number)
-        yield candidate, content, image
+        counts.add("images", record.reading.number)
+        yield record, image
 
 
 def _detect(batch: Sequence[_Opened], detector: Detector | None) -> list[list[Detection] | Exception | None]:
-    """What there is in each image; where the detector fails on several, it is asked about one after the other."""
-    images = [image for _, _, image in batch if image is not None]
+    """The objects of each image; where the detector fails on several images, it gets them one after the other."""
+    images = [image for _, image in batch if image is not None]
     if detector is None or not images:
         return [None] * len(batch)
-    nouns = [candidate.noun for candidate, _, _ in batch]
     try:
-        return list(detector(images, nouns))
+        return list(detector(images, [record.reading.noun for record, _ in batch]))
     except _DETECTOR_ERRORS as error:
         if len(batch) == 1:
             return [error]
@@ -346,32 +311,31 @@ def _detect(batch: Sequence[_Opened], detector: Detector | None) -> list[list[De
 
 
 def _counted(
-    candidate: Candidate, image: Image.Image, objects: Sequence[Detection], config: CaptionSetConfig
+    reading: CaptionReading, image: Image.Image, objects: Sequence[Detection], config: CaptionSetConfig
 ) -> CountedClass | None:
-    """The class of which there is the number that the caption states, if it is the one with most objects."""
+    """The class with most objects, if these are as many as the caption states."""
     threshold = 0.0 if config.threshold is None else config.threshold
     size = (image.height, image.width)
     counted = count_most_frequent(objects, size, threshold, config.min_area, config.max_overlap)
-    if counted is None or counted.count != candidate.number:
+    if counted is None or counted.count != reading.number:
         return None
-    head = candidate.noun.lower().split()[-1] if candidate.noun else ""
+    head = reading.noun.lower().split()[-1] if reading.noun else ""
     return counted if not config.class_agreement or is_class_of(counted.label, head) else None
 
 
-def _row(candidate: Candidate, content: bytes | None, counted: CountedClass | None) -> dict[str, Any]:
-    record = candidate.record
+def _row(record: CaptionRecord, content: bytes | None, counted: CountedClass | None) -> dict[str, Any]:
     found = counted.detections if counted is not None else ()
     return {
         "image": None if content is None else {"bytes": content, "path": None},
         "image_id": record.key,
         "text": record.caption,
-        "number": candidate.number,
-        "name": candidate.noun or None,
+        "number": record.reading.number,
+        "name": record.reading.noun or None,
         "note": None,
         "detected": counted.label if counted is not None else None,
         "scores": [one.score for one in found],
         "boxes": [list(one.box) for one in found],
         "url": record.url,
-        "source": candidate.source,
+        "source": record.source,
         "row": record.row,
     }

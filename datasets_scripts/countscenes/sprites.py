@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ..files.atomic import write_with
+from ..files.atomic import whole_file
 from .objects import SPRITE_SIDES, ObjectPatch, Point, turn_sprite
 
 
@@ -146,7 +146,8 @@ def _write(file: Path, pack: np.ndarray) -> None:
     """Keep a pack for the next process."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_with(file, lambda opened: np.save(opened, pack))
+        with whole_file(file) as temporary, temporary.open("wb") as opened:
+            np.save(opened, pack)
     except OSError as error:
         logger.warning(f"Sprites cannot be kept in {file.parent} ({error}); each process draws them for itself.")
 

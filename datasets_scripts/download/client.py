@@ -18,11 +18,8 @@ from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
-
-import datasets
 
 from .checks import check_image
 from .config import FetchConfig, Fetcher, FetchError, FetchResult, ImageFacts
@@ -228,17 +225,4 @@ def fetch_bytes(url: str, config: FetchConfig | None = None) -> bytes:
     return result.content
 
 
-def fetched_folder(name: str) -> Path:
-    """
-    Say where what was fetched for a set is kept if nobody says it.
-
-    Args:
-        name (`str`): The set.
-
-    Returns:
-        `Path`: A folder in the cache of `datasets`.
-    """
-    return Path(datasets.config.DOWNLOADED_DATASETS_PATH) / name
-
-
-__all__ = ["FetchConfig", "FetchError", "FetchResult", "Fetcher", "Fetching", "fetch_bytes", "fetched_folder"]
+__all__ = ["FetchConfig", "FetchError", "FetchResult", "Fetcher", "Fetching", "fetch_bytes"]

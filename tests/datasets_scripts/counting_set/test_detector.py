@@ -371,7 +371,7 @@ def test_a_detector_that_fails_on_one_image_loses_that_one_only(tmp_path: Path) 
 def test_a_detector_that_always_fails_stops_the_build(tmp_path: Path) -> None:
     source = _reds(tmp_path, [200] * 40, "three")
     detector = _Failing(fails_on=100)
-    with pytest.raises(DetectorError, match="failed on 25 images one after another, lastly with RuntimeError"):
+    with pytest.raises(DetectorError, match="failed on 25 images one after another, the last time with RuntimeError"):
         build_caption_set(source, tmp_path / "set", CaptionSetConfig(batch_size=1), detector=detector)
     assert sum(detector.seen) == 25
     assert not list((tmp_path / "set" / ".parts").glob("0*"))

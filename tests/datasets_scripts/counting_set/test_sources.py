@@ -13,7 +13,13 @@ import pytest
 from PIL import Image
 
 from count_clip.datasets_scripts.counting_set import shards as caption_shards
-from count_clip.datasets_scripts.counting_set.shards import CaptionRecord, CaptionShard, Columns, ShardError
+from count_clip.datasets_scripts.counting_set.shards import (
+    CaptionReading,
+    CaptionRecord,
+    CaptionShard,
+    Columns,
+    ShardError,
+)
 from count_clip.datasets_scripts.counting_set.sources import find_shards
 
 
@@ -23,8 +29,11 @@ def _png(color: int) -> bytes:
     return file.getvalue()
 
 
+READING = CaptionReading(2, "dogs")
+
+
 def _read(shards: list[CaptionShard], wanted: Callable[[Any], bool] = lambda caption: True) -> list[CaptionRecord]:
-    return [record for shard in shards for record in shard.records(wanted)]
+    return [record for shard in shards for record in shard.records(lambda text: READING if wanted(text) else None)]
 
 
 def _write_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> None:
@@ -47,7 +56,7 @@ def test_parquet_rows_are_read_with_the_images_of_those_that_are_wanted(tmp_path
         return caption in ("caption 5", "caption 699", "caption 700", "caption 1999")
 
     (shard,) = find_shards(str(tmp_path))
-    records = list(shard.records(wanted))
+    records = _read([shard], wanted)
     assert asked == captions, "every caption once, in order"
     assert [(record.row, record.key, record.image) for record in records] == [
         (place, f"k{place}", b"image %d" % place) for place in (5, 700, 1999)
@@ -93,7 +102,7 @@ def test_webdataset_archives_are_read_sample_by_sample(tmp_path: Path, compresse
     _write_tar(tmp_path / name, files, "w:gz" if compressed else "w")
     (shard,) = find_shards(str(tmp_path))
     asked = []
-    records = list(shard.records(lambda caption: asked.append(caption) or caption is not None))
+    records = _read([shard], lambda caption: asked.append(caption) or caption is not None)
     assert asked == ["two dogs", "three cats", "four cows", "five hens", None, None]
     assert [record.key for record in records] == [f"{name}:{key}" for key in ("d/000", "001", "002", "003")]
     assert [record.row for record in records] == [0, 1, 2, 3]
@@ -120,11 +129,11 @@ def test_json_lines_are_lists_of_addresses(tmp_path: Path) -> None:
     (tmp_path / ".hidden.jsonl").write_text("{}")
     (shard,) = find_shards(str(tmp_path))
     asked = []
-    records = list(shard.records(lambda caption: asked.append(caption) or isinstance(caption, str)))
+    records = _read([shard], lambda caption: asked.append(caption) or isinstance(caption, str))
     assert asked == ["two dogs", None, None, "three cats", None, None]
     assert [(record.key, record.url, record.problem) for record in records] == [
         ("7", "http://a/0.jpg", ""),
-        ("list.jsonl.gz:3", None, "neither an image nor an address"),
+        ("list.jsonl.gz:3", None, "neither an image nor a URL"),
     ]
     assert find_shards(str(tmp_path / "list.jsonl.gz"))[0].name == "list.jsonl.gz"
 
@@ -168,7 +177,7 @@ def test_columns_are_found_or_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected a column 'image' in .*a.parquet, but it has alt, bytes, id"):
         find_shards(str(tmp_path), Columns(caption="alt", image="image"))
     (record,) = _read(find_shards(str(tmp_path), Columns(caption="alt", image="bytes", key="id")))
-    assert record == CaptionRecord(0, "3", "two dogs", b"image")
+    assert record == CaptionRecord("a.parquet", 0, "3", "two dogs", READING, b"image")
     (tmp_path / "b.jsonl").write_text('{"said": "two dogs"}\n')
     with pytest.raises(ValueError, match="Expected a column with captions in .*b.jsonl"):
         find_shards(str(tmp_path / "b.jsonl"))
@@ -200,7 +209,7 @@ def test_images_that_are_not_there_are_explained(tmp_path: Path, monkeypatch: py
     assert problems[3].startswith("its file cannot be read")
     assert problems[4] == "an empty image"
     assert problems[5] == "more than 100 bytes"
-    assert problems[6] == "neither an image nor an address"
+    assert problems[6] == "neither an image nor a URL"
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:

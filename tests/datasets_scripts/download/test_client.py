@@ -9,7 +9,6 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -599,12 +598,3 @@ def test_proxy_looks_up_names_itself(web: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("NO_PROXY", raising=False)
     assert fetch("http://images.invalid/a.png", allow_private=False).content == png()
     refused("http://10.0.0.1/a.png", "private", "10.0.0.1", allow_private=False)
-
-
-def test_fetched_sets_have_a_folder_in_the_cache_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    from count_clip.datasets_scripts.download.client import fetched_folder
-
-    monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", tmp_path)
-    assert fetched_folder("countbench") == tmp_path / "countbench"

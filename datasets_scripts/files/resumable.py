@@ -1,0 +1,147 @@
+"""
+Work that is interrupted and resumed: the folder knows what it was begun for, and which results are finished.
+
+A plan names everything that the results depend on, as JSON. It is written before the first result and compared by
+every later run. A result is one or several files, each written whole ([`whole_file`]), and a record in JSON, which is
+written last and makes the result finished.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .atomic import remove_leftovers, write_json
+
+
+class ResumableFolder:
+    """
+    A folder of results that a later run takes up.
+
+    Args:
+        folder (`Path`): The folder; it is created by [`ResumableFolder.begin`].
+        plan_name (`str`, *optional*, defaults to `"plan.json"`): The file with the plan.
+    """
+
+    def __init__(self, folder: Path, plan_name: str = "plan.json") -> None:
+        self.folder = folder
+        self._plan_name = plan_name
+
+    @property
+    def plan(self) -> dict[str, Any] | None:
+        """`dict[str, Any]` or `None`: The plan that the folder was begun with."""
+        return self._read(self._plan_name)
+
+    def begin(self, plan: Mapping[str, Any], restart: bool = False) -> bool:
+        """
+        Begin work in the folder or resume it.
+
+        Args:
+            plan (`Mapping[str, Any]`): What the results depend on.
+            restart (`bool`, *optional*, defaults to `False`): Whether results of another plan are removed.
+
+        Returns:
+            `bool`: Whether there may be results of an earlier run.
+
+        Raises:
+            ValueError: If the folder was begun with another plan; the message lists the differences.
+            FileExistsError: If the folder has files and no plan.
+        """
+        found = self.plan
+        wanted = json.loads(json.dumps(plan))
+        if found is not None and found != wanted and not restart:
+            raise ValueError(
+                f"Expected to resume what was begun in {self.folder} with the same options, but "
+                f"{differences(found, wanted)}. Use the same options, or another folder."
+            )
+        if found != wanted:
+            self.remove()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / self._plan_name, wanted)
+        remove_leftovers(self.folder)
+        return found == wanted
+
+    def remove(self) -> None:
+        """
+        Remove the folder if it is one of these.
+
+        Raises:
+            FileExistsError: If the folder has files and no plan.
+        """
+        if not self.folder.is_dir():
+            return
+        if self.plan is None and any(self.folder.iterdir()):
+            raise FileExistsError(
+                f"Expected {self.folder} to be new, empty or of an earlier run, but it holds other files. Use another "
+                "folder, or move it away."
+            )
+        remove_folder(self.folder)
+
+    def is_finished(self, name: str) -> bool:
+        """Whether a result is finished."""
+        return (self.folder / f"{name}.json").is_file()
+
+    def finish(self, name: str, record: Mapping[str, Any]) -> None:
+        """Mark a result as finished, once its files are written, and keep a record of it."""
+        write_json(self.folder / f"{name}.json", record)
+
+    def record(self, name: str) -> dict[str, Any]:
+        """The record of a finished result."""
+        return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.folder / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def fingerprint_of(plan: Mapping[str, Any]) -> str:
+    """A short name for a plan: the same for the same content."""
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], most: int = 3) -> str:
+    """
+    Name the entries in which two plans differ.
+
+    Args:
+        found (`Mapping[str, Any]`): The earlier plan.
+        wanted (`Mapping[str, Any]`): The new one.
+        most (`int`, *optional*, defaults to 3): How many differences are listed.
+
+    Returns:
+        `str`: `"seed was 1 and is 2; shards: a.tar is new"`.
+    """
+    all_of_them = list(_differences(found, wanted))
+    more = [f"{len(all_of_them) - most:,} more"] if len(all_of_them) > most else []
+    return "; ".join(all_of_them[:most] + more)
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name in {**found, **wanted}:
+        before, now = found.get(name), wanted.get(name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from _differences(before, now, f"{prefix}{name}: ")
+        elif name not in wanted:
+            yield f"{prefix}{name} is gone"
+        elif name not in found:
+            yield f"{prefix}{name} is new"
+        elif before != now:
+            yield f"{prefix}{name} was {before!r} and is {now!r}"
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder at once: it is renamed first, so that no half of it is taken for the whole."""
+    for leftover in folder.parent.glob(f".{folder.name}.*.removed"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.removed")))
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put a finished folder in the place of an earlier one."""
+    remove_leftovers(new)
+    remove_folder(folder)
+    new.rename(folder)
