@@ -27,7 +27,7 @@ def register() -> None:
 
 
 def _register_with_transformers() -> None:
-    from .auto_classes import register_with_transformers
+    from count_clip.modeling.auto_classes import register_with_transformers
 
     register_with_transformers()
 

@@ -9,6 +9,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import copy
 import importlib.util
+import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTokenizer
+from transformers import AutoModel, AutoProcessor, CLIPTokenizer
 from transformers.models.clip import CLIPImageProcessorPil
 
 from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
@@ -93,6 +95,50 @@ def hub_here(hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return hub
+
+
+REMOTE = """
+import importlib.util, json, sys
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+assert importlib.util.find_spec("count_clip") is None, "this process can import the package"
+config, model, processor = (
+    auto.from_pretrained(sys.argv[1], trust_remote_code=True) for auto in (AutoConfig, AutoModel, AutoProcessor)
+)
+with torch.no_grad():
+    outputs = model.eval()(**processor([Image.new("RGB", (70, 50), (200, 30, 90))], ["two dogs"]))
+value = outputs.counts if "counts" in outputs else outputs.logits_per_image
+names = [type(one).__name__ for one in (config, model, processor)]
+print("RESULT", json.dumps(names), value.flatten().tolist(), sep="|")
+"""
+
+
+@pytest.fixture
+def check_remote_code(tmp_path: Path) -> Callable[[Path], None]:
+    """Check that a process without this package loads a folder with `trust_remote_code` and gets the same numbers."""
+
+    def check(folder: Path) -> None:
+        environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+        environment.pop("PYTHONPATH", None)
+        # An editable install is found through a hook in site-packages: the child takes the packages without it.
+        site = next(path for path in sys.path if path.endswith("site-packages"))
+        command = [sys.executable, "-S", "-c", f"import sys; sys.path.append({site!r})\n{REMOTE}", str(folder)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=55, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
+        names, values = map(json.loads, line.split("|")[1:])
+        model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+        assert names == [type(one).__name__ for one in (model.config, model, processor)]
+        with torch.no_grad():
+            outputs = model(**processor([Image.new("RGB", (70, 50), (200, 30, 90))], ["two dogs"]))
+        expected = outputs.counts if "counts" in outputs else outputs.logits_per_image
+        torch.testing.assert_close(torch.tensor(values), expected.flatten())
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,7 @@
 """The released checkpoints: each folder is what its repository holds, loads in every way, and counts."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,11 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor, pipeline
 
-from count_clip import modeling
 from count_clip.datasets_scripts.countscenes.builder import DRAWING_KINDS, CountScenes
 from count_clip.evaluation.benchmarks.countbench import evaluate_countbench
 from count_clip.evaluation.benchmarks.density import evaluate_density
+from count_clip.modeling.auto_classes import MODEL_FAMILIES
+from count_clip.trainers.hub.release import prepare_release
 
 
 RELEASED = Path(__file__).parents[2] / "model_cards"
@@ -44,16 +44,10 @@ def test_files_are_those_of_a_repository(name: str) -> None:
     files = {path.name for path in (RELEASED / name).iterdir()}
     needed = {"README.md", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
     assert needed <= files
-    assert {path.suffix for path in (RELEASED / name).iterdir()} <= {".md", ".json", ".safetensors", ".py", ".png"}
+    assert {path.suffix for path in (RELEASED / name).iterdir()} <= {".md", ".json", ".safetensors", ".png"}
     with safe_open(RELEASED / name / "model.safetensors", "pt") as weights:
         dtypes = {weights.get_tensor(key).dtype for key in weights.keys()}  # noqa: SIM118 (it is no dictionary)
     assert {dtype for dtype in dtypes if dtype.is_floating_point} == {torch.float16}
-    # `count-clip push model_cards/NAME ORG/NAME` brings them up to date, and so does copying them.
-    sources = Path(modeling.__file__).parent
-    code = list((RELEASED / name).glob("*.py"))
-    assert code
-    for path in code:
-        assert path.read_text() == (sources / path.name).read_text(), f"copy {path.name} from modeling/ to {path}"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,29 +66,27 @@ def test_cards_say_what_readers_need(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_loads_in_single_precision_with_and_without_this_package(name: str, tmp_path: Path) -> None:
-    model, _ = load(name)
-    assert model.config.model_type == TYPES[name]
+def test_loads_in_single_precision_without_trust(name: str) -> None:
+    model, processor = load(name)
+    family = MODEL_FAMILIES[TYPES[name]]
+    assert (type(model), type(processor)) == (family.model, family.processor)
     assert model.dtype == torch.float32
-    script = (
-        "import sys; from transformers import AutoModel, AutoProcessor\n"
-        "model, processor = (auto.from_pretrained(sys.argv[1], trust_remote_code=True) "
-        "for auto in (AutoModel, AutoProcessor))\n"
-        "assert 'count_clip' not in sys.modules\n"
-        "print(type(model).__name__, float(sum(p.double().sum().item() for p in model.parameters())))"
-    )
-    environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": ""}
-    command = [sys.executable, "-c", script, str(RELEASED / name)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()
-    assert printed[0] == type(model).__name__
-    assert float(printed[1]) == pytest.approx(sum(p.double().sum().item() for p in model.parameters()))
+    assert isinstance(pipeline(family.task, model=str(RELEASED / name)), family.pipeline)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_release_brings_its_code(name: str, tmp_path: Path, check_remote_code: Callable[[Path], None]) -> None:
+    release = prepare_release(RELEASED / name, tmp_path / name, f"org/{name}")
+    assert any(path.startswith("modeling_") for path in release.files)
+    assert "auto_map" in json.loads((tmp_path / name / "processor_config.json").read_text())
+    check_remote_code(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_clips_are_plain_clips_too(name: str) -> None:
     model, _ = load(name)
     plain = CLIPModel.from_pretrained(RELEASED / name).eval()
-    inputs = CLIPProcessor.from_pretrained(RELEASED / name, trust_remote_code=False)(
+    inputs = CLIPProcessor.from_pretrained(RELEASED / name)(
         text=["three apples", "four apples"],
         images=[CountScenes("test", "plain", num_scenes=1)[0]["image"]],
         padding=True,

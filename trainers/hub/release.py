@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from .card import CARD, CardError, check_metadata, kind_of, read_json, write_model_card
 from .card_texts import adapters_in
+from .remote_code import write_remote_code
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -51,30 +51,6 @@ _EXPECTED_TO_STAY = (
     "results.json",
     "*_results.json",
 )
-
-_CODE = {
-    "count_clip": {
-        "AutoConfig": "configuration_count_clip.CountCLIPConfig",
-        "AutoModel": "modeling_count_clip.CLIPForCounting",
-        "AutoModelForZeroShotImageClassification": "modeling_count_clip.CLIPForCounting",
-    },
-    "clip_count_density": {
-        "AutoConfig": "configuration_clip_count_density.CLIPCountDensityConfig",
-        "AutoModel": "modeling_clip_count_density.CLIPCountDensityModel",
-    },
-}
-_PIPELINES = {
-    "count_clip": ("caption-counting", "pipeline_caption_counting.CaptionCountingPipeline"),
-    "clip_count_density": ("object-counting", "pipeline_object_counting.ObjectCountingPipeline"),
-}
-_PROCESSORS = {
-    "CountCLIPProcessor": "processing_count_clip.CountCLIPProcessor",
-    "CLIPCountDensityProcessor": "processing_clip_count_density.CLIPCountDensityProcessor",
-}
-_IMAGE_PROCESSORS = {
-    "CLIPCountDensityImageProcessor": "image_processing_clip_count_density.CLIPCountDensityImageProcessorPil",
-}
-
 
 # Files in a repository that go when a new state does not have them: weights in other pieces.
 STALE = (
@@ -157,7 +133,9 @@ def prepare_release(
             _name_base(place / name / "adapter_config.json", base_model)
             if name:
                 _write_inner_card(place / name)
-    _add_code(place, dtype)
+    if dtype is not None and (place / "config.json").is_file():
+        _set_dtype(place / "config.json", dtype)
+    write_remote_code(place)
     card_path = write_model_card(place, repo_id, base_model=_hub_base(place, kind, base_model), **card)
     license = _license(card_path)
     files = {path.relative_to(place).as_posix(): path.stat().st_size for path in _walk(place)}
@@ -247,62 +225,17 @@ def _cast(source: Path, target: Path, dtype: torch.dtype) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def _add_code(folder: Path, dtype: str | None) -> None:
-    """Write where readers without this package find the code, and put it there."""
-    references: list[str] = []
-    path = folder / "config.json"
-    if path.is_file():
-        config = read_json(path)
-        model_type = config.get("model_type")
-        for entry in (config, config.get("text_config"), config.get("vision_config")):
-            if dtype is not None and isinstance(entry, dict) and (entry is config or "dtype" in entry):
-                entry["dtype"] = dtype
-        config.pop("auto_map", None)
-        if model_type in _CODE:
-            task, pipeline = _PIPELINES[model_type]
-            config["auto_map"] = _CODE[model_type]
-            config["custom_pipelines"] = {task: {"impl": pipeline, "pt": ["AutoModel"], "type": "multimodal"}}
-            references += [*_CODE[model_type].values(), pipeline]
-        _write_config(path, config)
-    path = folder / "processor_config.json"
-    if path.is_file():
-        written = read_json(path)
-        image_processor = written.get("image_processor")
-        own = _PROCESSORS.get(str(written.get("processor_class")))
-        own_images = None
-        if isinstance(image_processor, dict):
-            own_images = _IMAGE_PROCESSORS.get(str(image_processor.get("image_processor_type")))
-            _set_auto_map(image_processor, {"AutoImageProcessor": own_images})
-        _set_auto_map(written, {"AutoProcessor": own})
-        references += [one for one in (own, own_images) if one is not None]
-        _write_config(path, written)
-        tokenizer = folder / "tokenizer_config.json"
-        if tokenizer.is_file():
-            content = read_json(tokenizer)
-            _set_auto_map(content, {"AutoProcessor": own})
-            _write_config(tokenizer, content)
-    _copy_code(references, folder)
-
-
-def _set_auto_map(content: dict[str, Any], references: Mapping[str, str | None]) -> None:
-    content.pop("auto_map", None)
-    if known := {name: reference for name, reference in references.items() if reference is not None}:
-        content["auto_map"] = known
+def _set_dtype(path: Path, dtype: str) -> None:
+    """Set the type of the weights in a model's configuration."""
+    config = read_json(path)
+    for entry in (config, config.get("text_config"), config.get("vision_config")):
+        if isinstance(entry, dict) and (entry is config or "dtype" in entry):
+            entry["dtype"] = dtype
+    _write_config(path, config)
 
 
 def _write_config(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _copy_code(references: list[str], folder: Path) -> None:
-    """Copy the files of classes, and all that these import from their siblings."""
-    from count_clip.modeling import configuration_count_clip
-
-    modeling = Path(configuration_count_clip.__file__).parent
-    for module in dict.fromkeys(reference.partition(".")[0] for reference in references):
-        file = modeling / f"{module}.py"
-        for needed in (file, *map(Path, get_relative_import_files(file))):
-            shutil.copyfile(needed, folder / needed.name)
 
 
 def _name_base(path: Path, base_model: str | None) -> None:
