@@ -38,7 +38,7 @@ from transformers import AutoModel, AutoProcessor, CLIPModel
 
 from count_clip.datasets_scripts.captions.numbers import NUMBER_WORDS
 from count_clip.evaluation.benchmarks.countbench import evaluate_countbench, nine_captions
-from count_clip.evaluation.functional import NUMBERS, numbers_said
+from count_clip.evaluation.functional import NUMBERS, predicted_numbers
 from count_clip.trainers.running.scratch import build_counting_model
 
 
@@ -196,7 +196,7 @@ def measure(model: Any, processor: Any, rows: Rows, arguments: argparse.Namespac
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for way, (_, scores) in best.items():
         shared = min(len(scores), len(reference))
-        same = float(np.mean(numbers_said(scores[:shared]) == numbers_said(reference[:shared])))
+        same = float(np.mean(predicted_numbers(scores[:shared]) == predicted_numbers(reference[:shared])))
         apart = float(np.abs(scores[:shared] - reference[:shared]).max())
         seconds = per_image[way]
         faster = next(iter(per_image.values())) / seconds

@@ -388,9 +388,9 @@ def counting_figures(scores: np.ndarray, numbers: np.ndarray) -> dict[str, float
     Returns:
         `dict` with `accuracy` (chance is 1/9) and `mean_deviation`.
     """
-    from count_clip.evaluation.functional import counting_accuracy, mean_deviation, numbers_said
+    from count_clip.evaluation.functional import counting_accuracy, mean_deviation, predicted_numbers
 
-    said = numbers_said(scores)
+    said = predicted_numbers(scores)
     return {"accuracy": counting_accuracy(said, numbers), "mean_deviation": mean_deviation(said, numbers)}
 
 

@@ -22,8 +22,8 @@ from ..functional import (
     confusion_matrix,
     counting_accuracy,
     mean_deviation,
-    numbers_said,
     off_by_one_accuracy,
+    predicted_numbers,
 )
 from ..inference.encoding import (
     Encoder,
@@ -212,7 +212,7 @@ def evaluate_countbench(
         text_embeds = encoder.tokens(captions, progress)
         scores = torch.einsum("np,ncp->nc", image_embeds, text_embeds.unflatten(0, (len(numbers), -1))).numpy()
     _check_scores(scores)
-    said = numbers_said(scores)
+    said = predicted_numbers(scores)
     return CountBenchResult(
         accuracy=counting_accuracy(said, numbers),
         mean_deviation=mean_deviation(said, numbers),

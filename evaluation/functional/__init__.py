@@ -1,7 +1,5 @@
 """
-Counting metrics as pure functions of numbers: NumPy in, floats out, nothing else of the project needed.
-
-This is where to import them from; they are written in the files named below.
+Counting metrics as pure functions: NumPy in, floats out. Import them from here.
 """
 
 from .accuracy import (
@@ -12,8 +10,8 @@ from .accuracy import (
     confusion_matrix,
     counting_accuracy,
     mean_deviation,
-    numbers_said,
     off_by_one_accuracy,
+    predicted_numbers,
 )
 from .errors import (
     CountingErrors,
@@ -30,7 +28,6 @@ from .points import (
     MATCHINGS,
     PointScores,
     as_points,
-    check_sizes,
     grid_error,
     map_cells,
     match_points,
@@ -54,7 +51,6 @@ __all__ = [
     "bootstrap_interval",
     "calibration",
     "check_numbers",
-    "check_sizes",
     "confusion_matrix",
     "counting_accuracy",
     "counting_errors",
@@ -67,11 +63,11 @@ __all__ = [
     "mosaic_scores",
     "normalized_absolute_error",
     "normalized_mean_of_negatives",
-    "numbers_said",
     "off_by_one_accuracy",
     "point_cells",
     "point_scores",
     "positive_class_count_nearness",
+    "predicted_numbers",
     "root_mean_squared_error",
     "squared_relative_error",
     "with_intervals",

@@ -1,4 +1,4 @@
-"""Metrics of numbers said from two to ten, the nine-way question."""
+"""Metrics of predicted numbers from two to ten."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from .errors import mean_absolute_error
 
 
 NUMBERS = tuple(range(2, 11))
-"""The numbers that CountBench asks for: two to ten."""
+"""CountBench's numbers: two to ten."""
 
 
 class Calibration(NamedTuple):
-    """How well the probability of the number said tells how often it is right."""
+    """How well the probability of the predicted number matches how often it is right."""
 
     error: float
-    """Expected calibration error: mean of |accuracy - confidence| over the bins, each weighing as many images."""
+    """Expected calibration error: mean of |accuracy - confidence| over the bins, weighted by their images."""
     accuracy: float
-    """How often the number said is right."""
+    """How often the predicted number is right."""
     confidence: float
-    """Mean probability of the number said; above `accuracy`, the model is too sure of itself."""
+    """Mean probability of the predicted number; above `accuracy`, the model is overconfident."""
     bin_confidences: NDArray[np.float64]
-    """`(num_bins,)`: mean probability of the numbers said in each bin; NaN where a bin is empty."""
+    """`(num_bins,)`: mean probability of the predicted numbers in each bin; NaN for an empty bin."""
     bin_accuracies: NDArray[np.float64]
-    """`(num_bins,)`: how often they are right; NaN where a bin is empty."""
+    """`(num_bins,)`: how often they are right; NaN for an empty bin."""
     bin_counts: NDArray[np.int64]
     """`(num_bins,)`: images in each bin."""
 
 
-def numbers_said(scores: ArrayLike, numbers: Sequence[int] = NUMBERS) -> NDArray[np.int64]:
+def predicted_numbers(scores: ArrayLike, numbers: Sequence[int] = NUMBERS) -> NDArray[np.int64]:
     """
-    The number whose caption each image prefers.
+    The number whose caption has the highest score, for each image.
 
     Args:
         scores (array of shape `(num_images, len(numbers))`): Scores of the captions with each number, of any scale.
-        numbers (`Sequence[int]`): What the columns stand for.
+        numbers (`Sequence[int]`): The numbers of the columns.
 
     Returns:
-        `np.ndarray` of shape `(num_images,)`: The numbers; among equal scores the lowest.
+        `np.ndarray` of shape `(num_images,)`: Numbers; of equal scores the lowest number.
 
     Raises:
         ValueError: If there is no image, an image has more or fewer scores, or a score is not finite.
@@ -52,20 +52,17 @@ def numbers_said(scores: ArrayLike, numbers: Sequence[int] = NUMBERS) -> NDArray
 
 def _score_table(scores: ArrayLike, numbers: Sequence[int]) -> NDArray[np.float64]:
     """Scores as a table of finite numbers with a column for each number."""
+    expected = (
+        f"Expected {len(numbers)} scores for each image, for the captions with {numbers[0]} to {numbers[-1]}, but "
+    )
     try:
         table = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"Expected {len(numbers)} scores for each image, for the captions with {numbers[0]} to {numbers[-1]}, "
-            "but the images have different numbers of scores, or some are no numbers."
-        ) from None
+        raise ValueError(f"{expected}the images have different numbers of scores, or some are not numbers.") from None
     if table.size == 0:
         raise ValueError("Expected the scores of at least one image, but got none. There is nothing to measure.")
     if table.ndim != 2 or table.shape[1] != len(numbers):
-        raise ValueError(
-            f"Expected {len(numbers)} scores for each image, for the captions with {numbers[0]} to {numbers[-1]}, "
-            f"but got an array of shape {table.shape}."
-        )
+        raise ValueError(f"{expected}got an array of shape {table.shape}.")
     bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
     if bad.size:
         raise ValueError(
@@ -77,37 +74,37 @@ def _score_table(scores: ArrayLike, numbers: Sequence[int]) -> NDArray[np.float6
 
 def check_numbers(values: ArrayLike, name: str, numbers: Sequence[int] = NUMBERS) -> NDArray[np.int64]:
     """
-    Make sure that there is nothing but the numbers that can occur.
+    Check that all values are among the possible numbers.
 
     Args:
         values (array of shape `(num_images,)`): Numbers.
-        name (`str`): What they are called, for the message.
-        numbers (`Sequence[int]`): The numbers that can occur.
+        name (`str`): Name of the argument, for the error message.
+        numbers (`Sequence[int]`): The possible numbers.
 
     Returns:
-        `np.ndarray` of shape `(num_images,)`: The same as integers.
+        `np.ndarray` of shape `(num_images,)`: The values as integers.
 
     Raises:
-        ValueError: If there is none, one is not finite or not among `numbers`.
+        ValueError: If there are no values, or one is not finite or not among `numbers`.
     """
     array = vector(values, name)
     bad = np.flatnonzero(~np.isin(array, numbers))
     if bad.size:
         raise ValueError(
             f"Expected only the numbers {list(numbers)} in `{name}`, but {bad.size} of {array.size} are others, the "
-            f"first {array[bad[0]]:g} at index {bad[0]}. Leave those rows out, and say so, or pass the numbers that "
-            "occur as `numbers`."
+            f"first {array[bad[0]]:g} at index {bad[0]}. Leave those rows out, or pass the numbers that occur as "
+            "`numbers`."
         )
     return array.astype(np.int64)
 
 
 def counting_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """
-    The fraction of images whose number is exactly right: CountBench's first figure.
+    The share of images whose number is exactly right: CountBench's first figure.
 
     Args:
-        predictions (array of shape `(num_images,)`): The numbers said.
-        references (array of shape `(num_images,)`): The true numbers.
+        predictions (array of shape `(num_images,)`): Predicted numbers.
+        references (array of shape `(num_images,)`): True numbers.
 
     Returns:
         `float`: From 0 to 1; guessing among two to ten gives 1/9.
@@ -124,11 +121,11 @@ def counting_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
 
 def off_by_one_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """
-    The fraction of images whose number is right or next to right.
+    The share of images whose number is right or off by one.
 
     Args:
-        predictions (array of shape `(num_images,)`): The numbers said.
-        references (array of shape `(num_images,)`): The true numbers.
+        predictions (array of shape `(num_images,)`): Predicted numbers.
+        references (array of shape `(num_images,)`): True numbers.
 
     Returns:
         `float`: From 0 to 1, never below [`counting_accuracy`].
@@ -142,14 +139,14 @@ def off_by_one_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
 
 def mean_deviation(predictions: ArrayLike, references: ArrayLike) -> float:
     """
-    How far the number said is from the true one, on average: CountBench's second figure.
+    How far predicted numbers are from the true ones, on average: CountBench's second figure.
 
     Args:
-        predictions (array of shape `(num_images,)`): The numbers said.
-        references (array of shape `(num_images,)`): The true numbers.
+        predictions (array of shape `(num_images,)`): Predicted numbers.
+        references (array of shape `(num_images,)`): True numbers.
 
     Returns:
-        `float`: Mean of `|said - true|`, in objects; 0 is perfect.
+        `float`: Mean of `|predicted - true|`, in objects; 0 is perfect.
 
     Raises:
         ValueError: If the two differ in length, are empty, or hold something that is not finite.
@@ -164,32 +161,31 @@ def confusion_matrix(
     predictions: ArrayLike, references: ArrayLike, numbers: Sequence[int] = NUMBERS
 ) -> NDArray[np.int64]:
     """
-    Which number was said for which.
+    How often each number was predicted for each true number.
 
     Args:
-        predictions (array of shape `(num_images,)`): The numbers said.
-        references (array of shape `(num_images,)`): The true numbers.
-        numbers (`Sequence[int]`): The numbers that can occur, in the order of the rows and columns.
+        predictions (array of shape `(num_images,)`): Predicted numbers.
+        references (array of shape `(num_images,)`): True numbers.
+        numbers (`Sequence[int]`): The possible numbers, in the order of the rows and columns.
 
     Returns:
-        `np.ndarray` of shape `(len(numbers), len(numbers))`: Images; true numbers down, numbers said across.
+        `np.ndarray` of shape `(len(numbers), len(numbers))`: Images; true numbers down, predicted numbers across.
 
     Raises:
         ValueError: If the two differ in length, are empty, or hold a number that is not in `numbers`.
     """
     predicted, true = pair(predictions, references)
-    place = {float(number): index for index, number in enumerate(numbers)}
-    if len(place) != len(numbers):
+    if len(set(numbers)) != len(numbers):
         raise ValueError(f"Expected different numbers in `numbers`, but got {list(numbers)}.")
+    unknown = np.setdiff1d([predicted, true], numbers)
+    if unknown.size:
+        raise ValueError(
+            f"Expected only the numbers {list(numbers)}, but found {unknown[0]:g}. Pass the numbers that occur as "
+            "`numbers`."
+        )
+    rows, columns = ((values[:, None] == np.asarray(numbers)).argmax(axis=1) for values in (true, predicted))
     matrix = np.zeros((len(numbers), len(numbers)), dtype=np.int64)
-    for said, truth in zip(predicted.tolist(), true.tolist(), strict=True):
-        if said not in place or truth not in place:
-            stranger = truth if said in place else said
-            raise ValueError(
-                f"Expected only the numbers {list(numbers)}, but found {stranger:g}. Pass the numbers that occur as "
-                "`numbers`."
-            )
-        matrix[place[truth], place[said]] += 1
+    np.add.at(matrix, (rows, columns), 1)
     return matrix
 
 
@@ -202,25 +198,25 @@ def calibration(
     numbers: Sequence[int] = NUMBERS,
 ) -> Calibration:
     """
-    Whether the softmax over the nine scores means what it says.
+    Whether the probabilities of the predicted numbers match how often they are right.
 
-    The numbers said are sorted into bins of equal width by their probability; in each bin, how often they are right is
-    compared with the mean probability.
+    The images are sorted into bins of equal width by the probability of the predicted number; in each bin, how often
+    it is right is compared with the mean probability.
 
     Args:
         scores (array of shape `(num_images, len(numbers))`): Scores of the captions with each number.
-        references (array of shape `(num_images,)`): The true numbers.
+        references (array of shape `(num_images,)`): True numbers.
         num_bins (`int`, *optional*, defaults to 15): Bins of (0, 1]; a probability on an edge is in the lower bin.
-        scale (`float`, *optional*, defaults to 1.0): What scores are multiplied by before the softmax: the model's
-            logit scale where they are cosine similarities, 1 where they are `logits_per_image`.
-        are_probabilities (`bool`, *optional*, defaults to `False`): Whether each row sums to one already.
-        numbers (`Sequence[int]`): What the columns stand for.
+        scale (`float`, *optional*, defaults to 1.0): Factor of the scores before the softmax: the model's logit
+            scale for cosine similarities, 1 for `logits_per_image`.
+        are_probabilities (`bool`, *optional*, defaults to `False`): Whether each row already sums to one.
+        numbers (`Sequence[int]`): The numbers of the columns.
 
     Returns:
         [`Calibration`]: Its `error` is from 0 to 1, and 0 is perfect.
 
     Raises:
-        ValueError: If scores and references do not belong together, are empty or not finite, a true number is not
+        ValueError: If scores and references differ in length, are empty or not finite, a true number is not
             among `numbers`, or an option is out of its range.
 
     Source:
@@ -246,14 +242,16 @@ def calibration(
     right = np.asarray(numbers)[table.argmax(axis=1)] == true
     bins = np.clip(np.ceil(confidences * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
     counts = np.bincount(bins, minlength=num_bins)
-    said, found = (np.bincount(bins, weights=values, minlength=num_bins) for values in (confidences, right))
-    means = [np.divide(x, counts, out=np.full(num_bins, np.nan), where=counts > 0) for x in (said, found)]
+    mean_confidences, accuracies = (
+        np.divide(np.bincount(bins, values, num_bins), counts, out=np.full(num_bins, np.nan), where=counts > 0)
+        for values in (confidences, right)
+    )
     return Calibration(
-        error=float(np.abs(said - found).sum() / len(true)),
+        error=float(np.nansum(np.abs(mean_confidences - accuracies) * counts) / len(true)),
         accuracy=float(right.mean()),
         confidence=float(confidences.mean()),
-        bin_confidences=means[0],
-        bin_accuracies=means[1],
+        bin_confidences=mean_confidences,
+        bin_accuracies=accuracies,
         bin_counts=counts,
     )
 
@@ -266,6 +264,6 @@ __all__ = [
     "confusion_matrix",
     "counting_accuracy",
     "mean_deviation",
-    "numbers_said",
     "off_by_one_accuracy",
+    "predicted_numbers",
 ]

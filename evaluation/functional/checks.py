@@ -1,4 +1,4 @@
-"""What the metrics accept: vectors of finite numbers that belong together."""
+"""Checks of the metrics' arguments: finite numbers, equal lengths."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def rows_of(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Turn one argument into an array of finite floats with a row for each image, or say what is wrong with it."""
+    """One argument as an array of finite floats with a row for each image."""
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"Expected `{name}` to be a flat sequence of numbers, but it does not become one: {error}."
+            f"Expected `{name}` to be a flat sequence of numbers, but got something else: {error}."
         ) from None
     if array.ndim == 0:
         raise ValueError(f"Expected `{name}` to be a sequence with a value for each image, but got {values!r}.")
@@ -23,13 +23,13 @@ def rows_of(values: ArrayLike, name: str) -> NDArray[np.float64]:
     if bad.size:
         raise ValueError(
             f"Expected finite numbers in `{name}`, but {bad.size} of {len(array)} are NaN or infinite, the first at "
-            f"index {bad[0]}. Leave those rows out, and say so, before measuring."
+            f"index {bad[0]}. Leave those rows out before measuring."
         )
     return array
 
 
 def vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Turn one argument into a vector of finite floats, or say what is wrong with it."""
+    """One argument as a vector of finite floats."""
     array = rows_of(values, name)
     if array.ndim != 1:
         raise ValueError(
@@ -39,7 +39,7 @@ def vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def pair(predictions: ArrayLike, references: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Check that two vectors belong together."""
+    """Predictions and references as vectors of one length."""
     predicted, true = vector(predictions, "predictions"), vector(references, "references")
     if predicted.shape != true.shape:
         raise ValueError(
@@ -51,13 +51,13 @@ def pair(predictions: ArrayLike, references: ArrayLike) -> tuple[NDArray[np.floa
 def positive_pair(
     predictions: ArrayLike, references: ArrayLike, metric: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Check two vectors for a metric that divides by the true count."""
+    """The same for a metric that divides by the true count."""
     predicted, true = pair(predictions, references)
     bad = np.flatnonzero(true <= 0)
     if bad.size:
         raise ValueError(
             f"{metric} divides by the true count, but {bad.size} of {true.size} references are not above zero, the "
-            f"first at index {bad[0]}. Measure it on the images that have objects, and say how many those are."
+            f"first at index {bad[0]}. Measure it on the images with objects only, and report their number."
         )
     return predicted, true
 

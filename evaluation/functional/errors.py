@@ -11,10 +11,10 @@ from .checks import pair, positive_pair, vector
 
 
 class MeanBaseline(NamedTuple):
-    """What always saying the training mean reaches: the floor that a density model has to leave behind."""
+    """The errors of always predicting the training mean: a model has to be better."""
 
     prediction: float
-    """The mean of the training counts, which is said of every test image."""
+    """The mean of the training counts, predicted for every test image."""
     mae: float
     """Mean absolute error on the test counts, in objects."""
     rmse: float
@@ -36,7 +36,7 @@ class CountingErrors(NamedTuple):
 
 def counting_errors(predictions: ArrayLike, references: ArrayLike) -> CountingErrors:
     """
-    All four errors, of which the relative ones leave out the images without objects.
+    All four errors; the relative ones leave out the images without objects.
 
     Args:
         predictions (array of shape `(num_images,)`): Predicted counts, fractions allowed and not rounded.
@@ -54,20 +54,20 @@ def counting_errors(predictions: ArrayLike, references: ArrayLike) -> CountingEr
     if bad.size:
         raise ValueError(
             f"Expected true counts of zero or more, but {bad.size} of {true.size} references are below zero, the "
-            f"first {true[bad[0]]:g} at index {bad[0]}. Correct the labels, or leave those rows out and say so."
+            f"first {true[bad[0]]:g} at index {bad[0]}. Correct the labels, or leave those rows out."
         )
-    there = true > 0
+    occupied = true > 0
     return CountingErrors(
         mean_absolute_error(predicted, true),
         root_mean_squared_error(predicted, true),
-        normalized_absolute_error(predicted[there], true[there]) if there.any() else None,
-        squared_relative_error(predicted[there], true[there]) if there.any() else None,
+        normalized_absolute_error(predicted[occupied], true[occupied]) if occupied.any() else None,
+        squared_relative_error(predicted[occupied], true[occupied]) if occupied.any() else None,
     )
 
 
 def mean_absolute_error(predictions: ArrayLike, references: ArrayLike) -> float:
     """
-    The error of a count, on average (MAE).
+    Mean absolute error of counts (MAE).
 
     Args:
         predictions (array of shape `(num_images,)`): Predicted counts, fractions allowed and not rounded.
@@ -85,7 +85,7 @@ def mean_absolute_error(predictions: ArrayLike, references: ArrayLike) -> float:
 
 def root_mean_squared_error(predictions: ArrayLike, references: ArrayLike) -> float:
     """
-    The error of a count with large errors weighing more (RMSE); on FSC-147 a few very full images decide it.
+    Root mean squared error of counts (RMSE): large errors weigh more; on FSC-147 a few crowded images decide it.
 
     Args:
         predictions (array of shape `(num_images,)`): Predicted counts, fractions allowed and not rounded.
@@ -103,14 +103,14 @@ def root_mean_squared_error(predictions: ArrayLike, references: ArrayLike) -> fl
 
 def normalized_absolute_error(predictions: ArrayLike, references: ArrayLike) -> float:
     """
-    The error of a count as a part of the true count (NAE), so that full images do not decide it.
+    Error relative to the true count (NAE), so that crowded images do not decide it.
 
     Args:
         predictions (array of shape `(num_images,)`): Predicted counts.
         references (array of shape `(num_images,)`): True counts, each above zero.
 
     Returns:
-        `float`: Mean of `|predicted - true| / true`; 1 is what always saying zero gives.
+        `float`: Mean of `|predicted - true| / true`; 1 is the value of always predicting zero.
 
     Raises:
         ValueError: If the two differ in length, are empty, not finite, or a true count is not above zero.
@@ -125,7 +125,7 @@ def normalized_absolute_error(predictions: ArrayLike, references: ArrayLike) -> 
 
 def squared_relative_error(predictions: ArrayLike, references: ArrayLike) -> float:
     """
-    The squared error relative to the true count (SRE), between RMSE and NAE in how much full images weigh.
+    The squared error relative to the true count (SRE), between RMSE and NAE in the weight of crowded images.
 
     Args:
         predictions (array of shape `(num_images,)`): Predicted counts.
@@ -147,22 +147,22 @@ def squared_relative_error(predictions: ArrayLike, references: ArrayLike) -> flo
 
 def mean_baseline(train_counts: ArrayLike, test_counts: ArrayLike) -> MeanBaseline:
     """
-    Measure the predictor that looks at no image and always says the mean count of the training images.
+    Measure the predictor that ignores the image and always predicts the mean count of the training images.
 
     Args:
         train_counts (array of shape `(num_train_images,)`): True counts of the training images.
         test_counts (array of shape `(num_test_images,)`): True counts of the test images.
 
     Returns:
-        [`MeanBaseline`]: What it says, and its MAE and RMSE.
+        [`MeanBaseline`]: Its prediction, MAE and RMSE.
 
     Raises:
         ValueError: If one of the two is empty or holds something that is not finite.
     """
     prediction = float(np.mean(vector(train_counts, "train_counts")))
     true = vector(test_counts, "test_counts")
-    said = np.full_like(true, prediction)
-    return MeanBaseline(prediction, mean_absolute_error(said, true), root_mean_squared_error(said, true))
+    constant = np.full_like(true, prediction)
+    return MeanBaseline(prediction, mean_absolute_error(constant, true), root_mean_squared_error(constant, true))
 
 
 __all__ = [

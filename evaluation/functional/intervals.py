@@ -1,4 +1,4 @@
-"""How far figures could be off because these and no other images were measured: the bootstrap."""
+"""Bootstrap confidence intervals over the images."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def bootstrap_interval(
     seed: int = 0,
 ) -> tuple[float, float]:
     """
-    How far a figure could be off because these and no other images were measured.
+    The bootstrap interval of a figure over the images.
 
     Images are drawn with replacement and the figure is measured again, `num_resamples` times; the interval holds the
-    middle `confidence` of the outcomes (the percentile bootstrap). The same seed gives the same interval.
+    middle `confidence` of the outcomes (the percentile bootstrap).
 
     Args:
-        statistic (`Callable`): One of this module's metrics, or anything that takes the samples and returns a float.
-        samples (arrays of shape `(num_images, ...)`): What `statistic` takes, drawn together row by row.
-        confidence (`float`): How much of the outcomes the interval holds, between 0 and 1.
-        num_resamples (`int`): How often to draw.
-        seed (`int`): Where the random draws start.
+        statistic (`Callable`): Takes the samples and returns a float, as the metrics do.
+        samples (arrays of shape `(num_images, ...)`): Arguments of `statistic`; rows are drawn together.
+        confidence (`float`): Share of the outcomes in the interval, between 0 and 1.
+        num_resamples (`int`): Number of draws.
+        seed (`int`): Seed of the draws; the same seed gives the same interval.
 
     Returns:
         `tuple[float, float]`: The lower and the upper end.
@@ -70,19 +70,19 @@ def bootstrap_difference(
     seed: int = 0,
 ) -> Difference:
     """
-    How much better one model is than another on the same images, and how far that could be chance.
+    The difference between two models on the same images, with its bootstrap interval.
 
-    Both are measured on the same draws, so that images that are hard for both do not widen the interval. One that
-    does not hold 0 says that other images of the kind would have shown the difference too.
+    Both are measured on the same draws, so that images that are hard for both do not widen the interval. An interval
+    without 0 means that the difference is more than chance.
 
     Args:
-        statistic (`Callable`): One of this module's metrics, or anything that takes predictions and what is shared.
+        statistic (`Callable`): Takes predictions and `shared`, and returns a float.
         predictions (array of shape `(num_images, ...)`): Of the first model.
         other_predictions (array of shape `(num_images, ...)`): Of the second model, of the same images.
-        shared (arrays of shape `(num_images, ...)`): What else `statistic` takes, such as the references.
-        confidence (`float`): How much of the outcomes the interval holds, between 0 and 1.
-        num_resamples (`int`): How often to draw.
-        seed (`int`): Where the random draws start.
+        shared (arrays of shape `(num_images, ...)`): Other arguments of `statistic`, such as the references.
+        confidence (`float`): Share of the outcomes in the interval, between 0 and 1.
+        num_resamples (`int`): Number of draws.
+        seed (`int`): Seed of the draws; the same seed gives the same interval.
 
     Returns:
         [`Difference`]: First minus second.
@@ -111,19 +111,19 @@ def with_intervals(
     seed: int = 0,
 ) -> dict[str, Any]:
     """
-    Several figures of the same images, and where asked for the intervals of all of them from the same draws.
+    Several figures of the same images, and on request their intervals from the same draws.
 
     Args:
-        statistics (`Callable`): Takes the samples (as they are given, then draws of them as arrays), and returns the
+        statistics (`Callable`): Takes the samples (first as passed, then draws of them as arrays) and returns the
             figures by name; `None` or NaN for an undefined one.
-        samples (arrays of shape `(num_images, ...)`): What it takes, drawn together row by row.
-        confidence (`float`, *optional*): How much of the outcomes each interval holds; `None` for no intervals.
-        num_resamples (`int`): How often to draw.
-        seed (`int`): Where the random draws start.
+        samples (arrays of shape `(num_images, ...)`): Its arguments; rows are drawn together.
+        confidence (`float`, *optional*): Share of the outcomes in each interval; `None` for no intervals.
+        num_resamples (`int`): Number of draws.
+        seed (`int`): Seed of the draws; the same seed gives the same interval.
 
     Returns:
-        `dict`: The figures, and with `confidence` `<name>_interval` of each that is defined: its ends as a list. Draws
-        for which a figure is undefined count for nothing in its interval.
+        `dict`: The figures, and with `confidence` `<name>_interval` (the ends as a list) of each defined one. Draws
+        for which a figure is undefined are left out of its interval.
 
     Raises:
         ValueError: If the samples differ in length, are empty, or an option is out of its range.
@@ -146,7 +146,7 @@ def _defined(value: float | None) -> float | None:
 def _draws(
     samples: Sequence[ArrayLike], confidence: float, num_resamples: int, seed: int
 ) -> Iterator[list[NDArray[Any]]]:
-    """Rows of the samples, drawn together with replacement, again and again."""
+    """Rows of the samples, drawn together with replacement, `num_resamples` times."""
     if not samples:
         raise ValueError("Expected at least one array to draw from, but got none.")
     if not 0 < confidence < 1:
@@ -164,7 +164,7 @@ def _draws(
 
 
 def _middle(outcomes: Sequence[float], confidence: float) -> tuple[float, float]:
-    """The ends of the middle part of the outcomes."""
+    """The ends of the middle `confidence` of the outcomes."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.asarray(outcomes, dtype=np.float64), [tail, 1 - tail])
     return float(low), float(high)

@@ -1,8 +1,7 @@
-"""Metrics of where the objects are: errors of counts in cells of a grid, and points matched with points."""
+"""Metrics of locations: errors of counts in the cells of a grid, and points matched with points."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,21 +9,21 @@ from numpy.typing import ArrayLike, NDArray
 
 
 MATCHINGS = ("hungarian", "greedy")
-# Rows of distances that are in memory at once.
+# Rows of distances in memory at once.
 _POINTS_AT_ONCE = 1024
 # Interpolation may leave a zero a hair below zero.
 _LEAST_DENSITY = -1e-6
 
 
 class PointScores(NamedTuple):
-    """How many of the points are right, and how many objects were found."""
+    """How many points are right, and how many objects were found."""
 
     precision: float
-    """The part of the predicted points that have an object of their own; 0 if nothing was predicted."""
+    """Share of the predicted points that match an object; 0 if nothing was predicted."""
     recall: float
-    """The part of the objects that have a predicted point of their own; 0 if there is none."""
+    """Share of the objects that match a predicted point; 0 if there are none."""
     f1: float
-    """The harmonic mean of the two; 0 where nothing was found."""
+    """Harmonic mean of the two; 0 if nothing was found."""
 
 
 def map_cells(density_map: ArrayLike, level: int, name: str = "density_map") -> NDArray[np.float64]:
@@ -33,16 +32,16 @@ def map_cells(density_map: ArrayLike, level: int, name: str = "density_map") -> 
 
     Args:
         density_map (array of shape `(height, width)`): Objects per pixel, none below zero.
-        level (`int`): The image is halved so often in either direction; 0 is the whole image.
-        name (`str`): What the map is called, for the messages.
+        level (`int`): How often the image is halved in both directions; 0 is the whole image.
+        name (`str`): Name of the argument, for error messages.
 
     Returns:
-        `np.ndarray` of shape `(2 ** level, 2 ** level)`: Objects. Where a side cannot be divided evenly, the cells
-        differ by one pixel.
+        `np.ndarray` of shape `(2 ** level, 2 ** level)`: Objects. Cells differ by one pixel if a side
+        cannot be divided evenly.
 
     Raises:
-        ValueError: If the map is not two-dimensional, holds something that is not finite or below zero, or has fewer
-            pixels a side than the grid has cells.
+        ValueError: If the map is not two-dimensional, not finite, negative, or has fewer pixels a side than the grid
+            has cells.
     """
     density = _density(density_map, name)
     rows, columns = (_edges(side, level, density.shape, name) for side in density.shape)
@@ -55,11 +54,11 @@ def point_cells(points: ArrayLike, size: tuple[int, int], level: int, name: str 
     Count points in each cell of a grid over an image.
 
     Args:
-        points (array of shape `(num_points, 2)`): Places `[x, y]` in the image's pixels; the pixel in row `i` and
-            column `j` is from `j` to `j + 1` and from `i` to `i + 1`.
+        points (array of shape `(num_points, 2)`): Points `[x, y]` in the image's pixels; the pixel in row `i` and
+            column `j` covers `j` to `j + 1` and `i` to `i + 1`.
         size (`tuple[int, int]`): The image's height and width.
         level (`int`): As in [`map_cells`], with the same cells.
-        name (`str`): What the points are called, for the messages.
+        name (`str`): Name of the argument, for error messages.
 
     Returns:
         `np.ndarray` of shape `(2 ** level, 2 ** level)`: Objects.
@@ -75,7 +74,7 @@ def point_cells(points: ArrayLike, size: tuple[int, int], level: int, name: str 
         index = int(np.flatnonzero(outside)[0])
         raise ValueError(
             f"Expected `{name}` inside the image of height {height} and width {width}, but {int(outside.sum())} of "
-            f"{len(places)} lie outside, the first at index {index}: {places[index].tolist()}. Are they in the pixels "
+            f"{len(places)} are outside, the first at index {index}: {places[index].tolist()}. Are they in the pixels "
             "of another size, or [y, x]?"
         )
     last = 2**level - 1
@@ -89,7 +88,7 @@ def point_cells(points: ArrayLike, size: tuple[int, int], level: int, name: str 
 
 def grid_error(predicted_cells: ArrayLike, true_cells: ArrayLike) -> float:
     """
-    The error of the counts in the cells of one image's grid; its mean over images is GAME.
+    Error of the counts in the cells of one image's grid; its mean over images is GAME.
 
     Args:
         predicted_cells, true_cells (arrays of one shape): From [`map_cells`] or [`point_cells`].
@@ -116,20 +115,19 @@ def match_points(
     predictions: ArrayLike, references: ArrayLike, distance: ArrayLike, matching: str = "hungarian"
 ) -> NDArray[np.int64]:
     """
-    Pair predicted points with objects, each at most once, and none farther away than allowed.
+    Pair predicted points with objects within a distance, each at most once.
 
     Args:
-        predictions (array of shape `(num_predicted, 2)`): Places `[x, y]`.
-        references (array of shape `(num_true, 2)`): Places `[x, y]` in the same frame.
-        distance (`float` or array of shape `(num_true,)`): How far a point may be from its object, in the same unit;
-            for all objects or for each. A point at just that distance is near enough.
-        matching (`str`, *optional*, defaults to `"hungarian"`): `"hungarian"` finds as many pairs as there can be,
-            and of these the pairs with the least sum of distances; `"greedy"` takes the nearest pair first, then the
-            nearest of the rest.
+        predictions (array of shape `(num_predicted, 2)`): Points `[x, y]`.
+        references (array of shape `(num_true, 2)`): Points `[x, y]` in the same frame.
+        distance (`float` or array of shape `(num_true,)`): The largest distance between a point and its object, for
+            all objects or for each, in the same unit.
+        matching (`str`, *optional*, defaults to `"hungarian"`): `"hungarian"` finds the most pairs with the least
+            sum of distances; `"greedy"` takes the nearest pair first, then the nearest of the rest.
 
     Returns:
         `np.ndarray` of shape `(num_pairs, 2)`: Indices of a predicted point and its object, in the order of the
-        former.
+        points.
 
     Raises:
         ValueError: If points are not pairs of finite numbers, a distance is not above zero, or `matching` is unknown.
@@ -158,7 +156,7 @@ def point_scores(num_matched: ArrayLike, num_predicted: ArrayLike, num_true: Arr
         num_true (array of shape `(num_images,)`): Objects.
 
     Returns:
-        [`PointScores`]: Each from 0 to 1; one that would divide by zero is 0, as in scikit-learn.
+        [`PointScores`]: Each from 0 to 1; 0 instead of a division by zero, as in scikit-learn.
     """
     matched, predicted, true = (float(np.sum(numbers)) for numbers in (num_matched, num_predicted, num_true))
     return PointScores(
@@ -170,17 +168,17 @@ def point_scores(num_matched: ArrayLike, num_predicted: ArrayLike, num_true: Arr
 
 def as_points(points: ArrayLike, name: str) -> NDArray[np.float64]:
     """
-    Points as an array, none of them for an image without objects.
+    Points as a checked array, with no rows for an image without objects.
 
     Args:
-        points (array of shape `(num_points, 2)`): Places `[x, y]`.
-        name (`str`): What they are called, for the messages.
+        points (array of shape `(num_points, 2)`): Points `[x, y]`.
+        name (`str`): Name of the argument, for error messages.
 
     Returns:
         `np.ndarray` of shape `(num_points, 2)`.
 
     Raises:
-        ValueError: If they are not pairs of finite numbers.
+        ValueError: If the points are not pairs of finite numbers.
     """
     try:
         places = np.asarray(points, dtype=np.float64)
@@ -217,19 +215,19 @@ def _density(density_map: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def _edges(side: int, level: int, size: tuple[int, ...], name: str) -> NDArray[np.int64]:
-    """Where the cells along one side begin, and the end."""
+    """Borders of the cells along one side."""
     if level < 0 or int(level) != level:
         raise ValueError(f"Expected a `level` of 0 or more, but got {level}.")
     if side < 2**level:
         raise ValueError(
-            f"Expected an image of at least {2**level} x {2**level} pixels for level {level}, but `{name}` belongs "
-            f"to one of {size[0]} x {size[1]}. Use a lower level."
+            f"Expected an image of at least {2**level} x {2**level} pixels for level {level}, but that of `{name}` "
+            f"has {size[0]} x {size[1]}. Use a lower level."
         )
     return np.arange(2**level + 1, dtype=np.int64) * side // 2**level
 
 
 def _limits(distance: ArrayLike, num_true: int) -> NDArray[np.float64]:
-    """A distance for each object."""
+    """The distance for each object."""
     limits = np.asarray(distance, dtype=np.float64)
     if limits.ndim > 1 or (limits.ndim == 1 and len(limits) != num_true):
         raise ValueError(
@@ -244,21 +242,21 @@ def _limits(distance: ArrayLike, num_true: int) -> NDArray[np.float64]:
 def _near_pairs(
     predicted: NDArray[np.float64], true: NDArray[np.float64], limits: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """All pairs that are near enough: which predicted point, which object, how far."""
+    """All pairs within the distance: indices of the predicted point and the object, and the distance."""
     found: list[tuple[Any, Any, Any]] = []
     for start in range(0, len(predicted), _POINTS_AT_ONCE):
-        part = predicted[start : start + _POINTS_AT_ONCE]
-        distances = np.hypot(part[:, :1] - true[:, 0], part[:, 1:] - true[:, 1])  # (part, num_true)
+        some = predicted[start : start + _POINTS_AT_ONCE]
+        distances = np.hypot(some[:, :1] - true[:, 0], some[:, 1:] - true[:, 1])  # (points, num_true)
         rows, columns = np.nonzero(distances <= limits)
         found.append((rows + start, columns, distances[rows, columns]))
     if not found:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
-    rows, columns, distances = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    rows, columns, distances = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return rows, columns, distances
 
 
 def _greedy(rows: NDArray[np.int64], columns: NDArray[np.int64], distances: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The nearest pair first; of pairs equally near, the one that comes first."""
+    """The nearest pair first; of equally near pairs the first."""
     taken: tuple[set[int], set[int]] = (set(), set())
     pairs = []
     for place in np.lexsort((columns, rows, distances)).tolist():
@@ -277,59 +275,37 @@ def _hungarian(
     num_rows: int,
     num_columns: int,
 ) -> NDArray[np.int64]:
-    """As many pairs as possible, and of these those with the least sum; each heap of points by itself."""
+    """The most pairs, and of these the least sum of distances; solved for each connected group of points."""
     try:
         from scipy.optimize import linear_sum_assignment
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
     except ImportError as error:
         raise ImportError(
-            'Matching points by the Hungarian method needs SciPy: pip install "count-clip[metrics]". Or take '
+            'Matching points by the Hungarian method needs SciPy: pip install "count-clip[metrics]". Or pass '
             '`matching="greedy"`.'
         ) from error
     num_points = num_rows + num_columns
     graph = coo_array((np.ones(len(rows)), (rows, columns + num_rows)), shape=(num_points, num_points))
-    heap_of = connected_components(graph, directed=False)[1][rows]
+    group_of = connected_components(graph, directed=False)[1][rows]
     pairs = []
-    order = np.argsort(heap_of, kind="stable")
-    for heap in np.split(order, np.flatnonzero(np.diff(heap_of[order])) + 1):
-        own_rows, row_places = np.unique(rows[heap], return_inverse=True)
-        own_columns, column_places = np.unique(columns[heap], return_inverse=True)
-        # One pair too far apart costs more than any number of pairs that are not.
-        too_far = (min(len(own_rows), len(own_columns)) + 1) * (distances[heap].max(initial=0) + 1)
+    order = np.argsort(group_of, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(group_of[order])) + 1):
+        own_rows, row_places = np.unique(rows[group], return_inverse=True)
+        own_columns, column_places = np.unique(columns[group], return_inverse=True)
+        # One pair beyond the distance costs more than any number of pairs within it.
+        too_far = (min(len(own_rows), len(own_columns)) + 1) * (distances[group].max(initial=0) + 1)
         costs = np.full((len(own_rows), len(own_columns)), too_far)
-        costs[row_places, column_places] = distances[heap]
-        chosen = linear_sum_assignment(costs) if heap.size else ([], [])
+        costs[row_places, column_places] = distances[group]
+        chosen = linear_sum_assignment(costs) if group.size else ([], [])
         pairs += [(own_rows[i], own_columns[j]) for i, j in zip(*chosen, strict=True) if costs[i, j] < too_far]
     return np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
-
-
-def check_sizes(sizes: Sequence[Any]) -> list[tuple[int, int]]:
-    """
-    Heights and widths as pairs of whole numbers.
-
-    Args:
-        sizes (`Sequence`): `[height, width]` of each image.
-
-    Returns:
-        `list[tuple[int, int]]`.
-
-    Raises:
-        ValueError: If one is no such pair.
-    """
-    checked = []
-    for index, size in enumerate(sizes):
-        if size is None or len(size) != 2 or any(side is None or side < 1 for side in size):
-            raise ValueError(f"Expected `sizes` of [height, width] in pixels, but got {size} at index {index}.")
-        checked.append((int(size[0]), int(size[1])))
-    return checked
 
 
 __all__ = [
     "MATCHINGS",
     "PointScores",
     "as_points",
-    "check_sizes",
     "grid_error",
     "map_cells",
     "match_points",

@@ -11,29 +11,29 @@ from .checks import pair, positive_pair
 
 
 class MosaicScores(NamedTuple):
-    """How each mosaic of two images was counted."""
+    """Scores of each mosaic of two images."""
 
     precision: NDArray[np.float64]
-    """The part of what was counted that is there; NaN where nothing was counted."""
+    """Share of the counted objects that exist; NaN if nothing was counted."""
     recall: NDArray[np.float64]
-    """The part of what is there that was counted."""
+    """Share of the existing objects that were counted."""
     f1: NDArray[np.float64]
-    """The harmonic mean of the two; 0 where nothing was found."""
+    """Harmonic mean of the two; 0 if nothing was found."""
 
 
 def normalized_mean_of_negatives(negative_means: ArrayLike, references: ArrayLike) -> float:
     """
-    What a model counts of things that are not there, as a part of what is there (PrACo's NMN).
+    Counts for prompts of absent classes, relative to the true count (PrACo's NMN).
 
-    `mean_i(n_i / c_i)`, where `n_i` is the mean of the counts that the model gives image `i` for prompts that name
-    nothing in it, and `c_i` the true count of what is in it.
+    `mean_i(n_i / c_i)`, where `n_i` is the mean of the counts that the model predicts in image `i` for prompts of
+    absent classes, and `c_i` the true count of its class.
 
     Args:
         negative_means (array of shape `(num_images,)`): `n_i`, in objects.
         references (array of shape `(num_images,)`): `c_i`, each above zero.
 
     Returns:
-        `float`: 0 is perfect; 1 is what a model gives that says how many are there whatever the prompt names.
+        `float`: 0 is perfect; 1 is the value of a model that counts right and ignores the prompt.
 
     Raises:
         ValueError: If the two differ in length, are empty, not finite, or a true count is not above zero.
@@ -50,10 +50,10 @@ def positive_class_count_nearness(
     positive_predictions: ArrayLike, negative_means: ArrayLike, references: ArrayLike
 ) -> float:
     """
-    How often the prompt that names what is there gives the better count (PrACo's PCCN).
+    How often the right prompt gives the better count (PrACo's PCCN).
 
-    `100 * mean_i(|p_i - c_i| < |n_i - c_i|)`, where `p_i` is the count for the prompt that names what is in image
-    `i`, `n_i` the mean of those for prompts that name nothing in it, and `c_i` the true count.
+    `100 * mean_i(|p_i - c_i| < |n_i - c_i|)`, where `p_i` is the count for the prompt that names the class in
+    image `i`, `n_i` the mean of those for prompts of absent classes, and `c_i` the true count.
 
     Args:
         positive_predictions (array of shape `(num_images,)`): `p_i`, in objects.
@@ -61,8 +61,8 @@ def positive_class_count_nearness(
         references (array of shape `(num_images,)`): `c_i`.
 
     Returns:
-        `float`: Per cent; 100 is perfect, and 0 what a model gives that counts the same whatever the prompt says. One
-        whose counts differ by chance alone gives about 50.
+        `float`: Per cent; 100 is perfect, 0 the value of a model that ignores the prompt. Counts that differ by chance
+        alone give about 50.
 
     Raises:
         ValueError: If the three differ in length, are empty, or hold something that is not finite.
@@ -80,12 +80,12 @@ def mosaic_scores(
     positive_predictions: ArrayLike, negative_predictions: ArrayLike, references: ArrayLike
 ) -> MosaicScores:
     """
-    Counting precision, recall and F1 on mosaics of two images, of which the prompt names what is in one (PrACo).
+    Counting precision, recall and F1 on mosaics of two images, of which the prompt names the class of one (PrACo).
 
-    With `p` the count in the half that holds what the prompt names, `q` the count in the other half, and `c` the true
-    count, `min(p, c)` objects are found, `p + q` are said and `c` are there: precision `min(p, c) / (p + q)`, recall
+    With `p` the count in the half with the prompted class, `q` the count in the other half, and `c` the true count,
+    `min(p, c)` objects are found, `p + q` predicted and `c` exist: precision `min(p, c) / (p + q)`, recall
     `min(p, c) / c`, F1 `2 * min(p, c) / (p + q + c)`, which is the harmonic mean of the two. Counts below zero are
-    taken as zero.
+    zero.
 
     Args:
         positive_predictions (array of shape `(num_mosaics,)`): `p`, in objects.
@@ -106,9 +106,9 @@ def mosaic_scores(
     positive, true = positive_pair(positive_predictions, references, "Counting recall")
     negative, _ = pair(negative_predictions, references)
     positive, negative = np.maximum(positive, 0), np.maximum(negative, 0)
-    found, said = np.minimum(positive, true), positive + negative
-    precision = np.divide(found, said, out=np.full_like(said, np.nan), where=said > 0)
-    return MosaicScores(precision, found / true, 2 * found / (said + true))
+    found, predicted = np.minimum(positive, true), positive + negative
+    precision = np.divide(found, predicted, out=np.full_like(predicted, np.nan), where=predicted > 0)
+    return MosaicScores(precision, found / true, 2 * found / (predicted + true))
 
 
 __all__ = ["MosaicScores", "mosaic_scores", "normalized_mean_of_negatives", "positive_class_count_nearness"]

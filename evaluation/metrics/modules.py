@@ -1,17 +1,20 @@
-"""The metrics as `evaluate` modules: where they lie, and what several of them share."""
+"""The metrics as `evaluate` modules: their names, their base classes and how they are loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
-from ..functional.accuracy import NUMBERS, check_numbers, numbers_said
+from ..functional.accuracy import NUMBERS, check_numbers, predicted_numbers
+from ..functional.intervals import with_intervals
 
 
 METRICS_FOLDER = Path(__file__).resolve().parent
@@ -28,12 +31,12 @@ METRIC_NAMES = (
     "praco",
 )
 
-INTERVAL_OPTIONS = """
-    confidence (`float`, *optional*): Between 0 and 1, such as 0.95: adds `<name>_interval` for each figure, the ends
-        of its bootstrap interval over the images.
-    num_resamples (`int`, *optional*, defaults to 1000): How often the images are drawn for it.
-    seed (`int`, *optional*, defaults to 0): Where these draws start; the same seed gives the same interval."""
-"""What the modules' descriptions of their inputs say of the options that all of them take."""
+NUMBER = datasets.Value("float64")  # as integers, fractions would be cut without an error
+INTERVAL_ARGS = """
+    confidence (`float`, *optional*): Between 0 and 1, such as 0.95: adds `<name>_interval`, the ends of the bootstrap
+        interval over the images, for each figure.
+    num_resamples (`int`, *optional*, defaults to 1000): Bootstrap draws.
+    seed (`int`, *optional*, defaults to 0): Seed of the draws; the same seed gives the same interval."""
 
 
 def load_metric(name: str, config_name: str | None = None, **kwargs: Any) -> Any:
@@ -42,11 +45,11 @@ def load_metric(name: str, config_name: str | None = None, **kwargs: Any) -> Any
 
     Args:
         name (`str`): One of `METRIC_NAMES`.
-        config_name (`str`, *optional*): What the metric is given, where it takes several things; see its card.
+        config_name (`str`, *optional*): The configuration, for metrics that accept several inputs; see the card.
         kwargs: Everything else that `evaluate.load` takes, such as `num_process` and `process_id`.
 
     Returns:
-        `evaluate.EvaluationModule`: What `evaluate.load` gives for the metric's folder.
+        `evaluate.EvaluationModule`: The metric, as `evaluate.load` returns it for the metric's folder.
 
     Raises:
         ValueError: If there is no such metric.
@@ -60,79 +63,99 @@ def load_metric(name: str, config_name: str | None = None, **kwargs: Any) -> Any
     return evaluate.load(str(METRICS_FOLDER / name), config_name, **kwargs)
 
 
-def choose_features(config_name: str, choices: Mapping[str, Mapping[str, Any]]) -> datasets.Features:
+class CountingModule(evaluate.EvaluationModule, ABC):
     """
-    What a module with several configurations is given in the one that was loaded.
+    Base of the modules; the docstring of a subclass is its description.
 
-    Args:
-        config_name (`str`): The module's `config_name`; `"default"` is the first configuration.
-        choices (`Mapping`): The features of each configuration.
-
-    Returns:
-        `datasets.Features`.
-
-    Raises:
-        ValueError: If there is no such configuration.
+    It is abstract because `evaluate.load` takes the first class of a file that is not.
     """
-    if config_name == "default":
-        config_name = next(iter(choices))
-    if config_name not in choices:
-        raise ValueError(f"Expected one of the configurations {', '.join(choices)}, but got {config_name!r}.")
-    return datasets.Features(dict(choices[config_name]))
+
+    INFO: ClassVar[type[evaluate.EvaluationModuleInfo]]
+    CONFIGS: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """The features of each configuration; the first is the default."""
+    ARGS: ClassVar[str]
+    RETURNS: ClassVar[str]
+    EXAMPLE: ClassVar[str]
+    CITATION: ClassVar[str]
+    URLS: ClassVar[Sequence[str]]
+
+    def _info(self) -> evaluate.EvaluationModuleInfo:
+        config = next(iter(self.CONFIGS)) if self.config_name == "default" else self.config_name
+        if config not in self.CONFIGS:
+            raise ValueError(f"Expected one of the configurations {', '.join(self.CONFIGS)}, but got {config!r}.")
+        return self.INFO(
+            description=inspect.getdoc(type(self)),
+            citation=self.CITATION,
+            inputs_description=f"\nArgs:{self.ARGS}\n\nReturns:\n    {self.RETURNS}\n\nExample:{self.EXAMPLE}",
+            features=datasets.Features(dict(self.CONFIGS[config])),
+            reference_urls=list(self.URLS),
+        )
+
+    @abstractmethod
+    def _compute(self, **kwargs: Any) -> dict[str, Any]:
+        """Measure the columns that `CONFIGS` names, with the options of this metric."""
 
 
-def number_features(config_name: str) -> datasets.Features:
-    """
-    What a metric of numbers is given: numbers (`"numbers"`, the default) or the nine scores (`"scores"`).
+class CountingMetric(CountingModule, evaluate.Metric, ABC):
+    """Base of the metrics."""
 
-    Args:
-        config_name (`str`): The module's `config_name`.
-
-    Returns:
-        `datasets.Features`.
-    """
-    # Integers would be made of fractions without a word.
-    number = datasets.Value("float64")
-    return choose_features(
-        config_name,
-        {
-            "numbers": {"predictions": number, "references": number},
-            "scores": {"predictions": datasets.List(number), "references": number},
-        },
-    )
+    INFO = evaluate.MetricInfo
 
 
-def said_and_true(
-    config_name: str, predictions: Any, references: Any, numbers: Sequence[int] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """
-    The numbers said and the true ones, from what a metric of numbers was given.
+class NumberMetric(CountingMetric, ABC):
+    """Base of the metrics that compare predicted with true numbers; `"scores"` takes the numbers' scores instead."""
 
-    Args:
-        config_name (`str`): The module's `config_name`.
-        predictions: Numbers, or with `"scores"` the scores of the captions with each of `numbers`.
-        references: True numbers.
-        numbers (`Sequence[int]`, *optional*): The numbers that can occur; two to ten by default.
+    CONFIGS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "numbers": {"predictions": NUMBER, "references": NUMBER},
+        "scores": {"predictions": datasets.List(NUMBER), "references": NUMBER},
+    }
+    NUMBER_ARGS = """
+    predictions: Predicted numbers, `(num_images,)`. With the configuration `"scores"`: the scores of the captions with
+        each number, `(num_images, len(numbers))`; the highest score is the prediction.
+    references: True numbers, `(num_images,)`.
+    numbers (`list[int]`, *optional*, defaults to two to ten): The possible numbers, in the order of the scores."""
+    ARGS = NUMBER_ARGS + INTERVAL_ARGS
+    CITATION = """@inproceedings{paiss2023teaching,
+  title     = {Teaching {CLIP} to Count to Ten},
+  author    = {Paiss, Roni and Ephrat, Ariel and Tov, Omer and Zada, Shiran and Mosseri, Inbar and Irani, Michal and
+               Dekel, Tali},
+  booktitle = {Proceedings of the IEEE/CVF International Conference on Computer Vision},
+  year      = {2023}
+}"""
+    URLS = ("https://arxiv.org/abs/2302.12066",)
 
-    Returns:
-        `tuple[np.ndarray, np.ndarray]`: Both of shape `(num_images,)`.
+    def figure(
+        self,
+        name: str,
+        statistic: Callable[..., float],
+        *,
+        predictions: Any,
+        references: Any,
+        numbers: Sequence[int] | None = None,
+        **interval: Any,
+    ) -> dict[str, Any]:
+        """A figure of predicted and true numbers, and on request its interval."""
+        pair = self._numbers(predictions, references, numbers)
+        return with_intervals(lambda *drawn: {name: statistic(*drawn)}, *pair, **interval)
 
-    Raises:
-        ValueError: If there is nothing, something is not finite or a number cannot occur.
-    """
-    allowed = NUMBERS if numbers is None else tuple(numbers)
-    true = check_numbers(references, "references", allowed)
-    if config_name == "scores":
-        return numbers_said(predictions, allowed), true
-    return check_numbers(predictions, "predictions", allowed), true
+    def _numbers(
+        self, predictions: Any, references: Any, numbers: Sequence[int] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Predicted and true numbers, checked."""
+        allowed = NUMBERS if numbers is None else tuple(numbers)
+        true = check_numbers(references, "references", allowed)
+        if self.config_name == "scores":
+            return predicted_numbers(predictions, allowed), true
+        return check_numbers(predictions, "predictions", allowed), true
 
 
 __all__ = [
-    "INTERVAL_OPTIONS",
+    "INTERVAL_ARGS",
     "METRICS_FOLDER",
     "METRIC_NAMES",
-    "choose_features",
+    "NUMBER",
+    "CountingMetric",
+    "CountingModule",
+    "NumberMetric",
     "load_metric",
-    "number_features",
-    "said_and_true",
 ]

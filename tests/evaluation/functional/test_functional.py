@@ -19,9 +19,9 @@ from count_clip.evaluation.functional import (
     mosaic_scores,
     normalized_absolute_error,
     normalized_mean_of_negatives,
-    numbers_said,
     off_by_one_accuracy,
     positive_class_count_nearness,
+    predicted_numbers,
     root_mean_squared_error,
     squared_relative_error,
     with_intervals,
@@ -60,19 +60,19 @@ def test_density_figures_by_hand():
 
 
 def test_prompt_figures_by_hand():
-    # 4 there, 6 said of what is not: one and a half; 10 there, 1 said; 5 there, none said.
+    # True counts of 4, 10 and 5, and 6, 1 and 0 counted for absent classes.
     assert normalized_mean_of_negatives([6, 1, 0], [4, 10, 5]) == pytest.approx((1.5 + 0.1 + 0) / 3)
     # Off by 1 against 2; by 9 against 9 (no nearer); by 5 against 5; by 0.5 against 3.
     assert positive_class_count_nearness([5, 1, 0, 2.5], [6, 1, 0, 0], [4, 10, 5, 3]) == pytest.approx(100 * 2 / 4)
 
 
-def test_one_who_does_not_read_the_prompt_is_never_nearer():
+def test_counts_that_ignore_the_prompt_are_never_nearer():
     assert positive_class_count_nearness([4, 7], [4, 7], [4, 9]) == 0
     assert normalized_mean_of_negatives([4, 9], [4, 9]) == 1
 
 
 def test_mosaic_figures_by_hand():
-    # Of 4: 3 found, and 2 said below. Of 10: 12 said above, none below. Of 2: none found, 3 said below. Of 5: nothing.
+    # Of 4: 3 found, 2 in the other half. Of 10: 12 and none. Of 2: none and 3. Of 5: nothing.
     scores = mosaic_scores([3, 12, 0, 0], [2, 0, 3, 0], [4, 10, 2, 5])
     np.testing.assert_allclose(scores.precision, [3 / 5, 10 / 12, 0, np.nan])
     np.testing.assert_allclose(scores.recall, [3 / 4, 1, 0, 0])
@@ -110,22 +110,22 @@ def test_mosaic_figures_against_true_and_false_positives(rows):
         (mosaic_scores, ([1], [float("inf")], [1]), "infinite"),
     ],
 )
-def test_prompt_figures_refuse_what_they_cannot_measure(figure, samples, words):
+def test_prompt_figures_reject_bad_input(figure, samples, words):
     with pytest.raises(ValueError, match=words):
         figure(*samples)
 
 
-def test_always_saying_zero_has_normalised_error_one():
+def test_predicting_zero_has_normalised_error_one():
     assert normalized_absolute_error([0, 0, 0], [3, 14, 1590]) == 1.0
 
 
-def test_confusion_matrix_has_true_rows_and_said_columns():
+def test_confusion_matrix_has_true_rows_and_predicted_columns():
     matrix = confusion_matrix([2, 5, 3, 6, 6], [2, 4, 5, 10, 10])
     expected = np.zeros((9, 9), dtype=int)
-    expected[0, 0] = 1  # two, said two
-    expected[2, 3] = 1  # four, said five
-    expected[3, 1] = 1  # five, said three
-    expected[8, 4] = 2  # ten, said six
+    expected[0, 0] = 1  # two, predicted two
+    expected[2, 3] = 1  # four, predicted five
+    expected[3, 1] = 1  # five, predicted three
+    expected[8, 4] = 2  # ten, predicted six
     np.testing.assert_array_equal(matrix, expected)
 
 
@@ -156,7 +156,7 @@ def test_mean_baseline_by_hand():
         (["two"], [2], "flat sequence of numbers"),
     ],
 )
-def test_metrics_reject_what_they_cannot_measure(metric, predictions, references, words):
+def test_metrics_reject_bad_input(metric, predictions, references, words):
     with pytest.raises(ValueError, match=words):
         metric(predictions, references)
 
@@ -240,12 +240,12 @@ def test_intervals_agree_with_scipy():
         assert high == pytest.approx(expected.high, abs=width * 0.08)
 
 
-def test_interval_of_a_figure_of_several_values_a_image():
+def test_interval_of_a_figure_of_several_values_per_image():
     scores = np.random.default_rng(0).normal(size=(60, 9))
     true = np.random.default_rng(1).integers(2, 11, size=60)
-    low, high = bootstrap_interval(lambda x, y: counting_accuracy(numbers_said(x), y), scores, true, seed=3)
-    said = numbers_said(scores)
-    assert (low, high) == bootstrap_interval(counting_accuracy, said, true, seed=3)
+    low, high = bootstrap_interval(lambda x, y: counting_accuracy(predicted_numbers(x), y), scores, true, seed=3)
+    predicted = predicted_numbers(scores)
+    assert (low, high) == bootstrap_interval(counting_accuracy, predicted, true, seed=3)
 
 
 def test_difference_has_the_width_of_the_normal_approximation():
@@ -257,7 +257,7 @@ def test_difference_has_the_width_of_the_normal_approximation():
     assert found.difference == pytest.approx(apart.mean())
     assert found.difference == found.first - found.second
     assert found.high - found.low == pytest.approx(2 * 1.96 * apart.std() / 20, rel=0.08)
-    # Not even the images' own spread of a hundred shows in it.
+    # The images' standard deviation of a hundred has no influence.
     assert found.low == pytest.approx(found.difference - 1.96 * apart.std() / 20, rel=0.02)
     again = bootstrap_difference(mean_absolute_error, second, first, true, num_resamples=4000)
     assert (again.low, again.high) == pytest.approx((-found.high, -found.low))
@@ -274,7 +274,7 @@ def test_undefined_figures_have_no_interval():
     assert figures["mean"] == 0.75
     assert (figures["never"], figures["nor_this"]) == (None, None)
     assert {"mean_interval", "sometimes_interval"} == {name for name in figures if name.endswith("_interval")}
-    # Draws in which the first is 0 count for nothing.
+    # Draws in which the first is 0 are left out.
     assert figures["sometimes_interval"][0] >= 1
     assert with_intervals(measure, [1.0]) == {"mean": 1.0, "never": None, "nor_this": None, "sometimes": 1.0}
 
@@ -291,7 +291,7 @@ def test_calibration_is_between_its_bounds(num_bins, seed):
     generator = np.random.default_rng(seed)
     scores, true = generator.normal(size=(30, 9)) * 3, generator.integers(2, 11, size=30)
     found = calibration(scores, true, num_bins)
-    assert found.accuracy == counting_accuracy(numbers_said(scores), true)
+    assert found.accuracy == counting_accuracy(predicted_numbers(scores), true)
     # One bin gives the least that there can be, and no bin is off by more than one.
     assert abs(found.accuracy - found.confidence) - 1e-12 <= found.error <= 1
     assert found.bin_counts.sum() == 30

@@ -32,7 +32,7 @@ def test_cells_of_a_map_are_sums_of_slices(size, level, seed):
 
 
 @given(sizes, st.integers(0, 3), st.integers(0, 2**32 - 1))
-def test_points_lie_in_the_cell_of_their_pixel(size, level, seed):
+def test_points_are_counted_in_the_cell_of_their_pixel(size, level, seed):
     height, width = size
     generator = np.random.default_rng(seed)
     pixels = np.stack([generator.integers(0, width, 30), generator.integers(0, height, 30)], axis=1)
@@ -49,15 +49,15 @@ def test_points_on_the_far_border_belong_to_the_last_cell():
 
 
 @given(sizes, st.integers(0, 2**32 - 1))
-def test_finer_grids_never_forgive_more(size, seed):
-    said, true = np.random.default_rng(seed).random((2, *size))
-    errors = [grid_error(map_cells(said, level), map_cells(true, level)) for level in range(4)]
-    assert errors[0] == pytest.approx(mean_absolute_error([said.sum()], [true.sum()]))
+def test_finer_grids_never_have_smaller_errors(size, seed):
+    predicted, true = np.random.default_rng(seed).random((2, *size))
+    errors = [grid_error(map_cells(predicted, level), map_cells(true, level)) for level in range(4)]
+    assert errors[0] == pytest.approx(mean_absolute_error([predicted.sum()], [true.sum()]))
     assert all(coarse <= fine + 1e-9 for coarse, fine in itertools.pairwise(errors))
-    assert errors[3] <= np.abs(said - true).sum() + 1e-9
+    assert errors[3] <= np.abs(predicted - true).sum() + 1e-9
 
 
-def test_grid_error_wants_one_grid():
+def test_grid_error_rejects_cells_of_two_grids():
     with pytest.raises(ValueError, match=r"\(2, 2\) predicted and \(4, 4\) true"):
         grid_error(np.zeros((2, 2)), np.zeros((4, 4)))
     with pytest.raises(ValueError, match="`level` of 0 or more"):
@@ -119,7 +119,7 @@ def test_greedy_takes_the_nearest_pair_that_is_left(predicted, true, distance):
     assert match_points(predicted, true, distance, "greedy").tolist() == sorted(expected)
 
 
-def test_each_object_may_have_a_distance_of_its_own():
+def test_each_object_can_have_a_different_distance():
     predicted, true = [[0, 0], [10, 0]], [[0, 3], [10, 3]]
     assert match_points(predicted, true, [2, 4]).tolist() == [[1, 1]]
     assert match_points(predicted, true, 3).tolist() == [[0, 0], [1, 1]], "just that distance is near enough"
@@ -132,7 +132,7 @@ def test_point_scores_by_hand():
     assert point_scores([0], [0], [0]) == (0, 0, 0)
 
 
-def test_without_scipy_the_error_says_what_to_do(monkeypatch):
+def test_error_without_scipy_names_the_remedies(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     with pytest.raises(ImportError, match='count-clip\\[metrics\\]".*greedy'):
         match_points([[0, 0]], [[0, 0]], 1)

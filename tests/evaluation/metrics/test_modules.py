@@ -26,7 +26,7 @@ WORKER = Path(__file__).with_name("metric_process.py")
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
-    """Rows that wait to be measured lie in a folder of the test's own."""
+    """Rows that wait to be measured are kept in a folder of this test."""
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path / "metrics")
 
 
@@ -46,7 +46,7 @@ def test_every_folder_is_a_metric_that_the_package_names():
 
 
 @pytest.mark.parametrize("name", METRIC_NAMES)
-def test_modules_say_what_they_are(name):
+def test_modules_describe_themselves(name):
     metric = evaluate.load(str(METRICS_FOLDER / name))
     assert metric.name == name
     assert metric.module_type == ("comparison" if name == "counting_comparison" else "metric")
@@ -59,7 +59,7 @@ def test_modules_say_what_they_are(name):
 
 
 @pytest.mark.parametrize("name", METRIC_NAMES)
-def test_examples_in_cards_and_descriptions_give_what_they_say(name, monkeypatch):
+def test_examples_in_cards_and_descriptions_give_the_printed_results(name, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     card = (METRICS_FOLDER / name / "README.md").read_text(encoding="utf-8")
     for heading in ("How to use", "Inputs", "Output values", "Examples", "Limitations", "Citation"):
@@ -78,65 +78,67 @@ numbers = st.integers(2, 10)
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=30))
 def test_numbers_agree_with_scikit_learn(rows):
-    said, true = zip(*rows, strict=True)
+    predicted, true = zip(*rows, strict=True)
     together = evaluate.combine([load_metric(f"{x}") for x in ("counting_accuracy", "mean_deviation")])
-    figures = together.compute(predictions=said, references=true)
-    assert figures["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(true, said))
-    assert figures["mean_deviation"] == pytest.approx(sklearn.metrics.mean_absolute_error(true, said))
-    near = load_metric("off_by_one_accuracy").compute(predictions=said, references=true)
+    figures = together.compute(predictions=predicted, references=true)
+    assert figures["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(true, predicted))
+    assert figures["mean_deviation"] == pytest.approx(sklearn.metrics.mean_absolute_error(true, predicted))
+    near = load_metric("off_by_one_accuracy").compute(predictions=predicted, references=true)
     assert near["off_by_one_accuracy"] == sum(abs(a - b) < 2 for a, b in rows) / len(rows)
-    matrix = load_metric("counting_confusion_matrix").compute(predictions=said, references=true)
-    expected = sklearn.metrics.confusion_matrix(true, said, labels=range(2, 11))
+    matrix = load_metric("counting_confusion_matrix").compute(predictions=predicted, references=true)
+    expected = sklearn.metrics.confusion_matrix(true, predicted, labels=range(2, 11))
     assert matrix == {"confusion_matrix": expected.tolist(), "numbers": list(range(2, 11))}
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 500), st.integers(0, 500)), min_size=1, max_size=30))
 def test_errors_agree_with_scikit_learn(rows):
-    said, true = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
-    figures = load_metric("counting_error").compute(predictions=said, references=true)
-    assert figures["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(true, said))
-    assert figures["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(true, said))
-    there = true > 0
-    assert figures["num_with_objects"] == there.sum()
-    if not there.any():
+    predicted, true = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    figures = load_metric("counting_error").compute(predictions=predicted, references=true)
+    assert figures["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(true, predicted))
+    assert figures["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(true, predicted))
+    occupied = true > 0
+    assert figures["num_with_objects"] == occupied.sum()
+    if not occupied.any():
         assert (figures["nae"], figures["sre"]) == (None, None)
         return
-    said, true = said[there], true[there]
-    assert figures["nae"] == pytest.approx(sklearn.metrics.mean_absolute_percentage_error(true, said))
-    weighted = sklearn.metrics.mean_squared_error(true, said, sample_weight=1 / true) * np.mean(1 / true)
+    predicted, true = predicted[occupied], true[occupied]
+    assert figures["nae"] == pytest.approx(sklearn.metrics.mean_absolute_percentage_error(true, predicted))
+    weighted = sklearn.metrics.mean_squared_error(true, predicted, sample_weight=1 / true) * np.mean(1 / true)
     assert figures["sre"] == pytest.approx(np.sqrt(weighted))
 
 
-def test_scores_of_the_nine_captions_are_taken_as_they_are():
+def test_scores_of_the_nine_captions_are_accepted():
     scores = np.random.default_rng(0).normal(size=(50, 9))
     true = np.random.default_rng(1).integers(2, 11, size=50)
-    said = scores.argmax(axis=1) + 2
-    for kind in (np.asarray, torch.tensor, list):
-        figures = load_metric("counting_accuracy", "scores").compute(predictions=kind(scores), references=kind(true))
-        assert figures == {"accuracy": np.mean(said == true)}
+    predicted = scores.argmax(axis=1) + 2
+    for to in (np.asarray, torch.tensor, list):
+        figures = load_metric("counting_accuracy", "scores").compute(
+            predictions=to(scores), references=to(true)
+        )
+        assert figures == {"accuracy": np.mean(predicted == true)}
     matrix = load_metric("counting_confusion_matrix", "scores").compute(predictions=scores, references=true)
     assert np.sum(matrix["confusion_matrix"]) == 50
-    assert np.trace(matrix["confusion_matrix"]) == np.sum(said == true)
+    assert np.trace(matrix["confusion_matrix"]) == np.sum(predicted == true)
     low, high = load_metric("mean_deviation", "scores").compute(
         predictions=scores, references=true, confidence=0.9, seed=1
     )["mean_deviation_interval"]
-    assert low < np.abs(said - true).mean() < high
+    assert low < np.abs(predicted - true).mean() < high
 
 
-def test_rows_may_come_one_by_one_or_in_batches():
-    said, true = [2.0, 5.0, 3.0, 6.0, 10.0], [2, 4, 5, 10, 10]
-    expected = load_metric("counting_error").compute(predictions=said, references=true, confidence=0.9, seed=7)
+def test_rows_can_be_added_one_by_one_or_in_batches():
+    predicted, true = [2.0, 5.0, 3.0, 6.0, 10.0], [2, 4, 5, 10, 10]
+    expected = load_metric("counting_error").compute(predictions=predicted, references=true, confidence=0.9, seed=7)
     metric = load_metric("counting_error", keep_in_memory=True)
-    metric.add(prediction=said[0], reference=true[0])
-    metric.add_batch(predictions=np.array(said[1:3]), references=torch.tensor(true[1:3]))
-    metric.add_batch(predictions=said[3:], references=true[3:])
+    metric.add(prediction=predicted[0], reference=true[0])
+    metric.add_batch(predictions=np.array(predicted[1:3]), references=torch.tensor(true[1:3]))
+    metric.add_batch(predictions=predicted[3:], references=true[3:])
     assert metric.compute(confidence=0.9, seed=7) == expected
     metric.add_batch(predictions=[4], references=[4])
-    assert metric.compute()["mae"] == 0, "the rows of the last result are still there"
+    assert metric.compute()["mae"] == 0, "the rows of the last result remain"
 
 
-def test_maps_may_come_one_by_one_or_in_batches():
+def test_maps_can_be_added_one_by_one_or_in_batches():
     maps = np.random.default_rng(0).random((2, 3, 24, 16))
     expected = load_metric("game").compute(predictions=maps[0], references=maps[1])
     metric = load_metric("game")
@@ -145,7 +147,7 @@ def test_maps_may_come_one_by_one_or_in_batches():
     assert metric.compute() == pytest.approx(expected)
 
 
-def test_two_processes_get_what_one_gets(worker, tmp_path):
+def test_two_processes_measure_the_same_as_one(worker, tmp_path):
     # Forked, for a process that imports everything anew would take a hundred times as long as the measurement.
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=worker.measure, args=(rank, 2, str(tmp_path))) for rank in range(2)]
@@ -161,7 +163,7 @@ def test_two_processes_get_what_one_gets(worker, tmp_path):
         assert result == pytest.approx(alone), name
 
 
-def test_without_the_package_the_error_says_what_to_install(monkeypatch):
+def test_error_without_the_package_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "count_clip", None)
     with pytest.raises(ImportError, match="pip install count_clip"):
         evaluate.load(str(METRICS_FOLDER / "game"))
@@ -189,11 +191,11 @@ def test_compute_metrics_of_the_counting_trainer(counting_model, counting_proces
         compute_metrics=compute_metrics,
     )
     prediction = trainer.predict(rows)
-    said, true = prediction.predictions.argmax(axis=1) + 2, prediction.label_ids
+    predicted, true = prediction.predictions.argmax(axis=1) + 2, prediction.label_ids
     assert true.tolist() == [2, 5, 10, 4, 8]
     figures = trainer.evaluate()
-    assert figures["eval_accuracy"] == sklearn.metrics.accuracy_score(true, said)
-    assert figures["eval_mean_deviation"] == pytest.approx(np.abs(said - true).mean())
+    assert figures["eval_accuracy"] == sklearn.metrics.accuracy_score(true, predicted)
+    assert figures["eval_mean_deviation"] == pytest.approx(np.abs(predicted - true).mean())
 
 
 def test_compute_metrics_of_a_plain_trainer(tmp_path):
@@ -240,7 +242,7 @@ def test_calibration_against_bins_by_hand():
     assert len(figures["calibration_error_interval"]) == 2
 
 
-def test_one_who_is_right_as_often_as_it_says_is_calibrated():
+def test_confidence_equal_to_accuracy_is_calibrated():
     probs = np.full((90, 9), 0.4 / 8)
     probs[:, 3] = 0.6
     true = np.where(np.arange(90) % 5 < 3, 5, 7)
@@ -288,7 +290,7 @@ def test_comparison_is_of_the_same_images():
     assert result["first"] == sklearn.metrics.accuracy_score(true, first)
     assert result["second"] == sklearn.metrics.accuracy_score(true, second)
     assert result["difference"] == result["first"] - result["second"]
-    # Each accuracy by itself is more uncertain.
+    # The accuracy of one model is more uncertain.
     low, high = result["difference_interval"]
     alone = load_metric("counting_accuracy").compute(predictions=first, references=true, confidence=0.95)
     assert 0 < low < result["difference"] < high
@@ -336,7 +338,7 @@ MAP = np.ones((8, 8))
         ("game", None, ([MAP, MAP], [MAP]), {}, "2 predictions, 1 references"),
         ("game", None, ([], []), {}, "at least one image"),
         ("game", None, ([[[1.0] * 8] * 7 + [[1.0]]], [MAP]), {}, "differ in length"),
-        ("game", "points", ([MAP], [[[9, 2]]]), {}, "but 1 of 1 lie outside, the first at index 0: [9.0, 2.0]"),
+        ("game", "points", ([MAP], [[[9, 2]]]), {}, "but 1 of 1 are outside, the first at index 0: [9.0, 2.0]"),
         ("game", "points", ([MAP], [[[1, 2, 3]]]), {}, "points [x, y], but got an array of shape (1, 3)"),
         ("game", "detections", ([[]], [[]]), {"sizes": [[8]]}, "[height, width] in pixels"),
         ("point_matching", None, ([[[1, 2]]], [[[1, 2]]]), {}, "Expected `distance`"),
