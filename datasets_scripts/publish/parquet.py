@@ -16,10 +16,8 @@ import importlib.metadata
 import inspect
 import io
 import itertools
-import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -35,7 +33,8 @@ from datasets.table import embed_table_storage
 from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.utils import tqdm
 
-from ..files.atomic import write_whole
+from ..files.atomic import whole_file, write_whole
+from ..files.resumable import ResumableFolder, remove_folder
 from .dataset_card import CardConfig, card_text, is_own_card, plain_options
 
 
@@ -53,17 +52,18 @@ MAX_SHARD_BYTES = 300 * 10**6
 
 @dataclass(frozen=True)
 class _Part:
-    """A piece of a split, as one process writes it."""
+    """Some rows of a split, written by one process; its record holds the images, objects and row sizes."""
 
     split: str
     number: int
     gen_kwargs: dict[str, Any]
-    file: Path
+    work: ResumableFolder
+    name: str
 
     @property
-    def facts_file(self) -> Path:
-        """What is known of the part when it is written: rows, images, objects, and the size of each row."""
-        return self.file.with_suffix(".json")
+    def file(self) -> Path:
+        """`Path`: The rows."""
+        return self.work.folder / f"{self.name}.parquet"
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,11 @@ def build_dataset(
     _check_options(name, chosen[0], options)
     builders = [datasets.load_dataset_builder(name, config, **options) for config in chosen]
     partial = folder / PARTIAL
+    work = ResumableFolder(partial)
     # Reads the whole source but for the pixels, before anything is written.
-    parts = [_parts(builder, partial / "parts" / builder.config.name) for builder in builders]
-    _go_on_or_begin(partial, _state(name, builders, max_shard_bytes))
+    parts = [_parts(builder, work) for builder in builders]
+    if work.begin(_plan(name, builders, max_shard_bytes), restart=True):
+        logger.info(f"Resuming the build in {folder}.")
     cards = []
     for builder, of_config in zip(builders, parts, strict=True):
         _write_parts(builder, of_config, num_proc)
@@ -133,7 +135,7 @@ def build_dataset(
         list(dict.fromkeys(fault for builder in builders for fault in getattr(builder, "KNOWN_FAULTS", ()))),
     )
     _put_in_place(folder, partial / "final", text)
-    shutil.rmtree(partial)
+    remove_folder(partial)
     return folder
 
 
@@ -262,7 +264,7 @@ def _check_output(folder: Path) -> None:
     """Nobody's files are written over but our own."""
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"Expected a folder to write at {folder}, but it is a file. Name another.")
-    if not folder.is_dir() or not any(folder.iterdir()) or (folder / PARTIAL / "state.json").is_file():
+    if not folder.is_dir() or not any(folder.iterdir()) or ResumableFolder(folder / PARTIAL).plan is not None:
         return
     card = folder / "README.md"
     if not card.is_file() or not is_own_card(card.read_text(encoding="utf-8", errors="replace")):
@@ -271,28 +273,15 @@ def _check_output(folder: Path) -> None:
         )
 
 
-def _state(name: str, builders: Sequence[datasets.DatasetBuilder], max_shard_bytes: int) -> str:
+def _plan(name: str, builders: Sequence[datasets.DatasetBuilder], max_shard_bytes: int) -> dict[str, Any]:
     """Everything that the files depend on."""
-    state = {
+    return {
         "name": name,
         # The name of the cache follows from the options and the state of the source, the hash from the code.
         "configs": [(builder.config_id, builder.hash) for builder in builders],
         "max_shard_bytes": max_shard_bytes,
         "versions": _versions(),
     }
-    return json.dumps(state, indent=1)
-
-
-def _go_on_or_begin(partial: Path, state: str) -> None:
-    """Keep what an interrupted build has written if it would be written again, and else remove it."""
-    file = partial / "state.json"
-    if file.is_file() and file.read_text(encoding="utf-8") == state:
-        logger.info(f"Going on with the build in {partial.parent}.")
-        return
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    write_whole(file, state.encode())
 
 
 def _put_together(
@@ -307,7 +296,7 @@ def _put_together(
     total_bytes = 0
     for split, group in itertools.groupby(parts, key=lambda part: part.split):
         of_split = list(group)
-        facts = [json.loads(part.facts_file.read_text(encoding="utf-8")) for part in of_split]
+        facts = [part.work.record(part.name) for part in of_split]
         num_bytes = 0
         for shard in _shards(f"{folder}/{split}", facts, max_shard_bytes):
             num_bytes += _write_shard(final / shard.path, shard, of_split, builder.info.features)
@@ -338,20 +327,20 @@ def _put_together(
     )
 
 
-def _parts(builder: datasets.DatasetBuilder, folder: Path) -> list[_Part]:
+def _parts(builder: datasets.DatasetBuilder, work: ResumableFolder) -> list[_Part]:
     """What is to be written: a part for each element of the lists that `datasets` would divide among processes."""
     parts = []
     for generator in builder._split_generators(datasets.DownloadManager()):
         lists = {key: value for key, value in generator.gen_kwargs.items() if isinstance(value, list)}
         for number in range(max(map(len, lists.values()), default=1)):
             gen_kwargs = {**generator.gen_kwargs, **{key: [value[number]] for key, value in lists.items()}}
-            file = folder / f"{generator.name}-{number:05d}.parquet"
-            parts.append(_Part(generator.name, number, gen_kwargs, file))
+            name = f"parts/{builder.config.name}/{generator.name}-{number:05d}"
+            parts.append(_Part(generator.name, number, gen_kwargs, work, name))
     return parts
 
 
 def _write_parts(builder: datasets.DatasetBuilder, parts: Sequence[_Part], num_proc: int) -> None:
-    waiting = [part for part in parts if not (part.file.is_file() and part.facts_file.is_file())]
+    waiting = [part for part in parts if not part.work.is_finished(part.name)]
     if not waiting:
         return
     waiting[0].file.parent.mkdir(parents=True, exist_ok=True)
@@ -377,10 +366,9 @@ def _write_part(builder: datasets.DatasetBuilder, part: _Part) -> None:
         "image_ids": [row["image_id"] for row in rows],
         "num_objects": sum(row.get("count") or 0 for row in rows),
     }
-    temporary = part.file.with_suffix(".writing")
-    pq.write_table(table, temporary)
-    os.replace(temporary, part.file)
-    write_whole(part.facts_file, json.dumps(facts).encode())
+    with whole_file(part.file) as temporary:
+        pq.write_table(table, temporary)
+    part.work.finish(part.name, facts)
 
 
 def _shards(prefix: str, facts: Sequence[dict[str, Any]], max_shard_bytes: int) -> list[_Shard]:
@@ -412,17 +400,17 @@ def _write_shard(file: Path, shard: _Shard, parts: Sequence[_Part], features: da
     """Put rows of parts together to a file, if it is not there yet; returns their size in memory."""
     num_bytes = 0
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".writing")
     groups = _row_groups(pq.read_table(parts[number].file).slice(first, rows) for number, first, rows in shard.pieces)
     if file.is_file():
         return sum(group.nbytes for group in groups)
-    with pq.ParquetWriter(
-        temporary, features.arrow_schema, use_content_defined_chunking=True, write_page_index=True
-    ) as writer:
+    options = {"use_content_defined_chunking": True, "write_page_index": True}
+    with (
+        whole_file(file) as temporary,
+        pq.ParquetWriter(temporary, features.arrow_schema, **options) as writer,
+    ):
         for group in groups:
             num_bytes += group.nbytes
             writer.write_table(group, row_group_size=group.num_rows)
-    os.replace(temporary, file)
     return num_bytes
 
 
