@@ -23,7 +23,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If the file cannot be written, for example because the disk is full; an earlier file stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -52,5 +52,5 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed processes left in a folder and below it."""
-    for leftover in folder.rglob(".*.tmp"):
+    for leftover in folder.rglob(".*.unfinished"):
         leftover.unlink()

@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -28,6 +27,8 @@ from huggingface_hub.utils import tqdm
 from numpy.typing import NDArray
 from PIL import Image
 
+from count_clip.datasets_scripts.files.atomic import remove_leftovers, whole_file, write_json
+from count_clip.datasets_scripts.files.resumable import ResumableFolder, remove_folder
 from count_clip.modeling.images import ImageError
 
 from ..relevance.explain import check_length
@@ -386,13 +387,12 @@ class _Store:
                 index = ImageIndex.load(place)
                 keys = zip(index.images["image_id"], index.images["version"], strict=True)
                 self._vectors.update(zip(keys, index.vectors(), strict=True))
-        note = place / _PARTS / _ABOUT
-        if note.is_file():
-            _check_fingerprint({"model": json.loads(note.read_text("utf-8"))}, fingerprint, f"The unfinished {place}")
-        else:
-            (place / _PARTS).mkdir(parents=True, exist_ok=True)
-            _write_whole(note, json.dumps(dict(identity)).encode())
-        for path in sorted((place / _PARTS).glob("*.parquet")):
+        remove_leftovers(place)
+        parts = ResumableFolder(place / _PARTS)
+        if parts.plan is not None:
+            _check_fingerprint({"model": parts.plan}, fingerprint, f"The unfinished {place}")
+        parts.begin(parts.plan or identity)
+        for path in sorted(parts.folder.glob("*.parquet")):
             table = pq.read_table(path)
             vectors = np.stack(table[_COLUMN].to_numpy())
             keys = zip(table["image_id"].to_pylist(), table["version"].to_pylist(), strict=True)
@@ -423,9 +423,8 @@ class _Store:
         vectors = [self._vectors[record["image_id"], record["version"]] for record in self._new]
         table = pa.Table.from_pylist(self._new, schema=_SCHEMA)
         table = table.append_column(_COLUMN, pa.array([vector.tolist() for vector in vectors], pa.list_(pa.float32())))
-        buffer = pa.BufferOutputStream()
-        pq.write_table(table, buffer)
-        _write_whole(self.place / _PARTS / f"{self._parts:06d}.parquet", buffer.getvalue().to_pybytes())
+        with whole_file(self.place / _PARTS / f"{self._parts:06d}.parquet") as temporary:
+            pq.write_table(table, temporary)
         self._parts, self._new = self._parts + 1, []
 
     def finish(self, about: Mapping[str, Any]) -> ImageIndex:
@@ -439,15 +438,16 @@ class _Store:
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         numbers = {"images": len(records), "dimensions": int(vectors.shape[1])}
         whole = {"format": _FORMAT, "created": created, **numbers, **about}
-        new = {name: self.place / f"{name}.new" for name in (_VECTORS, _IMAGES)}
-        images.save_faiss_index(_COLUMN, new[_VECTORS])
-        pq.write_table(table, new[_IMAGES])
-        # Cut off between these, the files would not belong together, and without a description nobody takes them.
-        (self.place / _ABOUT).unlink(missing_ok=True)
-        for name, path in new.items():
-            os.replace(path, self.place / name)
-        _write_whole(self.place / _ABOUT, json.dumps(whole, ensure_ascii=False, indent=1).encode())
-        shutil.rmtree(self.place / _PARTS)
+        with (
+            whole_file(self.place / _VECTORS) as vectors_file,
+            whole_file(self.place / _IMAGES) as images_file,
+        ):
+            images.save_faiss_index(_COLUMN, vectors_file)
+            pq.write_table(table, images_file)
+            # Killed between the two, the files would not belong together; without a description they are no index.
+            (self.place / _ABOUT).unlink(missing_ok=True)
+        write_json(self.place / _ABOUT, whole)
+        remove_folder(self.place / _PARTS)
         return ImageIndex(images, whole)
 
     def leave(self) -> None:
@@ -455,7 +455,7 @@ class _Store:
         if self._new:
             self._write_part()
         if not self._parts:
-            shutil.rmtree(self.place / _PARTS)
+            remove_folder(self.place / _PARTS)
             if not any(self.place.iterdir()):
                 self.place.rmdir()
 
@@ -470,13 +470,6 @@ def _without_bars() -> Iterator[None]:
     finally:
         if had_bars:
             datasets.enable_progress_bars()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_bytes(content)
-    os.replace(new, path)
 
 
 __all__ = ["Hit", "ImageIndex", "ImageIndexError", "build_index", "model_fingerprint"]

@@ -26,7 +26,7 @@ def work(tmp_path: Path) -> ResumableFolder:
 
 
 def test_the_same_plan_resumes_and_keeps_finished_results(work: ResumableFolder) -> None:
-    killed = work.folder / "parts" / ".1.parquet.999.tmp"
+    killed = work.folder / "parts" / ".1.parquet.999.unfinished"
     killed.parent.mkdir()
     killed.write_bytes(b"half")
     again = ResumableFolder(work.folder)

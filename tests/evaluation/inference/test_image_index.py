@@ -145,7 +145,7 @@ def test_another_model_is_refused(build, rows, counting_model, counting_processo
         build(rows)
     (tmp_path / "index" / "index.json").unlink()
     (tmp_path / "index" / "parts").mkdir()
-    (tmp_path / "index" / "parts" / "index.json").write_text(json.dumps(index.about["model"]))
+    (tmp_path / "index" / "parts" / "plan.json").write_text(json.dumps(index.about["model"]))
     with pytest.raises(ImageIndexError, match="The unfinished .* was made with another model"):
         build(rows)
 
