@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from .stages import remove_stage, run_stage, stage_key
+from .stages import run_stage, stage_folder, stage_key
 from .text_tables import markdown_table
 
 
@@ -37,7 +37,7 @@ FILTERS = {"B": ("full", False), "C": ("naive", True), "D": ("full", True)}
 # CountBench accuracy of CLIP-B/32 in per cent, from the paper (https://huggingface.co/papers/2302.12066).
 PAPER = {"A": 31.7, "B": 44.3, "C": 49.8, "D": 75.9}
 CONFIG = Path(__file__).with_name("ablation.yaml")
-STATE_NAME, MEASURED_NAME = "ablation_stage.json", "measured.json"
+MEASURED_NAME = "measured.json"
 # Seeds of the scenes: those of the base, of the fine-tunings (plus ten for each seed) and of what is measured differ.
 BASE_SEED, ARM_SEED = 1, 1000
 # What --quick changes: seconds in all, to see that everything works. It learns nothing.
@@ -101,7 +101,7 @@ def run_ablation(
     output.mkdir(parents=True, exist_ok=True)
     if fresh:
         for folder in sorted(output.glob("runs/*")):
-            remove_stage(folder, STATE_NAME)
+            stage_folder(folder).remove()
     arms = {name: Arm(name, what, paper=PAPER[name]) for name, what in ARMS.items()}
     total = len(seeds) * len(FILTERS) + 1
     print(f"\n[1/{total}] A: the small CLIP that everything starts from", flush=True)
@@ -277,9 +277,9 @@ def _train(folder: Path, run: Mapping[str, Any], arm: Arm, parent: str = "") -> 
     file = folder.parent / f"{folder.name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
-    results = run_stage(folder, str(file), [], STATE_NAME, parent)
+    results = run_stage(folder, str(file), [], parent)
     arm.seconds.append(results["seconds"])
-    return str(folder), stage_key(folder, STATE_NAME)
+    return str(folder), stage_key(folder)
 
 
 def _checkpoint_key(model: str) -> str:
@@ -347,8 +347,8 @@ def measure(model: str, folder: Path, key: str, config: Mapping[str, Any]) -> di
         "n": counted.n,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / STATE_NAME).is_file():  # a checkpoint that was given; its folder here holds the figures alone
-        (folder / STATE_NAME).write_text(json.dumps({"key": key}), encoding="utf-8")
+    if stage_folder(folder).plan is None:  # a given checkpoint; its folder here holds the figures alone
+        stage_folder(folder).begin({"checkpoint": model})
     file.write_text(json.dumps(measured) + "\n", encoding="utf-8")
     return measured
 

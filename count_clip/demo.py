@@ -17,8 +17,8 @@ from typing import Any
 
 from PIL import Image
 
-from .stages import remove_stage
 from .stages import run_stage as train_stage
+from .stages import stage_folder
 from .text_tables import markdown_table
 
 
@@ -26,7 +26,6 @@ STAGES = {
     "counting": "the counting method on a small CLIP of which one caption in ten stated a number",
     "density": "the density model on things that it has never seen, whose names it learns",
 }
-STATE_NAME = "demo_stage.json"
 TITLES = {"counting": "count-clip", "density": "clip-count"}
 SOURCES = {"counting": "count-clip-tiny-base", "density": "clip-count-tiny"}
 TAUGHT = "count-clip-tiny"
@@ -74,7 +73,7 @@ def run_demo(
     started = time.time()
     if fresh:
         for title in TITLES.values():
-            remove_stage(output / "runs" / title, STATE_NAME)
+            stage_folder(output / "runs" / title).remove()
     output.mkdir(parents=True, exist_ok=True)
 
     steps, results = len(STAGES) + 1, {}
@@ -150,7 +149,7 @@ def run_stage(stage: str, output: Path, changes: Sequence[str], released: Path =
         `dict`: The figures that `trainers/run.py` wrote to `results.json`.
     """
     overrides = _configure(stage, released, changes)
-    return train_stage(output / "runs" / TITLES[stage], f"demo_{stage}", overrides, STATE_NAME)
+    return train_stage(output / "runs" / TITLES[stage], f"demo_{stage}", overrides)
 
 
 def _configure(stage: str, released: Path, changes: Sequence[str]) -> list[str]:

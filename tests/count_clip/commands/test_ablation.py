@@ -65,13 +65,12 @@ def test_ablation_trains_measures_and_writes_and_a_second_run_trains_nothing(tmp
 def test_changed_base_changes_everything_that_started_from_it(tmp_path, monkeypatch):
     trained = []
 
-    def run_stage(folder, config, overrides, state_name, parent=""):
+    def run_stage(folder, config, overrides, parent=""):
         trained.append((folder.name, parent))
-        folder.mkdir(parents=True)
-        (folder / state_name).write_text(json.dumps({"key": f"key of {folder.name}"}))
         return {"seconds": 1.0}
 
     monkeypatch.setattr(ablation, "run_stage", run_stage)
+    monkeypatch.setattr(ablation, "stage_key", lambda folder: f"key of {folder.name}")
     figures = {"accuracy": 0.5, "mean_deviation": 1.0, "off_by_one": 0.7, "zero_shot": 0.3, "confusion": [[1] * 9] * 9}
     figures |= {"accuracy_interval_95": [0.4, 0.6], "num_names": 5}
     monkeypatch.setattr(ablation, "measure", lambda *_: figures)
