@@ -1,4 +1,4 @@
-"""`count-clip report`: results of evaluations side by side, on a page that needs no network."""
+"""`count-clip report`: a page with results of evaluations side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .evaluate.baselines import is_baseline
 from .shared.errors import CommandError
@@ -23,20 +23,19 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "report",
-        help="show results of evaluations side by side on a page",
+        help="write a page with results of evaluations side by side",
         description="Write one HTML page about result files of `count-clip evaluate ... --json FILE`: figures side by "
         "side with intervals, differences on the same rows, confusion matrices, predicted against true counts, errors "
-        "by true count and by class, and how to repeat each result. It holds all it needs, and neither scripts nor "
-        "anything from a network. Results of one benchmark share a table only if they are of the same data; the first "
-        "of them is what the others are compared with.",
+        "by true count and by class, and how to repeat each result. The page needs neither scripts nor a network. "
+        "Results of one benchmark share a table if they are of the same data, and are compared with the first one.",
         epilog="""Examples:
   count-clip report base.json tuned.json --output report/
   count-clip report results/ --output report/ --images 6
 
 Exit codes:
-  0    all is well
-  1    the page is there, but some files or images are not on it
-  2    there is no page
+  0    success
+  1    the page is written, but some files or images are not on it
+  2    no page is written
   130  interrupted""",
     )
     parser.add_argument("results", nargs="+", metavar="RESULT", help="result files, or folders of them (*.json)")
@@ -48,8 +47,8 @@ Exit codes:
         "--images",
         type=positive,
         metavar="N",
-        help="show the N best and the N worst images of each model with their maps (countbench, density): loads the "
-        "model and the data that the result names, and looks at those images once more",
+        help="show the N best and the N worst images of each model with their maps (countbench, density); loads the "
+        "model and the data of the result",
     )
     parser.add_argument("--device", default="auto", help="for --images (default: a GPU if there is one)")
     parser.set_defaults(run=_report)
@@ -72,7 +71,7 @@ def _report(options: argparse.Namespace) -> int:
         if twin is None:
             results.append(result)
         else:
-            print(f"count-clip: {file} is left out: it is the same as {twin}", file=sys.stderr)
+            print(f"count-clip: {file} is left out: it is identical to {twin}", file=sys.stderr)
     for _, reason in problems:
         print(f"count-clip: {reason}", file=sys.stderr)
     if not results:
@@ -88,7 +87,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _check_folder(path: str) -> None:
-    """Refuse a folder that cannot be written to before the long work begins."""
+    """Check that the folder can be written to."""
     import tempfile
 
     folder = Path(path).expanduser()
@@ -101,7 +100,7 @@ def _check_folder(path: str) -> None:
 
 
 def _files(given: list[str]) -> list[str]:
-    """Files as they are, and the result files in folders, each once."""
+    """The files, and the result files in folders, each once."""
     found: list[str] = []
     for name in given:
         place = Path(name).expanduser()
@@ -113,7 +112,7 @@ def _files(given: list[str]) -> list[str]:
 
 
 def _images(results: list[Result], options: argparse.Namespace) -> tuple[dict[str, list[Cards | Text]], bool]:
-    """The best and worst images of each result, or why there are none; and whether some are missing."""
+    """The best and worst images of each result, or why there are none; and whether some failed."""
     from count_clip.evaluation.report.blocks import Text
     from count_clip.evaluation.report.images import IMAGED
     from count_clip.evaluation.report.page import labels_for
@@ -126,66 +125,48 @@ def _images(results: list[Result], options: argparse.Namespace) -> tuple[dict[st
             continue
         if is_baseline(result.model):
             found[result.file] = [Text(f"{result.file}: a baseline has no maps to show.")]
-            continue
-        if not options.images:
-            found[result.file] = [
-                Text(f"{result.file}: its best and worst images are shown with --images N, if its data is at hand.")
-            ]
-            continue
-        try:
-            found[result.file] = list(_look_again(result, labels[result.file], options))
-        except (CommandError, ValueError) as error:
-            failed = True
-            reason = f"{result.file}: its images cannot be shown: {error}"
-            print(f"count-clip: {reason}", file=sys.stderr)
-            found[result.file] = [Text(reason, warning=True)]
+        elif not options.images:
+            found[result.file] = [Text(f"{result.file}: --images N shows its best and worst images.")]
+        else:
+            try:
+                found[result.file] = list(_image_cards(result, labels[result.file], options))
+            except (CommandError, ValueError) as error:
+                failed = True
+                reason = f"{result.file}: its images cannot be shown: {error}"
+                print(f"count-clip: {reason}", file=sys.stderr)
+                found[result.file] = [Text(reason, warning=True)]
     return found, failed
 
 
-def _look_again(result: Result, label: str, options: argparse.Namespace) -> list[Cards]:
+def _image_cards(result: Result, label: str, options: argparse.Namespace) -> list[Cards]:
     """Load the model and the data of a result, and show some of its images."""
     from count_clip.evaluation.report.images import image_cards
 
-    again = _options_of(result)
-    again.device = options.device
-    needed = ("image", "text", "count") if result.benchmark == "density" else ("image", "text")
-    rows = load_rows(again, again.split, needed)
-    model, processor = load_density_model(again) if result.benchmark == "density" else load_clip(again)
-    return image_cards(result, label, rows, model, processor, options.images, again.batch_size)
+    measured = _options_of(result)
+    measured.device = options.device
+    is_density = result.benchmark == "density"
+    rows = load_rows(measured, measured.split, ("image", "text", "count") if is_density else ("image", "text"))
+    model, processor = (load_density_model if is_density else load_clip)(measured)
+    return image_cards(result, label, rows, model, processor, options.images, measured.batch_size)
 
 
 def _options_of(result: Result) -> argparse.Namespace:
     """
-    What `count-clip evaluate` was called with; of a file without a record, as much as it says.
+    The options of the `count-clip evaluate` command that wrote a result.
 
     Raises:
-        CommandError: If this version would not understand the command.
+        CommandError: If the file has no such command, or this version does not accept it.
     """
     import io
     from contextlib import redirect_stderr
 
     from . import evaluate
 
-    words = shlex.split(str(result.run.get("command") or ""))
-    arguments = words[1:] if words[1:2] == ["evaluate"] else ["evaluate", *_older_arguments(result)]
+    command = str(result.run.get("command") or "")
     parser: argparse.ArgumentParser = Parser(prog="count-clip", exit_on_error=False)
     evaluate.add_parser(parser.add_subparsers(required=True))
     try:
         with redirect_stderr(io.StringIO()):
-            again = parser.parse_args(arguments)
-    except (argparse.ArgumentError, SystemExit) as error:
-        command = shlex.join(["count-clip", *arguments])
-        raise CommandError(f"this version does not understand the command of the result: {command}") from error
-    return again
-
-
-def _older_arguments(result: Result) -> list[str]:
-    """The command of a file without a record."""
-    arguments = [result.benchmark, "--model", result.model]
-    for name in ("data", "split", "config", "image_size", "limit", "seed"):
-        value: Any = result.data.get("name") if name == "data" else result.content.get(name)
-        if name == "limit" and value is None and result.data.get("name") == "countscenes":
-            value = (result.measured or 0) + result.missing
-        if value is not None:
-            arguments += [f"--{name.replace('_', '-')}", str(value)]
-    return arguments
+            return parser.parse_args(shlex.split(command)[1:])
+    except (argparse.ArgumentError, SystemExit, ValueError) as error:
+        raise CommandError(f"this version does not accept the command of the result: {command}") from error

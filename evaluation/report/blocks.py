@@ -1,4 +1,4 @@
-"""What a page is made of: tables, charts, images and lines of text, before any of it is HTML."""
+"""The blocks of a page: tables, charts, images and text, before they are HTML."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ class Cell:
     """One cell of a table."""
 
     text: str
-    """What stands in it."""
     note: str = ""
     """A smaller line below: an interval, a number of rows."""
     best: bool = False
     """Whether it is the best of its row."""
     shade: float | None = None
-    """How dark it is, 0 to 1, where the colour says something."""
+    """Darkness of a matrix cell, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -34,76 +33,75 @@ class Table:
     note: str = ""
     """A line below."""
     closed: bool = False
-    """Whether it is folded away until somebody wants it."""
+    """Whether it is folded."""
     shaded: bool = False
-    """Whether it is a matrix, whose colours are read before its numbers."""
+    """Whether it is a matrix with shades."""
     names: bool = False
-    """Whether names out of the data stand in it."""
+    """Whether cells hold names from the data, which may be in any script."""
     words: Sequence[int] = ()
-    """Which columns hold words, and not numbers to be read from their right end."""
-    kind: str = field(default="table", init=False)
+    """Indices of the columns of words, which are aligned to the left."""
+    block: str = field(default="table", init=False)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Small tables beside each other."""
+    """Small tables in a row."""
 
     title: str
     tables: Sequence[Table]
     note: str = ""
-    kind: str = field(default="tables", init=False)
+    block: str = field(default="tables", init=False)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with what it shows in words."""
+    """A chart, optionally with the same on logarithmic scales."""
 
     title: str
     svg: Markup
     log: Markup | None = None
-    """The same on logarithmic scales, to be switched to."""
     log_first: bool = False
-    """Whether the logarithmic one is what one sees first."""
+    """Whether the logarithmic scales are selected at first."""
 
 
 @dataclass(frozen=True)
 class Charts:
-    """Drawings beside each other."""
+    """Charts in a row."""
 
     title: str
     charts: Sequence[Chart]
     series: Sequence[str] = ()
-    """What the colours stand for, in their order."""
+    """Names of the series, in the order of their colours."""
     note: str = ""
-    kind: str = field(default="charts", init=False)
+    block: str = field(default="charts", init=False)
 
 
 @dataclass(frozen=True)
 class Card:
-    """An image of the data with what a model said of it."""
+    """An image of the data with a prediction."""
 
     caption: str
     detail: str
     image: str
-    """A `data:` address."""
+    """A `data:` URL."""
     alt: str
-    map: str | None = None
-    """Another one, of the image with its map."""
-    map_alt: str = ""
+    map: str
+    """A `data:` URL of the image with its map."""
+    map_alt: str
     chart: Markup | None = None
-    """A drawing below: the scores, for a model that has some."""
+    """A chart of the scores, if the model has some."""
     remark: str = ""
-    """What is odd about it."""
+    """A warning."""
 
 
 @dataclass(frozen=True)
 class Cards:
-    """Images beside each other."""
+    """Images in a row."""
 
     title: str
     cards: Sequence[Card]
     note: str = ""
-    kind: str = field(default="cards", init=False)
+    block: str = field(default="cards", init=False)
 
 
 @dataclass(frozen=True)
@@ -112,20 +110,17 @@ class Text:
 
     text: str
     warning: bool = False
-    """Whether it says that something is not as it should be."""
-    kind: str = field(default="text", init=False)
+    block: str = field(default="text", init=False)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and what they are."""
+    """Names and values, with a command to repeat a measurement."""
 
     title: str
     facts: Sequence[tuple[str, str]]
-    command: str = ""
-    """A command to type, above the facts."""
-    remark: str = ""
-    kind: str = field(default="facts", init=False)
+    command: str
+    block: str = field(default="facts", init=False)
 
 
 Block: TypeAlias = Table | Tables | Charts | Cards | Text | Facts
@@ -133,10 +128,10 @@ Block: TypeAlias = Table | Tables | Charts | Cards | Text | Facts
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with a title of its own."""
+    """A section of the page."""
 
     name: str
-    """Where links lead to."""
+    """Target of links."""
     title: str
     blocks: Sequence[Block]
 

@@ -1,9 +1,8 @@
 """
-Drawings as SVG inside a page: they take its colours (dark ones too), need no script and say in words what they show.
+Charts as SVG within the page.
 
-They are drawn here and not by a plotting library because those (matplotlib, Plotly, Vega) fix the colours when they
-draw, turn text into outlines or bring megabytes of script; a drawing of these functions has a few kilobytes, tells
-each point's numbers under the pointer and is the same to the byte each time.
+A plotting library would fix the colours when it draws (the page has dark ones), turn text into outlines or need
+scripts; these charts have a few kilobytes, describe themselves in words, and are the same to the byte each time.
 """
 
 from __future__ import annotations
@@ -15,40 +14,35 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from .metrics import Metric
+from .metrics import Metric, write_number
 
 
 Element = ElementTree.Element
+Format = Callable[[float], str]
 
 WIDTH, HEIGHT = 380, 290
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 52
 SERIES = 6
-"""How many colours and signs there are before they begin again."""
-_TOLD_POINTS = 400  # points with words of their own; of more, only those furthest from the truth
-
-
-def _tick(value: float) -> str:
-    """A number at an axis."""
-    return f"{value:g}".replace("-", "−")
+"""The number of colours; more series repeat them."""
+_TITLED_POINTS = 400  # points with a title; of more, only the largest errors have one
 
 
 @dataclass(frozen=True)
 class Point:
-    """A place in a chart, and what it says under the pointer."""
+    """A point of a chart, with the title that the pointer shows."""
 
     x: float
     y: float
     text: str = ""
     series: int = 0
     low: float | None = None
-    """Where its interval begins, if it has one."""
     high: float | None = None
-    """Where its interval ends."""
+    """The ends of its interval, if it has one."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How numbers become places along an axis."""
+    """From numbers to positions along an axis; logarithmic ones are of the number plus one."""
 
     low: float
     high: float
@@ -57,7 +51,7 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """The place of a number; numbers beyond the ends are put there."""
+        """The position of a number, clipped to the axis."""
         low, high, value = (math.log10(1 + max(n, 0.0)) if self.log else n for n in (self.low, self.high, value))
         part = (value - low) / (high - low) if high > low else 0.5
         return self.start + min(max(part, 0.0), 1.0) * (self.end - self.start)
@@ -67,44 +61,30 @@ class Scale:
         return log_ticks(self.high) if self.log else ticks(self.low, self.high)
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """
-    Round numbers between two others.
-
-    Args:
-        low (`float`): The smallest that may be.
-        high (`float`): The largest that may be.
-        about (`int`): How many there should be.
-
-    Returns:
-        `list[float]`: Multiples of 1, 2 or 5 times a power of ten.
-    """
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten between two numbers."""
     if not high > low:
         return [low]
-    step = 10 ** math.floor(math.log10((high - low) / about))
-    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= about)
+    step = 10 ** math.floor(math.log10((high - low) / most))
+    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= most)
     return [round(step * number, 12) for number in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)]
 
 
 def log_ticks(high: float) -> list[float]:
-    """0, 1, 3, 10, 30, ... up to a number, for an axis of log(1 + n)."""
-    found = [0.0]
-    power = 1.0
-    while power <= high:
-        found += [number for number in (power, 3 * power) if number <= high]
-        power *= 10
-    return found if len(found) <= 8 else [0.0, *(number for number in found[1:] if str(number)[0] == "1")]
+    """0, 1, 3, 10, 30, ... up to a number; 0, 1, 10, ... if these are too many."""
+    powers = [10.0**exponent for exponent in range(int(math.log10(max(high, 1))) + 1)]
+    found = [0.0, *(n for power in powers for n in (power, 3 * power) if n <= high)]
+    return found if len(found) <= 8 else [0.0, *powers]
 
 
-def scatter(points: Sequence[Point], title: str, signs: Sequence[str] = (), log: bool = False) -> Markup:
+def scatter(points: Sequence[Point], title: str, log: bool = False) -> Markup:
     """
-    Predicted against true counts, with the line on which both are the same.
+    Predicted against true counts, with the line of equal counts.
 
     Args:
-        points (`Sequence[Point]`): `x` is true, `y` predicted; the series choose colour and sign.
-        title (`str`): What the drawing is, in words, for those who do not see it.
-        signs (`Sequence[str]`): What the series are.
-        log (`bool`): Whether the axes are those of log(1 + n), for counts of wide range.
+        points (`Sequence[Point]`): `x` is true, `y` predicted; the series gives colour and shape.
+        title (`str`): A description for screen readers.
+        log (`bool`): Whether the axes are logarithmic.
 
     Returns:
         `Markup`: An `<svg>`.
@@ -116,57 +96,61 @@ def scatter(points: Sequence[Point], title: str, signs: Sequence[str] = (), log:
     svg = _frame(title, across, up, "true count", "predicted count")
     _line(svg, "truth", across(0), up(0), across(largest), up(largest))
     radius = 3.2 if len(points) <= 150 else 2.4
-    told = set(sorted(range(len(points)), key=lambda i: -abs(points[i].y - points[i].x))[:_TOLD_POINTS])
-    quiet: dict[int, list[str]] = {}
+    titled = set(sorted(range(len(points)), key=lambda i: -abs(points[i].y - points[i].x))[:_TITLED_POINTS])
+    others: dict[int, list[str]] = {}
     for place, point in enumerate(points):
         x, y = across(point.x), up(point.y)
-        if place in told:
-            _sign(svg, x, y, point.series, point.text, radius)
+        if place in titled:
+            _mark(svg, x, y, point.series, point.text, radius)
         else:
-            quiet.setdefault(point.series, []).append(f"M{_n(x)} {_n(y)}h0")
-    for series, places in sorted(quiet.items()):
+            others.setdefault(point.series, []).append(f"M{_n(x)} {_n(y)}h0")
+    for series, places in sorted(others.items()):
         _add(svg, "path", {"class": f"dots s{series % SERIES}", "d": "".join(places), "stroke-width": 2 * radius})
     return _written(svg)
 
 
 def lines(
     series: Sequence[Sequence[Point]],
-    labels: Sequence[str],
+    groups: Sequence[str],
+    names: Sequence[str],
     title: str,
     x_title: str,
     metric: Metric,
 ) -> Markup:
     """
-    A line for each model over ordered groups, with an interval at each point that has one.
+    A line for each model over ordered groups, with the intervals of the points that have one.
 
     Args:
-        series (`Sequence[Sequence[Point]]`): The models; `x` is the place in `labels`.
-        labels (`Sequence[str]`): The groups.
-        title (`str`): What the drawing is, in words.
-        x_title (`str`): What the groups are.
-        metric ([`Metric`]): What the height is.
+        series (`Sequence[Sequence[Point]]`): The points of each model; `x` is an index into `groups`.
+        groups (`Sequence[str]`): The names of the groups.
+        names (`Sequence[str]`): The names of the models.
+        title (`str`): The title, to which the numbers are added for screen readers.
+        x_title (`str`): The title of the groups.
+        metric ([`Metric`]): The measure.
 
     Returns:
         `Markup`: An `<svg>`.
     """
-    part = metric.unit == "part"
-    y_title, y_text = (metric.title, _percent) if part else (f"{metric.title}, {metric.unit}".strip(", "), _tick)
+    is_part = metric.unit == "part"
+    y_title, y_text = (metric.title, _percent) if is_part else (f"{metric.title}, {metric.unit}".strip(", "), _number)
     ends = [n for line in series for point in line for n in (point.y, point.low, point.high) if n is not None]
-    low, high = min([0.0, *ends]), max([*ends, 1e-9]) * 1.05
-    up = Scale(low, high, HEIGHT - _BOTTOM, _TOP)
-    across = Scale(-0.5, len(labels) - 0.5, _LEFT, WIDTH - _RIGHT)
-    svg = _frame(title, None, up, x_title, y_title, y_text)
-    # Labels that do not fit beside each other stand in two lines; of more than fit there, some are left out.
-    room = (WIDTH - _LEFT - _RIGHT) / (6.6 * max(len(label) + 1 for label in labels))
-    two_lines = len(labels) > room
-    every = math.ceil(len(labels) / (2 * room))
-    for place, label in enumerate(labels):
+    up = Scale(min([0.0, *ends]), max([*ends, 1e-9]) * 1.05, HEIGHT - _BOTTOM, _TOP)
+    across = Scale(-0.5, len(groups) - 0.5, _LEFT, WIDTH - _RIGHT)
+    words = "; ".join(
+        f"{name}: " + ", ".join(f"{groups[int(point.x)]}: {write_number(point.y, metric.unit)}" for point in line)
+        for name, line in zip(names, series, strict=True)
+    )
+    svg = _frame(f"{title}. {words}.", None, up, x_title, y_title, y_text)
+    # Labels that do not fit in a line alternate between two; of more than fit there, some are left out.
+    fitting = (WIDTH - _LEFT - _RIGHT) / (6.6 * max(len(group) + 1 for group in groups))
+    two_lines = len(groups) > fitting
+    every = math.ceil(len(groups) / (2 * fitting))
+    for place, group in enumerate(groups):
         if place % every == 0:
             below = 28 if two_lines and place // every % 2 else 15
-            _text(svg, across(place), HEIGHT - _BOTTOM + below, label, "middle")
-    spread = 4.0 if len(series) > 1 else 0.0
+            _text(svg, across(place), HEIGHT - _BOTTOM + below, group, "middle")
     for number, line in enumerate(series):
-        shift = spread * (number - (len(series) - 1) / 2)
+        shift = 4.0 * (number - (len(series) - 1) / 2)  # so that intervals of models do not overlap
         places = [(across(point.x) + shift, up(point.y), point) for point in line]
         if len(places) > 1:
             path = "L".join(f"{_n(x)} {_n(y)}" for x, y, _ in places)
@@ -174,58 +158,56 @@ def lines(
         for x, y, point in places:
             if point.low is not None and point.high is not None:
                 _line(svg, f"interval s{number % SERIES}", x, up(point.low), x, up(point.high))
-            _sign(svg, x, y, number, point.text, 3.6)
+            _mark(svg, x, y, number, point.text, 3.6)
     return _written(svg)
 
 
 def reliability(bins: Sequence[tuple[float, float, int]], title: str) -> Markup:
     """
-    How often what is said with so much confidence is right: on the line, as often as the confidence promises.
+    Accuracy by confidence, with the line of equal values; larger discs stand for more rows.
 
     Args:
-        bins (`Sequence[tuple[float, float, int]]`): Mean confidence, part that is right, and rows.
-        title (`str`): What the drawing is, in words.
-
-    Returns:
-        `Markup`: An `<svg>`; the larger a disc, the more rows it stands for.
-    """
-    across = Scale(0.0, 1.0, _LEFT, WIDTH - _RIGHT)
-    up = Scale(0.0, 1.0, HEIGHT - _BOTTOM, _TOP)
-    svg = _frame(title, across, up, "confidence", "part that is right", _percent, _percent)
-    _line(svg, "truth", across(0), up(0), across(1), up(1))
-    most = max([rows for _, _, rows in bins], default=1)
-    for confidence, right, rows in bins:
-        text = f"{rows} rows said with {confidence:.0%} confidence: {right:.0%} right"
-        _sign(svg, across(confidence), up(right), 0, text, 3 + 8 * math.sqrt(rows / most))
-    return _written(svg)
-
-
-def bars(values: Sequence[float], labels: Sequence[str], title: str, marked: Sequence[int] = ()) -> Markup:
-    """
-    Small bars from the lowest value up: which of a few candidates is preferred.
-
-    Args:
-        values (`Sequence[float]`): One for each candidate.
-        labels (`Sequence[str]`): What they are.
-        title (`str`): What the drawing is, in words.
-        marked (`Sequence[int]`): Places of candidates that are right.
+        bins (`Sequence[tuple[float, float, int]]`): Mean confidence, accuracy and rows.
+        title (`str`): A description for screen readers.
 
     Returns:
         `Markup`: An `<svg>`.
     """
+    across = Scale(0.0, 1.0, _LEFT, WIDTH - _RIGHT)
+    up = Scale(0.0, 1.0, HEIGHT - _BOTTOM, _TOP)
+    svg = _frame(title, across, up, "confidence", "accuracy", _percent, _percent)
+    _line(svg, "truth", across(0), up(0), across(1), up(1))
+    most = max([rows for _, _, rows in bins], default=1)
+    for confidence, accuracy, rows in bins:
+        text = f"{rows} rows of {confidence:.0%} confidence: {accuracy:.0%} right"
+        _mark(svg, across(confidence), up(accuracy), 0, text, 3 + 8 * math.sqrt(rows / most))
+    return _written(svg)
+
+
+def bars(values: Sequence[float], labels: Sequence[str], title: str, right: int) -> Markup:
+    """Small bars of the scores of candidates, from the lowest score up; the bar at index `right` is marked."""
     width, height = 240, 74
     svg = _svg(title, width, height)
     low, high = min(values), max(values)
     step = width / len(values)
     for place, (value, label) in enumerate(zip(values, labels, strict=True)):
         tall = 4 + 48 * ((value - low) / (high - low) if high > low else 0.0)
-        name = "bar right" if place in marked else "bar"
-        bar = _add(
-            svg, "rect", {"class": name, "x": place * step + 2, "y": 56 - tall, "width": step - 4, "height": tall}
-        )
+        box: dict[str, str | float] = {"x": place * step + 2, "y": 56 - tall, "width": step - 4, "height": tall}
+        bar = _add(svg, "rect", {"class": "bar right" if place == right else "bar", **box})
         _add(bar, "title", {}, f"{label}: {value:.4f}")
         _text(svg, (place + 0.5) * step, 69, label, "middle")
     return _written(svg)
+
+
+def legend_mark(series: int) -> Markup:
+    """The mark of a series, for the legend."""
+    svg = ElementTree.Element("svg", {"viewBox": "0 0 12 12", "class": "key", "aria-hidden": "true"})
+    _mark(svg, 6, 6, series, "", 4)
+    return _written(svg)
+
+
+def _number(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
 
 
 def _percent(value: float) -> str:
@@ -233,7 +215,7 @@ def _percent(value: float) -> str:
 
 
 def _n(value: float) -> str:
-    """A coordinate: one digit is a tenth of a pixel."""
+    """A coordinate, to a tenth of a pixel."""
     return f"{value:.1f}".removesuffix(".0")
 
 
@@ -242,7 +224,6 @@ def _svg(title: str, width: int, height: int) -> Element:
 
 
 def _add(parent: Element, tag: str, attributes: dict[str, str | float], text: str | None = None) -> Element:
-    """A new element; numbers among its attributes are written short."""
     written = {name: value if isinstance(value, str) else _n(value) for name, value in attributes.items()}
     child = ElementTree.SubElement(parent, tag, written)
     child.text = text
@@ -257,23 +238,21 @@ def _text(svg: Element, x: float, y: float, text: str, anchor: str) -> Element:
     return _add(svg, "text", {"x": x, "y": y, "text-anchor": anchor}, text)
 
 
-def _sign(svg: Element, x: float, y: float, series: int, text: str, radius: float) -> None:
-    """A disc, square, triangle or diamond: those who do not tell the colours apart have the shapes."""
-    r = radius
-    shape = series % 4
+def _mark(svg: Element, x: float, y: float, series: int, text: str, r: float) -> None:
+    """A disc, square, triangle or diamond, so that colours are not the only difference."""
     name = f"sign s{series % SERIES}"
-    if shape == 0:
-        sign = _add(svg, "circle", {"class": name, "cx": x, "cy": y, "r": r})
-    elif shape == 1:
-        sign = _add(
-            svg, "rect", {"class": name, "x": x - r * 0.9, "y": y - r * 0.9, "width": r * 1.8, "height": r * 1.8}
-        )
+    if series % 4 == 0:
+        mark = _add(svg, "circle", {"class": name, "cx": x, "cy": y, "r": r})
     else:
-        corners = [(0, -1.2), (1.1, 0.8), (-1.1, 0.8)] if shape == 2 else [(0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)]
+        corners = {
+            1: [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
+            2: [(0, -1.2), (1.1, 0.8), (-1.1, 0.8)],
+            3: [(0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)],
+        }[series % 4]
         path = "L".join(f"{_n(x + dx * r)} {_n(y + dy * r)}" for dx, dy in corners)
-        sign = _add(svg, "path", {"class": name, "d": f"M{path}Z"})
+        mark = _add(svg, "path", {"class": name, "d": f"M{path}Z"})
     if text:
-        _add(sign, "title", {}, text)
+        _add(mark, "title", {}, text)
 
 
 def _frame(
@@ -282,10 +261,10 @@ def _frame(
     up: Scale,
     x_title: str,
     y_title: str,
-    y_text: Callable[[float], str] = _tick,
-    x_text: Callable[[float], str] = _tick,
+    y_text: Format = _number,
+    x_text: Format = _number,
 ) -> Element:
-    """Axes with their numbers and names."""
+    """Axes with ticks and titles."""
     svg = _svg(title, WIDTH, HEIGHT)
     for value in up.ticks():
         _line(svg, "grid", _LEFT, up(value), WIDTH - _RIGHT, up(value))
@@ -300,16 +279,9 @@ def _frame(
     return svg
 
 
-def sign_alone(series: int) -> Markup:
-    """The sign of a series, for the explanation of colours and shapes."""
-    svg = ElementTree.Element("svg", {"viewBox": "0 0 12 12", "class": "key", "aria-hidden": "true"})
-    _sign(svg, 6, 6, series, "", 4)
-    return _written(svg)
-
-
 def _written(svg: Element) -> Markup:
-    # ElementTree escapes what comes from data; and HTML knows no elements that close themselves but inside <svg>.
+    # ElementTree escapes text from the data; within <svg>, HTML has elements that close themselves.
     return Markup(ElementTree.tostring(svg, encoding="unicode"))
 
 
-__all__ = ["SERIES", "Point", "Scale", "bars", "lines", "log_ticks", "reliability", "scatter", "sign_alone", "ticks"]
+__all__ = ["SERIES", "Point", "Scale", "bars", "legend_mark", "lines", "log_ticks", "reliability", "scatter", "ticks"]

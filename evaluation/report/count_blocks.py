@@ -1,87 +1,75 @@
-"""What the answers of a model that counts show: by true count, by class, by confidence, and the worst of them."""
+"""Blocks of models that count: errors by true count and by prompt, confusion, calibration, and the largest errors."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from ..functional import NUMBERS
 from .blocks import Block, Cell, Chart, Charts, Table, Tables, Text
 from .charts import Point, lines, reliability, scatter
-from .groups import calibration_bins, count_bins, figures_of, interval_of
+from .groups import ROLES, calibration_bins, count_bins, figures_of, interval_of
 from .metrics import NOTHING, best_of, metric_of, write_count, write_interval, write_number
-from .results import Count, Result
+from .results import Prediction, Result
 
 
 Named = Sequence[tuple[str, Result]]
-"""Comparable results, each with what its model is called on the page."""
+"""Comparable results, each with the name of its model on the page."""
 
-ROLES = {
-    "named": "the kind asked for first",
-    "other": "another kind that is there",
-    "absent": "a kind that is not there",
-}
 _TEXTS_SHOWN = 20
 _WORST_SHOWN = 10
-_WIDE = 30  # from this ratio of the largest true count to the median on, logarithmic scales come first
+_WIDE = 30  # ratio of the largest to the median true count from which logarithmic scales are selected
 
 
 def scatter_charts(named: Named) -> Iterable[Block]:
-    """Predicted against true counts, a drawing for each model."""
+    """Predicted against true counts, a chart for each model."""
     charts = []
-    roles = list(dict.fromkeys(count.role for _, result in named for count in result.counts))
+    roles = list(dict.fromkeys(count.role for _, result in named for count in result.predictions))
     for label, result in named:
         points = [
             Point(
                 count.true,
-                count.said,
-                f"{count.image}, {count.text}: true {write_count(count.true)}, predicted {write_count(count.said)}",
+                count.predicted,
+                f"{count.image}, {count.text}: true {write_count(count.true)}, "
+                f"predicted {write_count(count.predicted)}",
                 roles.index(count.role),
             )
-            for count in result.counts
+            for count in result.predictions
         ]
         trues = sorted(point.x for point in points)
-        largest, middle = max(trues[-1], *(point.y for point in points)), trues[len(trues) // 2]
-        figures = figures_of(result.counts, ("mae", "bias"))
+        largest, median = max(trues[-1], *(point.y for point in points)), trues[len(trues) // 2]
+        figures = figures_of(result.predictions, ("mae", "bias"))
         words = (
-            f"{label}: predicted against true counts of {len(points)} answers. True counts reach "
-            f"{write_count(trues[-1])}; the mean absolute error is {write_number(figures['mae'], 'objects')}, and the "
-            f"predictions are {write_number(abs(figures['bias']), 'objects')} too "
-            f"{'high' if figures['bias'] > 0 else 'low'} on average."
+            f"{label}: {len(points)} predicted against true counts. True counts reach {write_count(trues[-1])}; the "
+            f"mean absolute error is {write_number(figures['mae'], 'objects')}, and the predictions are "
+            f"{write_number(abs(figures['bias']), 'objects')} too {'high' if figures['bias'] > 0 else 'low'} on "
+            "average."
         )
-        charts.append(
-            Chart(
-                label,
-                scatter(points, words),
-                scatter(points, f"{words} Logarithmic scales.", log=True),
-                log_first=largest > _WIDE * max(middle, 1),
-            )
-        )
+        log = scatter(points, f"{words} Logarithmic scales.", log=True)
+        charts.append(Chart(label, scatter(points, words), log, log_first=largest > _WIDE * max(median, 1)))
     series = [ROLES.get(role, role) for role in roles if role is not None]
-    note = "On the dashed line, the predicted count is the true one. The logarithmic scales are of the count plus one."
+    note = "On the dashed line, predicted and true counts are equal. The logarithmic scales are of the count plus one."
     yield Charts("Predicted against true counts", charts, series, note)
 
 
 def error_by_count(named: Named, metrics: Sequence[str]) -> Iterable[Block]:
-    """Figures of the answers with so many objects, as drawings and as tables."""
-    for role in dict.fromkeys(count.role for _, result in named for count in result.counts):
-        if role == "absent":  # all have none
+    """Figures by true count, as charts and as tables."""
+    labels = [label for label, _ in named]
+    for role in dict.fromkeys(count.role for _, result in named for count in result.predictions):
+        if role == "absent":  # all true counts are zero
             continue
-        answers = [[count for count in result.counts if count.role == role] for _, result in named]
-        bins = count_bins(count for counts in answers for count in counts)
+        of_models = [[count for count in result.predictions if count.role == role] for _, result in named]
+        bins = count_bins(count for counts in of_models for count in counts)
         if len(bins) < 2:
             continue
-        labels = [label for label, _ in named]
-        drawn = [_by_bins(labels, answers, bins, metric) for metric in metrics]
+        drawn = [_by_bins(labels, of_models, bins, metric) for metric in metrics]
         of = f" ({ROLES.get(role, role)})" if role else ""
         title = " and ".join(metric_of(metric).title for metric in metrics) + f" by true count{of}"
-        if len(drawn) == 1:  # the heading above it says what it is
-            charts = [replace(drawn[0][0], title="")]
-        else:
-            charts = [chart for chart, _ in drawn]
-        note = "The lines through the signs are 95 % bootstrap intervals."
+        # A single chart needs no title below the heading.
+        charts = [chart for chart, _ in drawn] if len(drawn) > 1 else [replace(drawn[0][0], title="")]
+        note = "The vertical lines are 95 % bootstrap intervals."
         yield Charts(title[0].upper() + title[1:], charts, labels, note)
         for chart, rows in drawn:
             yield Table(f"{chart.title} by true count{of}, as a table", ["true count", *labels], rows, closed=True)
@@ -89,17 +77,17 @@ def error_by_count(named: Named, metrics: Sequence[str]) -> Iterable[Block]:
 
 def _by_bins(
     labels: Sequence[str],
-    answers: Sequence[Sequence[Count]],
+    of_models: Sequence[Sequence[Prediction]],
     bins: Sequence[tuple[str, float, float]],
     metric: str,
 ) -> tuple[Chart, list[list[Cell]]]:
-    """A figure in each range of true counts: a line for each model, and the same as rows of a table."""
+    """A figure for each bin of true counts: a line for each model, and the rows of a table."""
     known = metric_of(metric)
     series: list[list[Point]] = [[] for _ in labels]
     rows = []
     for place, (name, low, high) in enumerate(bins):
         cells = [Cell(name)]
-        for number, counts in enumerate(answers):
+        for number, counts in enumerate(of_models):
             some = [count for count in counts if low < count.true <= high]
             if not some:
                 cells.append(Cell(NOTHING))
@@ -107,108 +95,91 @@ def _by_bins(
             value, ends = figures_of(some, (metric,))[metric], interval_of(some, metric)
             written, interval = write_number(value, known.unit), write_interval(ends, known.unit)
             cells.append(Cell(written, f"{interval}; n = {len(some)}"))
-            words = f"{labels[number]}, true count {name}: {written}, 95 % interval {interval}, {len(some)} answers"
+            words = f"{labels[number]}, true count {name}: {written}, 95 % interval {interval}, n = {len(some)}"
             series[number].append(Point(place, value, words, number, *ends))
         rows.append(cells)
-    title = f"{known.title[0].upper()}{known.title[1:]}"
-    words = "; ".join(
-        f"{label}: " + ", ".join(f"{bins[int(point.x)][0]}: {write_number(point.y, known.unit)}" for point in line)
-        for label, line in zip(labels, series, strict=True)
-    )
-    svg = lines(series, [name for name, _, _ in bins], f"{title} by true count. {words}.", "true count", known)
+    title = known.title[0].upper() + known.title[1:]
+    names = [name for name, _, _ in bins]
+    svg = lines(series, names, labels, f"{title} by true count", "true count", known)
     return Chart(title, svg), rows
 
 
 def confusion_tables(named: Named) -> Iterable[Block]:
-    """Which number was said for which, a matrix for each model."""
+    """A confusion matrix of numbers for each model."""
+    names = [str(number) for number in NUMBERS]
     tables = []
     for label, result in named:
-        matrix = _confusion(result)
-        rows = []
-        for number, counts in zip(NUMBERS, matrix, strict=True):
-            total = sum(counts)
-            cells = [Cell(str(count) if count else "", shade=count / total if total else 0.0) for count in counts]
-            rows.append([Cell(str(number)), *cells])
-        tables.append(Table(label, ["true", *map(str, NUMBERS)], rows, shaded=True))
-    note = "Down: the true number; across: the number said. The darker, the larger a part of its row."
-    yield Tables("Which number was said for which", tables, note)
+        pairs = Counter((f"{count.true:.0f}", f"{count.predicted:.0f}") for count in result.predictions)
+        tables.append(confusion_table(label, names, pairs))
+    yield Tables("Confusion matrix of the numbers", tables, CONFUSION_NOTE)
 
 
-def _confusion(result: Result) -> list[list[int]]:
-    matrix = [[0] * len(NUMBERS) for _ in NUMBERS]
-    for count in result.counts:
-        if count.true in NUMBERS and count.said in NUMBERS:
-            matrix[NUMBERS.index(int(count.true))][NUMBERS.index(int(count.said))] += 1
-    return matrix
+CONFUSION_NOTE = "Rows: true; columns: predicted. The darker a cell, the larger its share of the row."
+
+
+def confusion_table(label: str, names: Sequence[str], pairs: Mapping[tuple[str, str], int]) -> Table:
+    """A confusion matrix from the numbers of (true, predicted) pairs, shaded by share of the row."""
+    rows = []
+    for true in names:
+        counts = [pairs.get((true, predicted), 0) for predicted in names]
+        total = max(sum(counts), 1)
+        rows.append([Cell(true), *(Cell(str(n) if n else "", shade=n / total) for n in counts)])
+    return Table(label, ["true", *names], rows, shaded=True, names=True)
 
 
 def calibration_charts(named: Named) -> Iterable[Block]:
-    """How often what is said with so much confidence is right."""
+    """Accuracy by confidence."""
     charts, without = [], []
     for label, result in named:
-        scale = _logit_scale(result)
-        if scale is None:
+        scale = result.run["model"].get("logit_scale")
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or scale <= 0:
             without.append(label)
             continue
-        sure = [_confidence(count.scores or (), scale) for count in result.counts]
-        right = [count.error == 0 for count in result.counts]
-        bins = calibration_bins(sure, right)
-        error = sum(rows * abs(confidence - part) for confidence, part, rows in bins) / len(sure)
+        confidences = [_confidence(count.scores or (), scale) for count in result.predictions]
+        right = [count.error == 0 for count in result.predictions]
+        bins = calibration_bins(confidences, right)
+        error = sum(rows * abs(confidence - accuracy) for confidence, accuracy, rows in bins) / len(right)
+        written = write_number(error, "part")
         words = (
-            f"{label}: expected calibration error {write_number(error, 'part')}, over {len(bins)} of ten ranges of "
-            f"confidence; mean confidence {write_number(sum(sure) / len(sure), 'part')}, right "
+            f"{label}: expected calibration error {written}, over {len(bins)} of ten bins of confidence; mean "
+            f"confidence {write_number(sum(confidences) / len(right), 'part')}, accuracy "
             f"{write_number(sum(right) / len(right), 'part')}."
         )
-        charts.append(Chart(f"{label}: calibration error {write_number(error, 'part')}", reliability(bins, words)))
+        charts.append(Chart(f"{label}: calibration error {written}", reliability(bins, words)))
     if charts:
-        note = "On the dashed line, the model is right as often as it is confident. Larger discs stand for more rows."
-        yield Charts("Calibration of the nine-way scores", charts, note=note)
+        note = "On the dashed line, confidence and accuracy are equal. Larger discs are bins of more rows."
+        yield Charts("Calibration of the nine scores", charts, note=note)
     if without:
         yield Text(
-            f"No calibration for {', '.join(without)}: the file has similarities without the scale that makes "
-            "probabilities of them (`logit_scale`)."
+            f"No calibration for {', '.join(without)}: the file has no `logit_scale`, the factor between similarities "
+            "and probabilities."
         )
-
-
-def _logit_scale(result: Result) -> float | None:
-    """What the model multiplies similarities by before the softmax, where the file says it."""
-    for place in (result.content, result.model_record):
-        scale = place.get("logit_scale")
-        if isinstance(scale, int | float) and not isinstance(scale, bool) and scale > 0:
-            return float(scale)
-    return None
 
 
 def _confidence(scores: Sequence[float], scale: float) -> float:
-    """The probability of the likeliest of the captions."""
+    """The highest probability of a softmax."""
     highest = max(scores)
     return 1 / sum(math.exp(scale * (score - highest)) for score in scores)
 
 
 def error_by_text(named: Named, metric: str) -> Iterable[Block]:
-    """A figure for each thing that was asked for."""
-    texts: dict[tuple[str, str], int] = {}
-    of_text: list[Mapping[tuple[str, str], list[Count]]] = []
-    for _, result in named:
-        found: dict[tuple[str, str], list[Count]] = {}
-        for count in result.counts:
+    """A figure for each prompt."""
+    of_models: list[dict[tuple[str, str], list[Prediction]]] = [{} for _ in named]
+    for found, (_, result) in zip(of_models, named, strict=True):
+        for count in result.predictions:
             if count.text is not None:
                 found.setdefault((count.role or "", count.text), []).append(count)
-        of_text.append(found)
-        for key, counts in found.items():
-            texts[key] = max(texts.get(key, 0), len(counts))
-    # In CountBench each caption is another.
-    if len(texts) < 2 or max(texts.values()) < 2:
+    sizes = {key: max(len(found.get(key, ())) for found in of_models) for found in of_models for key in found}
+    # In CountBench, all captions differ.
+    if len(sizes) < 2 or max(sizes.values()) < 2:
         return
-    known = metric_of(metric)
-    places = {role: place for place, role in enumerate(ROLES)}
-    ordered = sorted(texts, key=lambda key: (places.get(key[0], -1), -texts[key], key))
+    known, order = metric_of(metric), {role: place for place, role in enumerate(ROLES)}
     rows = []
-    for key in ordered:
-        first = next(found[key] for found in of_text if key in found)
+    for key in sorted(sizes, key=lambda key: (order.get(key[0], -1), -sizes[key], key)):
+        first = next(found[key] for found in of_models if key in found)
         mean = sum(count.true for count in first) / len(first)
-        cells = [Cell(key[1], ROLES.get(key[0], key[0])), Cell(str(texts[key])), Cell(write_number(mean, "objects"))]
-        values = [figures_of(found[key], (metric, "bias")) if key in found else None for found in of_text]
+        cells = [Cell(key[1], ROLES.get(key[0], key[0])), Cell(str(sizes[key])), Cell(write_number(mean, "objects"))]
+        values = [figures_of(found[key], (metric, "bias")) if key in found else None for found in of_models]
         best = best_of((value[metric] if value else None for value in values), known.best)
         for value in values:
             if value is None:
@@ -217,49 +188,50 @@ def error_by_text(named: Named, metric: str) -> Iterable[Block]:
             bias = f"bias {write_number(value['bias'], 'objects', signed=True)}"
             cells.append(Cell(write_number(value[metric], known.unit), bias, best=value[metric] == best))
         rows.append(cells)
-    header = ["asked for", "answers", "true mean", *(f"{known.title}, {label}" for label, _ in named)]
-    shown = rows[:_TEXTS_SHOWN]
-    yield Table(
-        f"Error by class: the {len(shown)} most frequent of {len(rows)}"
-        if len(rows) > len(shown)
-        else "Error by class",
-        header,
-        shown,
-        "Bias: said minus true, on average.",
-        names=True,
-    )
-    if len(rows) > len(shown):
-        title = f"Error by class: the other {len(rows) - len(shown)}"
-        yield Table(title, header, rows[_TEXTS_SHOWN:], closed=True, names=True)
+    header = ["prompt", "n", "true mean", *(f"{known.title}, {label}" for label, _ in named)]
+    yield from folded("Error by class", header, rows, _TEXTS_SHOWN, "Bias: predicted minus true, on average.")
+
+
+def folded(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], shown: int, note: str
+) -> Iterable[Table]:
+    """A table of the first rows, and a folded one of the others."""
+    more = len(rows) - shown
+    first = f"{title}: the {shown} most frequent of {len(rows)}" if more > 0 else title
+    yield Table(first, header, rows[:shown], note, names=True)
+    if more > 0:
+        yield Table(f"{title}: the other {more}", header, rows[shown:], closed=True, names=True)
 
 
 def largest_errors(named: Named) -> Iterable[Block]:
-    """The answers furthest from the truth, for each model."""
+    """The largest errors of each model."""
     for label, result in named:
-        worst = sorted(result.counts, key=lambda count: (-abs(count.error), count.index))[:_WORST_SHOWN]
-        rows: list[list[Any]] = [
+        worst = sorted(result.predictions, key=lambda count: (-abs(count.error), count.index))[:_WORST_SHOWN]
+        rows = [
             [
                 Cell(count.image, "" if count.image_id is None else f"row {count.index}"),
                 Cell(count.text or NOTHING, ROLES.get(count.role or "", "")),
                 Cell(write_count(count.true)),
-                Cell(write_count(count.said)),
+                Cell(write_count(count.predicted)),
                 Cell(("+" if count.error > 0 else "") + write_count(count.error)),
             ]
             for count in worst
             if count.error
         ]
         if rows:
-            header = ["image", "asked for", "true", "said", "error"]
+            header = ["image", "prompt", "true", "predicted", "error"]
             yield Table(f"{label}: largest errors", header, rows, closed=True, names=True, words=(1,))
 
 
 __all__ = [
-    "ROLES",
+    "CONFUSION_NOTE",
     "Named",
     "calibration_charts",
+    "confusion_table",
     "confusion_tables",
     "error_by_count",
     "error_by_text",
+    "folded",
     "largest_errors",
     "scatter_charts",
 ]

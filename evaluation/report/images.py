@@ -1,4 +1,4 @@
-"""The images on which a model was best and worst, looked at once more, with what made it say so."""
+"""The best and the worst images of a model, with maps of where its predictions come from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..relevance.figures import draw_relevance
 from .blocks import Card, Cards
 from .charts import bars
 from .metrics import write_count
-from .results import Count, Result
+from .results import Prediction, Result
 
 
 IMAGED = ("countbench", "density")
@@ -27,103 +27,100 @@ IMAGED = ("countbench", "density")
 
 _SIDE = 480  # pixels of the longer side on the page
 _QUALITY = 82
+_NOTES = {
+    ("density", "best"): "The smallest errors relative to the true count. Right: the density map over the image.",
+    ("density", "worst"): "The largest errors, in objects. Right: the density map over the image.",
+    ("countbench", "best"): "Right, by the largest margin.",
+    ("countbench", "worst"): "The largest errors.",
+}
+_CAPTIONS_NOTE = (
+    " Right: the relevance (arXiv 2103.15679) of image and words for the predicted number. Below: the similarities of "
+    "the nine captions, the true one green."
+)
 
 
-def choose_counts(result: Result, number: int) -> tuple[list[Count], list[Count]]:
+def choose_counts(result: Result, number: int) -> tuple[list[Prediction], list[Prediction]]:
     """
-    Choose the answers to show.
+    Choose the predictions to show.
 
     Args:
         result ([`Result`]): Of CountBench or of a density set.
-        number (`int`): How many at most, of each kind.
+        number (`int`): The most of each.
 
     Returns:
-        `tuple[list[Count], list[Count]]`: The best and the worst, of different images. Of counts, the best have the
-        smallest error beside the true count, and of equal ones the more objects; the worst have the largest error in
-        objects. Of numbers in captions, the best are right, and the worst wrong, by the largest lead over another
-        caption (of the worst, those furthest from the truth first).
+        `tuple[list[Prediction], list[Prediction]]`: The best and the worst, of different images. The best counts have
+        the smallest error relative to the true count, then the most objects; the worst the largest error in objects.
+        The best numbers of captions are right, by the largest margin to the next caption; the worst have the largest
+        error, then the largest margin.
     """
 
-    def lead(count: Count) -> float:
-        ordered = sorted(count.scores or (), reverse=True)
-        return ordered[0] - ordered[1] if len(ordered) > 1 else 0.0
+    def margin(count: Prediction) -> float:
+        first, second = sorted(count.scores or (0.0, 0.0), reverse=True)[:2]
+        return first - second
 
     if result.benchmark == "countbench":
-        best = sorted((c for c in result.counts if not c.error), key=lambda c: (-lead(c), c.index))
+        best = sorted((c for c in result.predictions if not c.error), key=lambda c: (-margin(c), c.index))
     else:
-        best = sorted(result.counts, key=lambda c: (abs(c.error) / max(c.true, 1.0), -c.true, c.index))
-    worst = sorted((c for c in result.counts if c.error), key=lambda c: (-abs(c.error), -lead(c), c.index))
-    chosen = _different(best, number, set())
-    return chosen, _different(worst, number, {count.image for count in chosen})
+        best = sorted(result.predictions, key=lambda c: (abs(c.error) / max(c.true, 1.0), -c.true, c.index))
+    worst = sorted((c for c in result.predictions if c.error), key=lambda c: (-abs(c.error), -margin(c), c.index))
+    seen: set[str] = set()
 
+    def first_of(counts: Sequence[Prediction]) -> list[Prediction]:
+        new: dict[str, Prediction] = {}
+        for count in counts:
+            if len(new) < number and count.image not in seen:
+                new.setdefault(count.image, count)
+        seen.update(new)
+        return list(new.values())
 
-def _different(counts: Sequence[Count], number: int, seen: set[str]) -> list[Count]:
-    """The first answers of so many images that were not seen."""
-    found: list[Count] = []
-    for count in counts:
-        if len(found) < number and count.image not in seen:
-            seen.add(count.image)
-            found.append(count)
-    return found
+    return first_of(best), first_of(worst)
 
 
 def image_cards(
     result: Result, label: str, rows: Any, model: Any, processor: Any, number: int, batch_size: int = 16
 ) -> list[Cards]:
     """
-    Look at a model's best and worst images once more.
+    Run a model on its best and worst images again.
 
     Args:
         result ([`Result`]): Of one of the benchmarks in `IMAGED`.
-        label (`str`): What to call the model.
-        rows: The data that it was measured on, a sequence of rows.
+        label (`str`): The name of the model on the page.
+        rows: The data that was measured, a sequence of rows.
         model: The model.
         processor: Its processor.
-        number (`int`): Images at most, of the best and of the worst.
+        number (`int`): The most of the best and of the worst images.
         batch_size (`int`): Images, or windows of images, at once.
 
     Returns:
-        `list[Cards]`: The best, then the worst; each with its density map, or with what in the image and in the
-        caption made the score (with CountBench).
+        `list[Cards]`: The best, then the worst, each with its density map or (CountBench) its relevance map.
 
     Raises:
-        ValueError: If the rows are not those that were measured, an image cannot be read, or nothing can be shown for
-            the benchmark.
+        ValueError: If the rows are not those that were measured, an image cannot be read, or the benchmark has no
+            images.
     """
     if result.benchmark not in IMAGED:
         raise ValueError(f"Expected a result of {' or '.join(IMAGED)}, but got one of {result.benchmark}.")
     found = []
     for title, counts in zip(("best", "worst"), choose_counts(result, number), strict=True):
-        if not counts:
-            continue
-        pairs = [(count, _row_of(rows, count)) for count in counts]
-        if result.benchmark == "density":
-            cards = _density_cards(pairs, model, processor, batch_size)
-            note = {
-                "best": "The smallest errors beside the true count. Right: the density map over the image.",
-                "worst": "The largest errors, in objects. Right: the density map over the image.",
-            }[title]
-        else:
-            cards = _caption_cards(pairs, model, processor, batch_size)
-            chosen = "Right, by the largest lead" if title == "best" else "Furthest from the truth"
-            note = (
-                f"{chosen}. Beside the image: what in it and in the words made the model prefer the number that it "
-                "says (relevance, arXiv 2103.15679). Below: the similarities of the nine captions, the true one green."
-            )
-        found.append(Cards(f"{label}: {title} images", cards, note))
+        if counts:
+            pairs = [(count, _row_of(rows, count)) for count in counts]
+            is_density = result.benchmark == "density"
+            cards = (_density_cards if is_density else _caption_cards)(pairs, model, processor, batch_size)
+            note = _NOTES[result.benchmark, title] + ("" if is_density else _CAPTIONS_NOTE)
+            found.append(Cards(f"{label}: {title} images", cards, note))
     return found
 
 
-def _row_of(rows: Any, count: Count) -> Any:
-    """The row that an answer is about; that of other data is refused."""
+def _row_of(rows: Any, count: Prediction) -> Any:
+    """The row of a prediction, checked to be the same as when it was measured."""
     if not 0 <= count.index < len(rows):
-        raise ValueError(f"the data has {len(rows)} rows now, but the result speaks of row {count.index}")
+        raise ValueError(f"the data has {len(rows)} rows now, but the result has row {count.index}")
     row = rows[count.index]
     name, text = image_id_of(row), row.get("text")
     if count.image_id is not None and name is not None and name != count.image_id:
         raise ValueError(f"row {count.index} of the data is {name!r} now, but was {count.image_id!r}")
     if count.text is not None and text != count.text:
-        raise ValueError(f"row {count.index} of the data asks for {text!r} now, but asked for {count.text!r}")
+        raise ValueError(f"row {count.index} of the data has the text {text!r} now, but had {count.text!r}")
     if count.scores is None:
         true = row.get("count")
     else:
@@ -133,38 +130,37 @@ def _row_of(rows: Any, count: Count) -> Any:
     return row
 
 
-def _density_cards(pairs: Sequence[tuple[Count, Any]], model: Any, processor: Any, batch_size: int) -> list[Card]:
+def _density_cards(pairs: Sequence[tuple[Prediction, Any]], model: Any, processor: Any, batch_size: int) -> list[Card]:
     images = [read_image(row) for _, row in pairs]
     results = predict_density(model, processor, images, [count.text or "" for count, _ in pairs], batch_size)
     cards = []
     for (count, _), image, counted in zip(pairs, images, results, strict=True):
         figure = draw_density(image, counted["density_map"], counted["points"], counted["text"], counted["count"])
-        said = write_count(count.said)
         remark = ""
-        if abs(counted["count"] - count.said) > 0.1 + 0.01 * abs(count.said):
-            remark = f"The model counts {write_count(counted['count'])} in this image now: it, or the image, changed."
+        if abs(counted["count"] - count.predicted) > 0.1 + 0.01 * abs(count.predicted):
+            remark = f"The model predicts {write_count(counted['count'])} now: the model or the image has changed."
         cards.append(
             Card(
                 caption=f"{count.text}, in {count.image}",
-                detail=f"true {write_count(count.true)}, predicted {said}",
+                detail=f"true {write_count(count.true)}, predicted {write_count(count.predicted)}",
                 image=data_uri(image),
                 alt=f"{count.image}: {write_count(count.true)} {count.text}",
                 map=data_uri(figure),
-                map_alt=f"Where the model sees its {said} {count.text}",
+                map_alt=f"Density map: {write_count(count.predicted)} {count.text}",
                 remark=remark,
             )
         )
     return cards
 
 
-def _caption_cards(pairs: Sequence[tuple[Count, Any]], model: Any, processor: Any, batch_size: int) -> list[Card]:
+def _caption_cards(pairs: Sequence[tuple[Prediction, Any]], model: Any, processor: Any, batch_size: int) -> list[Card]:
     images = [read_image(row) for _, row in pairs]
     captions = [nine_captions(str(row["text"]), row.get("number"))[1] for _, row in pairs]
-    said = [nine[int(count.said) - NUMBERS[0]] for nine, (count, _) in zip(captions, pairs, strict=True)]
-    wrong = [[other for other in nine if other != text] for nine, text in zip(captions, said, strict=True)]
-    explained = explain(model, processor, images, said, "margin", wrong_texts=wrong, batch_size=batch_size)
+    chosen = [nine[int(count.predicted) - NUMBERS[0]] for nine, (count, _) in zip(captions, pairs, strict=True)]
+    wrong = [[other for other in nine if other != text] for nine, text in zip(captions, chosen, strict=True)]
+    explained = explain(model, processor, images, chosen, "margin", wrong_texts=wrong, batch_size=batch_size)
     cards = []
-    for (count, _), image, text, relevance in zip(pairs, images, said, explained, strict=True):
+    for (count, _), image, text, relevance in zip(pairs, images, chosen, explained, strict=True):
         words = ", ".join(f"{word.text} {word.share:.0%}" for word in relevance.words())
         labels = [str(number) for number in NUMBERS]
         scores = bars(
@@ -172,16 +168,16 @@ def _caption_cards(pairs: Sequence[tuple[Count, Any]], model: Any, processor: An
             labels,
             "Similarity of image and caption for each number: "
             + ", ".join(f"{label}: {score:.4f}" for label, score in zip(labels, count.scores or (), strict=True)),
-            [NUMBERS.index(int(count.true))],
+            NUMBERS.index(int(count.true)),
         )
         cards.append(
             Card(
                 caption=f"{text} ({count.image})",
-                detail=f"true {write_count(count.true)}, said {write_count(count.said)}",
+                detail=f"true {write_count(count.true)}, predicted {write_count(count.predicted)}",
                 image=data_uri(image),
-                alt=f"{count.image}: {write_count(count.true)} are true of “{text}”",
+                alt=f"{count.image}: “{text}”, truly {write_count(count.true)}",
                 map=data_uri(draw_relevance(image, relevance)),
-                map_alt=f"The parts of the image that made the model say {write_count(count.said)}. Words: {words}",
+                map_alt=f"Relevance for the number {write_count(count.predicted)}. Words: {words}",
                 chart=scores,
             )
         )
@@ -189,7 +185,7 @@ def _caption_cards(pairs: Sequence[tuple[Count, Any]], model: Any, processor: An
 
 
 def data_uri(image: Image.Image) -> str:
-    """An image as an address that holds it, small enough for a page."""
+    """A small image as a `data:` URL."""
     shown = image.convert("RGB")
     shown.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     stream = io.BytesIO()

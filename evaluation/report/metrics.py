@@ -1,26 +1,24 @@
-"""What a measure is called on the page, how its number is written, and whether more or less of it is better."""
+"""Titles and units of the measures on the page, and how their numbers are written."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 NOTHING = "–"
-"""What stands where there is no number."""
+"""Written where there is no number."""
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """One measure."""
 
     title: str
-    """What it is called."""
     unit: str
     """`"part"` (0 to 1, written in per cent), `"percent"`, `"objects"`, `"ratio"`, `"rank"`, `"whole"`, or nothing."""
     best: str = ""
-    """`"high"`, `"low"`, or nothing where neither is better or it is not known."""
+    """`"high"`, `"low"`, or nothing if neither is better."""
 
 
 _KNOWN = {
@@ -31,21 +29,17 @@ _KNOWN = {
     "rmse": Metric("RMSE", "objects", "low"),
     "nae": Metric("NAE (error over the true count)", "ratio", "low"),
     "sre": Metric("SRE (squared error over the true count)", "ratio", "low"),
-    "bias": Metric("said minus true, on average", "objects"),
+    "bias": Metric("predicted minus true, on average", "objects"),
     "mean_count": Metric("true mean", "objects"),
-    "mean_predicted": Metric("said mean", "objects"),
-    "baseline_mae": Metric("MAE of always the training mean", "objects"),
-    "baseline_rmse": Metric("RMSE of always the training mean", "objects"),
-    "named_mae": Metric("MAE, the kind asked for first", "objects", "low"),
-    "other_mae": Metric("MAE, another kind that is there", "objects", "low"),
-    "absent_mae": Metric("MAE, a kind that is not there", "objects", "low"),
-    "named_rmse": Metric("RMSE, the kind asked for first", "objects", "low"),
-    "other_rmse": Metric("RMSE, another kind that is there", "objects", "low"),
-    "absent_rmse": Metric("RMSE, a kind that is not there", "objects", "low"),
-    "nmn": Metric("NMN: said of absent kinds, per true object", "ratio", "low"),
+    "mean_predicted": Metric("predicted mean", "objects"),
+    "named_mae": Metric("MAE, first class", "objects", "low"),
+    "other_mae": Metric("MAE, another class in the image", "objects", "low"),
+    "absent_mae": Metric("MAE, a class not in the image", "objects", "low"),
+    "named_rmse": Metric("RMSE, first class", "objects", "low"),
+    "other_rmse": Metric("RMSE, another class in the image", "objects", "low"),
+    "absent_rmse": Metric("RMSE, a class not in the image", "objects", "low"),
+    "nmn": Metric("NMN: predicted for absent classes, per true object", "ratio", "low"),
     "pccn": Metric("PCCN: right prompt nearer the truth", "percent", "high"),
-    "precision": Metric("precision", "ratio", "high"),
-    "recall": Metric("recall", "ratio", "high"),
     "f1": Metric("F1", "ratio", "high"),
     "top_1": Metric("accuracy (top 1)", "part", "high"),
     "top_5": Metric("among the first five (top 5)", "part", "high"),
@@ -53,52 +47,31 @@ _KNOWN = {
     "zero_shot": Metric("accuracy without examples (zero-shot)", "part", "high"),
     "ece": Metric("expected calibration error", "part", "low"),
 }
-# What is measured at several settings has them in its name: accuracy_4_shot, recall@5, game_2.
-_KINDS = (
-    (re.compile(r"(.*_)?(accuracy|recall@\d+|recall_at|right)(_.*)?"), "part", "high"),
-    (re.compile(r".*_(chance|share)"), "part", ""),
-    (re.compile(r".*_change"), "", ""),
-    (re.compile(r"(.*_)?(median|mean)_rank"), "rank", "low"),
-    (re.compile(r"(.*_)?(calibration_error|ece)(_.*)?"), "part", "low"),
-    (re.compile(r"(.*_)?(mae|rmse|game)(_?\d+)?"), "objects", "low"),
-    (re.compile(r"(.*_)?(precision|recall|f1|auc|map)(_.*|@.*)?"), "ratio", "high"),
-    (re.compile(r"(n|n_.*|num_.*|.*_rows)"), "whole", ""),
+# Names with a setting: accuracy_4_shot, recall@5, game_2.
+_PATTERNS = (
+    (r"(.*_)?(accuracy|recall@\d+|recall_at|right)(_.*)?", "part", "high"),
+    (r".*_(chance|share)", "part", ""),
+    (r".*_change", "", ""),
+    (r"(.*_)?(median|mean)_rank", "rank", "low"),
+    (r"(.*_)?(calibration_error|ece)(_.*)?", "part", "low"),
+    (r"(.*_)?(mae|rmse|game)(_?\d+)?", "objects", "low"),
+    (r"(.*_)?(precision|recall|f1|auc|map)(_.*|@.*)?", "ratio", "high"),
+    (r"(n|n_.*|num_.*|.*_rows)", "whole", ""),
 )
 
 
 def metric_of(name: str) -> Metric:
-    """
-    Say what is known of a measure.
-
-    Args:
-        name (`str`): As a result file names it.
-
-    Returns:
-        [`Metric`]: For a name that nothing is known of, one without a unit of which neither more nor less is better.
-    """
+    """The measure of a name in a result file; an unknown one has no unit, and neither more nor less is better."""
     if name in _KNOWN:
         return _KNOWN[name]
-    shots = re.fullmatch(r"shots_(\d+)", name)
-    if shots:
+    if shots := re.fullmatch(r"shots_(\d+)", name):
         return Metric(f"accuracy, {shots[1]} example{'s' * (shots[1] != '1')} of each class", "part", "high")
-    title = name.replace("_", " ")
-    for pattern, unit, best in _KINDS:
-        if pattern.fullmatch(name):
-            return Metric(title, unit, best)
-    return Metric(title, "")
+    found = next(((unit, best) for pattern, unit, best in _PATTERNS if re.fullmatch(pattern, name)), ("", ""))
+    return Metric(name.replace("_", " "), *found)
 
 
 def best_of(values: Iterable[float | None], better: str) -> float | None:
-    """
-    Find the best of some figures.
-
-    Args:
-        values (`Iterable[float | None]`): The figures; `None` where there is none.
-        better (`str`): As [`Metric`] has it in `best`.
-
-    Returns:
-        `float` or `None`: The best; `None` if neither more nor less is better, or none of them differs from another.
-    """
+    """The best figure; `None` if neither more nor less is better (`Metric.best`) or no two figures differ."""
     known = {value for value in values if value is not None}
     if not better or len(known) < 2:
         return None
@@ -107,33 +80,28 @@ def best_of(values: Iterable[float | None], better: str) -> float | None:
 
 def write_number(value: float | None, unit: str, signed: bool = False) -> str:
     """
-    Write a number as all of its kind are written on the page: a point, no grouping, so many digits.
+    Write a number with the digits of its unit.
 
     Args:
-        value (`float`, *optional*): The number; `None` where there is none.
-        unit (`str`): As [`Metric`] has it.
-        signed (`bool`): Whether a plus is written too, as for a difference.
+        value (`float`, *optional*): The number.
+        unit (`str`): A unit of [`Metric`].
+        signed (`bool`): Whether to write a plus, for a difference.
 
     Returns:
-        `str`: The number, per cents with their sign; a dash where there is none.
+        `str`: The number, with a per cent sign for shares; `NOTHING` for `None`.
     """
     if value is None:
         return NOTHING
     if unit == "part":
         value *= 100
     digits = {"part": 1, "percent": 1, "objects": 2, "rank": 1, "whole": 0}.get(unit, 3)
-    if abs(value) >= 1e9:
-        text = f"{value:.3e}"
-    else:
-        text = f"{value:.{digits}f}"
-        if float(text) == 0:
-            text = text.lstrip("-")  # no "-0.00"
-    text = text.replace("-", "−")
-    if signed and not text.startswith("−") and float(value) > 0 and text.strip("0.") != "":
+    # "z" writes no "-0.00".
+    text = f"{value:.3e}" if abs(value) >= 1e9 else f"{value:z.{digits}f}"
+    if signed and float(text) > 0:
         text = f"+{text}"
-    suffix = {"part": " %", "percent": " %"}.get(unit, "")
-    # A difference of per cents is one of points: 30 % instead of 20 % are ten points, and half as much again.
-    return text + (" points" if signed and suffix else suffix)
+    # A difference of per cents is in points: 30 % instead of 20 % are ten points, and half as much again.
+    suffix = (" points" if signed else " %") if unit in ("part", "percent") else ""
+    return text.replace("-", "−") + suffix
 
 
 def write_interval(ends: tuple[float, float] | None, unit: str, signed: bool = False) -> str:
@@ -141,15 +109,12 @@ def write_interval(ends: tuple[float, float] | None, unit: str, signed: bool = F
     if ends is None:
         return ""
     low, high = (write_number(end, unit, signed) for end in ends)
-    for suffix in (" points", " %"):
-        if high.endswith(suffix):
-            low = low.removesuffix(suffix)
-    return f"{low} to {high}"
+    return f"{low.removesuffix(' points').removesuffix(' %')} to {high}"
 
 
 def write_count(value: float) -> str:
-    """Write a count: whole numbers without a point, others with one digit behind it."""
-    return write_number(value, "whole") if float(value).is_integer() else write_number(round(value, 1), "percent")[:-2]
+    """Write a count: whole numbers without a point, others with one digit after it."""
+    return f"{value:.{0 if float(value).is_integer() else 1}f}".replace("-", "−")
 
 
 __all__ = ["NOTHING", "Metric", "best_of", "metric_of", "write_count", "write_interval", "write_number"]

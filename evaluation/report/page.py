@@ -1,16 +1,16 @@
-"""One page with all results: what `count-clip report` writes."""
+"""The page that `count-clip report` writes."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jinja2
 
+from count_clip.datasets_scripts.files.atomic import write_whole
+
 from .blocks import Cards, Text
-from .charts import SERIES, sign_alone
+from .charts import SERIES, legend_mark
 from .groups import group_results
 from .results import Result
 from .sections import group_sections, labels_of, repeat_section, results_section
@@ -27,13 +27,13 @@ def render_report(
     title: str = "How well do these models count?",
 ) -> str:
     """
-    Make a page of results: one HTML text that needs nothing else, neither a network nor a script.
+    Render a page of results as HTML that needs neither a network nor scripts.
 
     Args:
-        results (`Sequence[Result]`): What [`read_result`] gave; those of one benchmark on the same data are compared,
-            each with the first of them.
-        problems (`Sequence[tuple[str, str]]`, *optional*): Files that could not be reported, and why.
-        images (`Mapping[str, Sequence[Cards | Text]]`, *optional*): For each file, what [`image_cards`] made.
+        results (`Sequence[Result]`): From [`read_result`]; those of one benchmark on the same data are compared with
+            the first of them.
+        problems (`Sequence[tuple[str, str]]`, *optional*): Files that could not be read, and the reasons.
+        images (`Mapping[str, Sequence[Cards | Text]]`, *optional*): For each file, the blocks of [`image_cards`].
         title (`str`, *optional*): The heading.
 
     Returns:
@@ -62,29 +62,21 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    signs = [sign_alone(series) for series in range(2 * SERIES)]
+    signs = [legend_mark(series) for series in range(2 * SERIES)]
     return environment.get_template("page.html.j2").render(title=title, sections=sections, signs=signs)
 
 
 def labels_for(results: Sequence[Result]) -> dict[str, str]:
-    """
-    What the models are called on a page of these results.
-
-    Args:
-        results (`Sequence[Result]`): As [`render_report`] takes them.
-
-    Returns:
-        `dict[str, str]`: A name for each file.
-    """
+    """The name of each file's model on a page of these results."""
     return labels_of(group_results(results))
 
 
 def write_page(folder: str | Path, page: str) -> Path:
     """
-    Write a page into a folder; one that is there is replaced when the new one is whole.
+    Write a page into a folder, replacing an earlier one.
 
     Args:
-        folder (`str` or `Path`): Where to; it is made if it is not there, and other files in it stay.
+        folder (`str` or `Path`): The folder, created if needed; other files in it stay.
         page (`str`): From [`render_report`].
 
     Returns:
@@ -95,21 +87,9 @@ def write_page(folder: str | Path, page: str) -> Path:
     """
     place = Path(folder).expanduser()
     place.mkdir(parents=True, exist_ok=True)
-    path = place / PAGE_NAME
-    handle, name = tempfile.mkstemp(dir=place, prefix=f".{PAGE_NAME}-")
-    try:
-        # The names of files may hold bytes that are no text.
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="\n") as stream:
-            stream.write(page)
-        # A temporary file is readable for its owner alone.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
+    # File names on the page can hold bytes that are not text.
+    write_whole(place / PAGE_NAME, page.encode(errors="replace"))
+    return place / PAGE_NAME
 
 
 __all__ = ["PAGE_NAME", "labels_for", "render_report", "write_page"]

@@ -1,4 +1,4 @@
-"""What the page says of each benchmark: tables, drawings and words, made of the results."""
+"""The sections of the page: tables, charts and text, made from the results."""
 
 from __future__ import annotations
 
@@ -26,43 +26,30 @@ TITLES = {
     "density": "How many are there?",
     "praco": "Does the count follow the prompt?",
     "classification": "What is in the image?",
-    "linear-probe": "What do the features know? (linear probe)",
-    "few-shot": "How much do a few examples teach?",
+    "linear-probe": "How good are the features? (linear probe)",
+    "few-shot": "How much do a few examples help?",
     "retrieval": "Are the right images found?",
-    "relevance": "What makes the score?",
+    "relevance": "What determines the score?",
 }
 _EXPLAINED = {
     "countbench": "The number in a caption is replaced by each of two to ten, and the caption most similar to the "
-    "image wins (CountBench's protocol). Guessing is right once in nine times.",
-    "density": "The count of a density model beside the true one. MAE and RMSE are in objects; NAE and SRE divide by "
-    "the true count and leave out images without objects.",
-    "relevance": "How much of the relevance (arXiv 2103.15679) falls on the objects and on the number word, beside "
-    "what an even spread would put there; “lift” is how many times as much it is.",
-    "praco": "Images are asked for kinds of objects that are there and for kinds that are not, and mosaics of two "
-    "images for what is in one of them (PrACo). A model that counts everything, whatever it is asked, does badly.",
-}
-_BASELINES = {
-    "density": ("always the training mean", {"mae": "baseline_mae", "rmse": "baseline_rmse"}),
-    "praco": ("counting all, whatever is asked", {}),
+    "image is the prediction (CountBench's protocol). Guessing is right in one of nine images.",
+    "density": "Predicted counts against true counts. MAE and RMSE are in objects; NAE and SRE divide by the true "
+    "count and leave out images without objects.",
+    "relevance": "The share of the relevance (arXiv 2103.15679) on the objects and on the number word, next to that "
+    "of evenly distributed relevance; “lift” is their ratio.",
+    "praco": "Prompts for classes in the image and for absent classes, and mosaics of two images with a prompt for a "
+    "class of one of them (PrACo). A model that counts all objects whatever the prompt gets bad figures.",
 }
 _DIRECTIONS = {"high": "more is better", "low": "less is better", "": ""}
 _SKIPPED_SHOWN = 20
 
+Labels = Mapping[str, str]
+"""The name of each file's model on the page."""
 
-def results_section(
-    results: Sequence[Result], labels: Mapping[str, str], problems: Sequence[tuple[str, str]]
-) -> Section:
-    """
-    Say which files are on the page, and which could not be.
 
-    Args:
-        results (`Sequence[Result]`): What was read.
-        labels (`Mapping[str, str]`): What each file's model is called on the page.
-        problems (`Sequence[tuple[str, str]]`): Files that could not be reported, and why.
-
-    Returns:
-        [`Section`]: A table of them.
-    """
+def results_section(results: Sequence[Result], labels: Labels, problems: Sequence[tuple[str, str]]) -> Section:
+    """A table of the files, and warnings about those that are not on the page: their names and reasons."""
     rows = []
     for result in results:
         state = "complete"
@@ -75,35 +62,14 @@ def results_section(
         rows.append([Cell(text) for text in cells])
     header = ["model", "benchmark", "data", "measured", "state", "file"]
     blocks: list[Block] = [Table("Results on this page", header, rows, names=True, words=(1, 2, 4, 5))]
-    for file, reason in problems:
-        blocks.append(Text(reason if file in reason else f"{file}: {reason}", warning=True))
-    old = [result.file for result in results if not result.run]
-    if old:
-        blocks.append(
-            Text(
-                f"Written by an older version, without a record of the run: {', '.join(old)}. Which state of the data "
-                "they are of is not known; they stand beside others whose true counts are the same.",
-                warning=True,
-            )
-        )
+    blocks += [Text(reason if file in reason else f"{file}: {reason}", warning=True) for file, reason in problems]
     return Section("results", "Results", blocks)
 
 
 def group_sections(
-    groups: Sequence[Group], labels: Mapping[str, str], images: Mapping[str, Sequence[Cards | Text]]
+    groups: Sequence[Group], labels: Labels, images: Mapping[str, Sequence[Cards | Text]]
 ) -> list[Section]:
-    """
-    Say what each group of comparable results shows.
-
-    Args:
-        groups (`Sequence[Group]`): The groups.
-        labels (`Mapping[str, str]`): What each file's model is called on the page.
-        images (`Mapping[str, Sequence[Cards | Text]]`): For each file, its best and worst images, or why there are
-            none.
-
-    Returns:
-        `list[Section]`: One for each group.
-    """
+    """A section for each group; `images` has the best and worst images of each file, or why there are none."""
     sections = []
     for number, group in enumerate(groups):
         others = [other for other in groups if other.benchmark == group.benchmark and other is not group]
@@ -111,99 +77,79 @@ def group_sections(
         blocks: list[Block] = [Text(f"Benchmark: {group.benchmark}. Data: {describe_data(group.results[0])}.")]
         if group.benchmark in _EXPLAINED:
             blocks.append(Text(_EXPLAINED[group.benchmark]))
-        blocks += _apart(group, others)
-        blocks += comparison_blocks(group, labels)
+        blocks += _notes(group, others)
+        blocks += _comparison(group, labels)
         blocks += _own_blocks(group, labels)
         for result in group.results:
             blocks += images.get(result.file, ())
         blocks += _skipped(group, labels)
-        sections.append(Section(f"part-{number + 1}-{group.benchmark}", title, blocks))
+        sections.append(Section(f"section-{number + 1}-{group.benchmark}", title, blocks))
     return sections
 
 
-def _apart(group: Group, others: Sequence[Group]) -> Iterable[Block]:
-    """Say why results of the same benchmark stand in other tables, and whether those here are of the same rows."""
+def _notes(group: Group, others: Sequence[Group]) -> Iterable[Block]:
+    """Why results of the same benchmark are in other tables, and whether those here are of the same rows."""
     for other in others:
         reason = why_not_together(group.results[0], other.results[0])
         yield Text(
             f"Other results of this benchmark are of other data ({describe_data(other.results[0])}; {reason}) and "
-            "stand in tables of their own: their figures cannot be compared with these.",
+            "have their own tables: their figures cannot be compared with these.",
             warning=True,
         )
-    prints = {result.data["fingerprint"] for result in group.results if result.data.get("fingerprint")}
-    if len(prints) > 1:
+    if len({str(result.data["fingerprint"]) for result in group.results if "fingerprint" in result.data}) > 1:
         yield Text(
-            "The fingerprints of the data differ between these results; the rows have the same true counts. That is "
-            "so where the same data was loaded from another place."
+            "The fingerprints of the data differ between these results; the rows have the same true counts. This "
+            "happens if the same data was loaded from another folder."
         )
     if group.rows_differ:
         yield Text(
-            "Not all of these results are of the same rows; those with fewer are marked as partial, and none of them "
-            "is called the best. The differences further down are of the rows that both have.",
+            "Not all of these results are of the same rows; those with fewer are marked as partial and never as the "
+            "best. The differences below are of the rows that both have.",
             warning=True,
         )
 
 
-def comparison_blocks(group: Group, labels: Mapping[str, str]) -> list[Block]:
-    """
-    The figures side by side, and how far they differ on the same rows.
-
-    Args:
-        group ([`Group`]): Comparable results.
-        labels (`Mapping[str, str]`): What each file's model is called on the page.
-
-    Returns:
-        `list[Block]`: One or two tables.
-    """
-    figures = [_figures(result) for result in group.results]
-    names = list(dict.fromkeys(name for metrics, _ in figures for name in metrics if not name.startswith("baseline_")))
-    title, reference = _reference(group, names, labels)
+def _comparison(group: Group, labels: Labels) -> Iterable[Block]:
+    """The figures side by side, and their differences on the same rows."""
+    intervals = [_intervals(result) for result in group.results]
+    names = dict.fromkeys(name for result in group.results for name in result.metrics if name[:9] != "baseline_")
+    title, reference = _reference(group, list(names), labels)
     header = ["measure", *(labels[result.file] for result in group.results), *([title] if reference else [])]
     rows = [_sizes(group, bool(reference))]
     for name in names:
         metric = metric_of(name)
-        values = [metrics.get(name) for metrics, _ in figures]
-        comparable = [
-            value
-            for value, result in zip(values, group.results, strict=True)
-            if value is not None and group.is_whole(result)
+        values = [result.metrics.get(name) for result in group.results]
+        whole = [
+            value if group.is_whole(result) else None for value, result in zip(values, group.results, strict=True)
         ]
-        best = best_of(comparable, metric.best)
+        best = best_of(whole, metric.best)
         cells = [Cell(metric.title, _DIRECTIONS[metric.best])]
-        for value, (_, intervals), result in zip(values, figures, group.results, strict=True):
-            interval = write_interval(intervals.get(name), metric.unit)
-            is_best = value is not None and value == best and group.is_whole(result)
-            deviation = _spread(result, name)
-            interval = " · ".join(part for part in (interval, deviation) if part)
-            cells.append(Cell(write_number(value, metric.unit), interval, best=is_best))
+        for place, result in enumerate(group.results):
+            notes = (write_interval(intervals[place].get(name), metric.unit), _deviation(result, name))
+            is_best = best is not None and whole[place] == best
+            cells.append(Cell(write_number(values[place], metric.unit), " · ".join(filter(None, notes)), is_best))
         if reference:
-            value = reference.get(name)
-            known = [other for other in values if other is not None]
-            note = ""
-            if value is not None and known and metric.best:
-                beaten = value > max(known) if metric.best == "high" else value < min(known)
-                note = "better than every model here" if beaten else ""
-            cells.append(Cell(write_number(value, metric.unit), note))
+            value, others = reference.get(name), [other for other in values if other is not None]
+            is_best = value is not None and bool(others) and best_of([value, *others], metric.best) == value
+            is_best = is_best and value not in others
+            cells.append(Cell(write_number(value, metric.unit), "better than every model here" if is_best else ""))
         rows.append(cells)
-    note = "Below a figure: its 95 % bootstrap interval, over the images."
-    blocks: list[Block] = [Table("Figures side by side", header, rows, note)]
-    if len(group.results) > 1 and group.results[0].counts:
-        blocks.append(_differences(group, labels))
-    return blocks
+    yield Table("Figures side by side", header, rows, "Below a figure: its 95 % bootstrap interval over the images.")
+    if len(group.results) > 1 and group.results[0].predictions:
+        yield _differences(group, labels)
 
 
-def _figures(result: Result) -> tuple[dict[str, float | None], dict[str, tuple[float, float]]]:
-    """Figures and intervals as the file states them; intervals that it lacks are worked out of its rows."""
+def _intervals(result: Result) -> dict[str, tuple[float, float]]:
+    """The intervals of the file; those that it lacks are computed from its rows."""
     intervals = dict(result.intervals)
-    if result.benchmark != "praco":
-        for name in FIGURES.get(result.benchmark, ()):
-            if name not in intervals and result.metrics.get(name) is not None:
-                intervals[name] = interval_of(result.counts, name)
-    return dict(result.metrics), intervals
+    for name in FIGURES.get(result.benchmark, ()):
+        if name not in intervals and result.metrics.get(name) is not None:
+            intervals[name] = interval_of(result.predictions, name)
+    return intervals
 
 
-def _spread(result: Result, name: str) -> str:
-    """How far the draws of few examples differ, where there were several."""
+def _deviation(result: Result, name: str) -> str:
+    """The standard deviation over several draws of few examples."""
     curve = result.content.get("curve")
     for point in curve if isinstance(curve, list) else ():
         if isinstance(point, dict) and name == f"shots_{point.get('shots')}" and isinstance(point.get("std"), float):
@@ -211,24 +157,25 @@ def _spread(result: Result, name: str) -> str:
     return ""
 
 
-def _reference(group: Group, names: Sequence[str], labels: Mapping[str, str]) -> tuple[str, dict[str, float | None]]:
-    """What knows nothing, or does not read its prompt, reaches: what to call it, and its figures."""
+def _reference(group: Group, names: Sequence[str], labels: Labels) -> tuple[str, dict[str, float | None]]:
+    """Name and figures of a reference that ignores the image or the prompt."""
     if group.benchmark == "countbench":
         return "guessing", {"accuracy": 1 / 9}
-    title, stated = _BASELINES.get(group.benchmark, ("", {}))
-    references = []
+    title, references = "", []
     for result in group.results:
         counts_all = result.content.get("counts_all")
         if group.benchmark == "praco" and isinstance(counts_all, dict):
+            title = "counting all objects"
             references.append((result, _flat(counts_all, names)))
-        elif any(result.metrics.get(name) is not None for name in stated.values()):
-            references.append((result, {name: result.metrics.get(baseline) for name, baseline in stated.items()}))
+        elif group.benchmark == "density" and result.metrics.get("baseline_mae") is not None:
+            title = "always the training mean"
+            references.append((result, {name: result.metrics.get(f"baseline_{name}") for name in ("mae", "rmse")}))
     if not references:
         return "", {}
     first, figures = references[0]
-    # Measured on fewer rows, or with the mean of another training part, it is another for each result.
+    # Measured on fewer rows, or with the mean of another training split, each result has its own.
     differ = any(other != figures for _, other in references)
-    return f"{title} (as in {labels[first.file]})" if differ else title, figures
+    return f"{title} (of {labels[first.file]})" if differ else title, figures
 
 
 def _flat(figures: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
@@ -243,7 +190,7 @@ def _flat(figures: Mapping[str, Any], names: Sequence[str]) -> dict[str, float |
 
 
 def _sizes(group: Group, reference: bool) -> list[Cell]:
-    """The row that says how much was measured."""
+    """The row with the numbers of measured rows."""
     cells = [Cell("images measured" if group.benchmark == "praco" else "rows measured")]
     for result in group.results:
         note = f"partial: {result.missing} missing" if result.missing else "partial" if result.limited else ""
@@ -251,14 +198,14 @@ def _sizes(group: Group, reference: bool) -> list[Cell]:
     return [*cells, *([Cell("")] if reference else [])]
 
 
-def _differences(group: Group, labels: Mapping[str, str]) -> Table:
-    """How far the other results are from the first one, on the same rows."""
+def _differences(group: Group, labels: Labels) -> Table:
+    """Differences of the other results from the first one, on the same rows."""
     first, *others = group.results
     rows = []
     for other in others:
         for found in paired_differences(first, other):
             metric = metric_of(found.metric)
-            verdict = "not told apart"
+            verdict = "not significant"
             if found.low > 0 or found.high < 0:
                 verdict = "more" if found.low > 0 else "less"
                 if metric.best:
@@ -274,18 +221,18 @@ def _differences(group: Group, labels: Mapping[str, str]) -> Table:
                 ]
             )
     return Table(
-        f"Differences from {labels[first.file]}, on the rows that both answered",
+        f"Differences from {labels[first.file]}, on the rows that both have",
         ["model", "measure", "difference", "95 % interval", "verdict", "rows"],
         rows,
-        "Paired bootstrap: images are drawn with the answers of both models. “Not told apart” means that the "
-        "interval holds 0; with many comparisons, one in twenty is told apart by chance.",
+        "Paired bootstrap: images are drawn with the predictions of both models. “Not significant” means that the "
+        "interval holds 0; of many comparisons, one in twenty is significant by chance.",
         names=True,
         words=(1, 4),
     )
 
 
-def _own_blocks(group: Group, labels: Mapping[str, str]) -> Iterable[Block]:
-    """What only this benchmark has."""
+def _own_blocks(group: Group, labels: Labels) -> Iterable[Block]:
+    """The blocks of one benchmark."""
     named = [(labels[result.file], result) for result in group.results]
     if group.benchmark == "countbench":
         yield from error_by_count(named, ("accuracy", "mean_deviation"))
@@ -302,23 +249,19 @@ def _own_blocks(group: Group, labels: Mapping[str, str]) -> Iterable[Block]:
     yield from largest_errors(named)
 
 
-def _skipped(group: Group, labels: Mapping[str, str]) -> Iterable[Block]:
+def _skipped(group: Group, labels: Labels) -> Iterable[Block]:
     """The rows that are in no figure."""
     for result in group.results:
         if not result.skipped:
             continue
         rows = [
-            [
-                Cell(str(row.get("index", NOTHING))),
-                Cell(str(row.get("image_id") or NOTHING)),
-                Cell(str(row.get("reason", ""))),
-            ]
+            [Cell(NOTHING if row.get(key) is None else str(row[key])) for key in ("index", "image_id", "reason")]
             for row in result.skipped[:_SKIPPED_SHOWN]
         ]
         more = len(result.skipped) - len(rows)
         yield Table(
             f"{labels[result.file]}: rows that could not be measured ({len(result.skipped)})",
-            ["row", "image", "why"],
+            ["row", "image", "reason"],
             rows,
             f"And {more} more, which are in {result.file}." if more > 0 else "",
             closed=True,
@@ -326,23 +269,12 @@ def _skipped(group: Group, labels: Mapping[str, str]) -> Iterable[Block]:
         )
 
 
-def repeat_section(results: Sequence[Result], labels: Mapping[str, str]) -> Section:
-    """
-    Say how each result can be measured once more.
-
-    Args:
-        results (`Sequence[Result]`): What was read.
-        labels (`Mapping[str, str]`): What each file's model is called on the page.
-
-    Returns:
-        [`Section`]: For each file its command, and the versions and revisions that it was measured with.
-    """
+def repeat_section(results: Sequence[Result], labels: Labels) -> Section:
+    """For each file the command that repeats it, and the versions and revisions that it was measured with."""
     blocks: list[Block] = []
     for result in results:
-        run = result.run
-        model = result.model_record
-        data = result.data
-        versions = run.get("versions") or result.content.get("versions") or {}
+        run, model, data = result.run, result.run["model"], result.data
+        versions = run.get("versions")
         facts = {
             "file": result.file,
             "checksum of the file (SHA-256)": result.sha256,
@@ -359,54 +291,46 @@ def repeat_section(results: Sequence[Result], labels: Mapping[str, str]) -> Sect
             "data fingerprint": data.get("fingerprint"),
             "rows": data.get("rows"),
             "seed": run.get("seed", data.get("seed")),
-            "computed in": run.get("dtype", result.content.get("dtype")),
+            "dtype": run.get("dtype"),
             "device": run.get("device"),
             "seconds": run.get("seconds"),
             "count-clip": run.get("count_clip"),
-            **({str(name): version for name, version in versions.items()} if isinstance(versions, dict) else {}),
+            **(versions if isinstance(versions, dict) else {}),
         }
-        shown = [(name, str(value)) for name, value in facts.items() if value is not None and not _nested(value)]
-        command = run.get("command")
-        remark = "" if command else "The file does not say with which command it was written."
-        blocks.append(Facts(f"{labels[result.file]}, {result.benchmark}", shown, str(command or ""), remark))
+        shown = [(name, str(value)) for name, value in facts.items() if not isinstance(value, dict | list | None)]
+        title = f"{labels[result.file]}, {result.benchmark}"
+        blocks.append(Facts(title, shown, str(run.get("command") or "The file has no command.")))
     return Section("repeat", "How to repeat it", blocks)
-
-
-def _nested(value: Any) -> bool:
-    return isinstance(value, dict | list)
 
 
 def labels_of(groups: Sequence[Group]) -> dict[str, str]:
     """
-    Short names for the models, a different one for each file of a table.
+    Short names for the models, unique in each table.
 
     Args:
-        groups (`Sequence[Group]`): The groups of results that stand in one table.
+        groups (`Sequence[Group]`): The groups, with a table each.
 
     Returns:
-        `dict[str, str]`: For each file, as much of its model's name as is needed to tell it from the others, and the
-        file's own name where that is not enough.
+        `dict[str, str]`: For each file, the shortest end of its model's path that identifies the model, and if that is
+        not enough the file's own name.
     """
 
-    def tail(name: str, parts: int) -> str:
-        return "/".join([part for part in re.split(r"[/\\]+", name) if part][-parts:]) or name
+    def tail(name: str, length: int) -> str:
+        return "/".join([part for part in re.split(r"[/\\]+", name) if part][-length:]) or name
 
-    models = dict.fromkeys(result.model for group in groups for result in group.results)
-    short = {}
-    for model in models:
-        parts = 1
-        while parts < 8 and any(tail(model, parts) == tail(other, parts) for other in models if other != model):
-            parts += 1
-        short[model] = tail(model, parts)
+    def shortest(name: str, names: Iterable[str]) -> str:
+        others = [other for other in names if other != name]
+        unique = (n for n in range(1, 8) if all(tail(other, n) != tail(name, n) for other in others))
+        return tail(name, next(unique, 8))
+
+    models = {result.model for group in groups for result in group.results}
     labels = {}
-    for result, others in ((result, group.results) for group in groups for result in group.results):
-        twins = [other for other in others if other.model == result.model]
-        stems = 1
-        while len(twins) > 1 and stems < 8 and len({tail(twin.file, stems) for twin in twins}) < len(twins):
-            stems += 1
-        own = f" ({tail(result.file, stems)})" if len(twins) > 1 else ""
-        labels[result.file] = short[result.model] + own
+    for group in groups:
+        for result in group.results:
+            twins = [other.file for other in group.results if other.model == result.model]
+            own = f" ({shortest(result.file, twins)})" if len(twins) > 1 else ""
+            labels[result.file] = shortest(result.model, models) + own
     return labels
 
 
-__all__ = ["TITLES", "comparison_blocks", "group_sections", "labels_of", "repeat_section", "results_section"]
+__all__ = ["TITLES", "group_sections", "labels_of", "repeat_section", "results_section"]

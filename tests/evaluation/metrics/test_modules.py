@@ -113,9 +113,7 @@ def test_scores_of_the_nine_captions_are_accepted():
     true = np.random.default_rng(1).integers(2, 11, size=50)
     predicted = scores.argmax(axis=1) + 2
     for to in (np.asarray, torch.tensor, list):
-        figures = load_metric("counting_accuracy", "scores").compute(
-            predictions=to(scores), references=to(true)
-        )
+        figures = load_metric("counting_accuracy", "scores").compute(predictions=to(scores), references=to(true))
         assert figures == {"accuracy": np.mean(predicted == true)}
     matrix = load_metric("counting_confusion_matrix", "scores").compute(predictions=scores, references=true)
     assert np.sum(matrix["confusion_matrix"]) == 50

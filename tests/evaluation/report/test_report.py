@@ -1,4 +1,4 @@
-"""Result files on a page: what is read, what may be compared, what is computed, and the page as a browser gets it."""
+"""The report: reading, comparing, computing, and the HTML page."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from count_clip.evaluation.report.groups import (
 from count_clip.evaluation.report.images import choose_counts
 from count_clip.evaluation.report.metrics import Metric, best_of, metric_of, write_count, write_interval, write_number
 from count_clip.evaluation.report.page import labels_for, render_report, write_page
-from count_clip.evaluation.report.results import Count, ResultError, read_result
+from count_clip.evaluation.report.results import Prediction, ResultError, read_result
 
 
 VOID = {"meta", "img", "input", "br", "hr", "link"}
@@ -30,7 +30,7 @@ HOSTILE = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>{{ 7 * 7 }}
 
 
 class Page(HTMLParser):
-    """Reads a page, and refuses what no browser should have to guess."""
+    """Parses a page; malformed HTML fails."""
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -69,7 +69,7 @@ class Page(HTMLParser):
 
 
 def check_page(text):
-    """Well-formed, complete in itself, without scripts, and with words for whoever does not see it."""
+    """Well-formed, self-contained, without scripts, and accessible."""
     page = Page(text)
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _, _ in page.elements}
     for _, attributes, _ in page.elements:
@@ -112,7 +112,7 @@ def _run(model, data, **more):
 
 
 def density(said, true, model="org/one", texts=None, data=None, **more):
-    """A density result with a record, as the evaluation writes it."""
+    """A density result as `count-clip evaluate` writes it."""
     errors = np.array(said) - np.array(true)
     rows = [
         {
@@ -126,7 +126,6 @@ def density(said, true, model="org/one", texts=None, data=None, **more):
     ]
     data = data or {"name": "birds", "config": None, "split": "test", "revision": "r1", "rows": len(said)}
     return {
-        "protocol": "density",
         "benchmark": "density",
         "format": 1,
         "run": _run(model, data),
@@ -142,7 +141,7 @@ def density(said, true, model="org/one", texts=None, data=None, **more):
 
 
 def countbench(said, true, model="org/clip", scale=None, **more):
-    """A CountBench result in which each number said has the highest score."""
+    """A CountBench result in which the predicted number has the highest score."""
     rows = [
         {
             "index": i,
@@ -176,7 +175,7 @@ def countbench(said, true, model="org/clip", scale=None, **more):
 
 
 def praco(said, model="org/one"):
-    """Two images, each asked for what is there and for what is not."""
+    """Two images, each with a prompt for a class in it and an absent one."""
     images = [
         {
             "index": i,
@@ -189,17 +188,14 @@ def praco(said, model="org/one"):
         }
         for i, (named, absent) in enumerate(said)
     ]
-    figures = {"named": {"n": 2, "mae": 1.0, "rmse": 1.0}, "other": None, "absent": {"n": 2, "mae": 0.5, "rmse": 0.5}}
-    figures |= {"nmn": 0.25, "pccn": 50.0, "precision": 0.5, "recall": 0.25, "f1": 1 / 3}
+    metrics = {"named_mae": 1.0, "named_rmse": 1.0, "absent_mae": 0.5, "absent_rmse": 0.5}
+    metrics |= {"nmn": 0.25, "pccn": 50.0, "precision": 0.5, "recall": 0.25, "f1": 1 / 3}
     return {
-        "protocol": "praco",
-        "model": model,
-        "data": "countscenes",
-        "split": "test",
-        "config": "mixed",
-        "seed": 0,
-        "figures": figures,
-        "counts_all": {**figures, "nmn": 1.0, "pccn": 0.0},
+        "benchmark": "praco",
+        "format": 1,
+        "run": _run(model, {"name": "countscenes", "config": "mixed", "split": "test", "seed": 0, "rows": 2}),
+        "metrics": metrics,
+        "counts_all": {"named": {"mae": 2.0, "rmse": 2.0}, "nmn": 1.0, "pccn": 0.0},
         "intervals": {"nmn": [0.125, 0.375]},
         "num_images": 2,
         "options": {"num_negatives": 1},
@@ -221,7 +217,7 @@ def save(tmp_path):
     return write
 
 
-def test_figures_stand_side_by_side_with_the_best_marked(save):
+def test_figures_are_side_by_side_with_the_best_marked(save):
     one = save(density([1.0, 5.0, 9.0], [2, 5, 8], "org/one"))
     two = save(density([2.0, 5.0, 8.5], [2, 5, 8], "org/two"))
     text = render_report([one, two])
@@ -232,7 +228,7 @@ def test_figures_stand_side_by_side_with_the_best_marked(save):
     assert "best-mark" not in mae.split("<td")[1]
     assert "0.17" in mae.split("<td")[2]
     assert "best-mark" in mae.split("<td")[2]
-    assert "Differences from one, on the rows that both answered" in page.text
+    assert "Differences from one, on the rows that both have" in page.text
     assert "count-clip evaluate density --model org/one --data birds" in page.text
     assert "a" * 40 in page.text
     assert "2.13.0" in page.text
@@ -286,24 +282,22 @@ def test_all_benchmarks_get_their_blocks(save):
     page = check_page(render_report(results))
     for words in (
         "Accuracy and mean deviation by true count",
-        "Which number was said for which",
-        "Calibration of the nine-way scores",
+        "Confusion matrix of the numbers",
+        "Calibration of the nine scores",
         "Predicted against true counts",
         "MAE by true count",
         "Error by class",
-        "NMN: said of absent kinds, per true object",
-        "counting all, whatever is asked",
-        "What was taken for what",
+        "NMN: predicted for absent classes, per true object",
+        "counting all objects",
+        "Confusion matrix of the classes",
         "Accuracy by class",
-        "Accuracy for each number of examples",
-        "Text to image recall at n for each n",
+        "Accuracy by number of examples",
+        "Text to image recall at n",
         "draws ± 6.2 %",
         "accuracy without examples (zero-shot)",
     ):
         assert words in page.text, words
     assert "50.0 %" in page.text  # PCCN is in per cent already
-    # The older file says what it lacks.
-    assert "Written by an older version" in page.text
 
 
 def test_confusion_counts_and_shades_each_row(save):
@@ -333,7 +327,7 @@ def test_hostile_names_stay_text(save):
     assert "49</" not in text
 
 
-def test_what_cannot_be_shown_is_replaced(save, tmp_path):
+def test_characters_that_cannot_be_shown_are_replaced(save, tmp_path):
     result = save(json.dumps(density([1.0], [1], model="bad\ud800name\u0000\u0008")))
     page = render_report([result])
     path = write_page(tmp_path / "page", page)
@@ -347,7 +341,7 @@ def test_the_same_results_give_the_same_bytes(save):
     assert render_report(results) == render_report(again)
 
 
-def test_other_data_gets_a_table_of_its_own(save):
+def test_results_of_other_data_have_another_table(save):
     one = density([1.0, 5.0], [2, 5], "org/one")
     other = density([1.0, 5.0], [2, 6], "org/two")
     results = [save(one), save(other), save({**one, "run": {**one["run"], "model": {"name": "org/three"}}})]
@@ -366,12 +360,12 @@ def test_other_data_gets_a_table_of_its_own(save):
         ({"name": "fish"}, None),  # of the same content
         ({"split": "val"}, "their split differs"),
         ({"revision": "r2"}, "their revision differs"),
-        ({"config": "x"}, None),  # the first does not say
+        ({"config": "x"}, None),  # unknown in the first
         ({"name": "other/place/birds", "fingerprint": "f"}, None),
         ({"rows": 9}, "their rows differs"),
     ],
 )
-def test_what_is_stated_of_the_data_decides(save, change, reason):
+def test_descriptions_of_the_data_decide_what_is_compared(save, change, reason):
     data = {"name": "birds", "config": None, "split": "test", "revision": "r1", "fingerprint": "g", "rows": 2}
     one, two = (save(density([1.0, 5.0], [2, 5], data=some)) for some in (data, {**data, **change}))
     found = why_not_together(one, two)
@@ -380,11 +374,11 @@ def test_what_is_stated_of_the_data_decides(save, change, reason):
 
 def test_scenes_of_another_seed_are_other_data(save):
     one, two = countbench([2, 3], [2, 3]), countbench([2, 3], [2, 3])
-    two["run"]["seed"] = 1
+    one["run"]["data"]["seed"], two["run"]["data"]["seed"] = 0, 1
     assert why_not_together(save(one), save(two)) == "their seed differs: 0 and 1"
 
 
-def test_partial_results_are_called_so_and_never_the_best(save):
+def test_partial_results_are_marked_and_never_the_best(save):
     whole = density([3.0, 5.0, 7.0], [2, 5, 8], "org/whole")
     part = density([2.0, 5.0], [2, 5], "org/part", missing=1, partial=True)
     part["run"]["data"]["rows"] = 3
@@ -395,12 +389,12 @@ def test_partial_results_are_called_so_and_never_the_best(save):
     assert "partial: 1 missing" in page.text
     assert "it is gone" in page.text
     assert "best-mark" not in text.split("</style>")[1]
-    # Fewer rows without a word of what is missing are not the same data.
+    # Fewer rows that are not counted as missing are not the same data.
     part = {**part, "missing": 0, "partial": False, "skipped": []}
     assert len(group_results([save(whole), save(part)])) == 2
 
 
-def test_paired_differences_draw_images_with_both_answers(save):
+def test_paired_differences_draw_images_with_both_predictions(save):
     generator = np.random.default_rng(0)
     true = generator.integers(1, 20, 40)
     one_said, two_said = true + generator.normal(0, 2, 40), true + generator.normal(0, 1, 40)
@@ -420,12 +414,12 @@ def test_paired_differences_draw_images_with_both_answers(save):
     assert (mae.low, mae.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
 
 
-def test_intervals_that_a_file_lacks_come_from_its_rows(save):
+def test_missing_intervals_are_computed_from_the_rows(save):
     said, true = [1.0, 5.0, 9.5, 2.0], [2, 5, 8, 2]
     result = save(density(said, true))
     errors = np.abs(np.array(said) - true)
     expected = bootstrap_interval(lambda sample: float(sample.mean()), errors)
-    assert interval_of(result.counts, "mae") == pytest.approx(expected)
+    assert interval_of(result.predictions, "mae") == pytest.approx(expected)
     assert write_interval(expected, "objects") in check_page(render_report([result])).text
 
 
@@ -436,7 +430,7 @@ def test_calibration_of_confidences():
 
 def test_calibration_needs_the_scale(save):
     with_scale = check_page(render_report([save(countbench([2, 3, 4], [2, 3, 5], scale=100.0))])).text
-    # One score of 0.5 above eight near 0.1: sure to be right, and right in two of three.
+    # One score of 0.5 above eight near 0.1: a confidence of 1, and right in two of three.
     assert "calibration error 33.3 %" in with_scale
     assert "No calibration for clip" in check_page(render_report([save(countbench([2], [2]))])).text
 
@@ -451,7 +445,7 @@ def test_calibration_needs_the_scale(save):
     ],
 )
 def test_ranges_of_true_counts(trues, names):
-    bins = count_bins(Count(i, None, "x", float(true), 0.0) for i, true in enumerate(trues))
+    bins = count_bins(Prediction(i, None, "x", float(true), 0.0) for i, true in enumerate(trues))
     assert [name for name, _, _ in bins] == names
     assert all(sum(low < true <= high for _, low, high in bins) == 1 for true in trues)
 
@@ -482,7 +476,7 @@ def test_counts_and_intervals_are_written_alike():
     assert write_interval(None, "part") == ""
 
 
-def test_metrics_know_what_is_better():
+def test_metrics_have_a_direction():
     assert [metric_of(name).best for name in ("accuracy", "mae", "top_1", "nmn", "strange")] == [
         "high",
         "low",
@@ -526,7 +520,7 @@ def test_a_scatter_of_many_points_stays_small():
 def test_lines_leave_out_labels_that_do_not_fit():
     labels = [f"{10 ** (i % 9)}–{10 ** (i % 9 + 1)}" for i in range(40)]
     line = [Point(i, i / 40, low=0.0, high=1.0) for i in range(40)]
-    svg = lines([line], labels, "a", "b", Metric("c", "part"))
+    svg = lines([line], labels, ["m"], "a", "b", Metric("c", "part"))
     assert 2 <= sum(svg.count(f">{label}<") for label in dict.fromkeys(labels)) < 40
     assert svg.count('class="interval') == 40
 
@@ -544,7 +538,7 @@ def test_best_and_worst_are_of_different_images(save):
     assert [count.index for count in worst] == [2, 1]
 
 
-def test_models_of_one_name_are_told_apart(save):
+def test_models_of_one_name_have_different_labels(save):
     results = [
         save(density([1.0], [1], "runs/a/model"), "first.json"),
         save(density([2.0], [1], "runs/b/model"), "second.json"),
@@ -553,7 +547,7 @@ def test_models_of_one_name_are_told_apart(save):
     assert list(labels_for(results).values()) == ["a/model", "b/model (second.json)", "b/model (third.json)"]
 
 
-def test_files_given_twice_are_refused(save):
+def test_repeated_files_are_rejected(save):
     result = save(density([1.0], [1]))
     with pytest.raises(ValueError, match="was given more than once"):
         render_report([result, result])
@@ -573,52 +567,50 @@ def _without(content, *names):
         (json.dumps(density([1.0], [1]))[:-40], "is cut off"),
         (json.dumps(density([1.0], [1]))[:200], "is cut off"),
         ('{"a": 1} {"b": 2}', "it is not JSON (line 1, column 10"),
-        ("[1, 2]", "expected a JSON object, but got a list"),
+        ("[1, 2]", "it names no benchmark"),
         ("[" * 100_000, "nested too deeply"),
-        ("{}", "does not say which benchmark"),
+        ("{}", "it names no benchmark"),
         ({"benchmark": "chess"}, "unknown benchmark 'chess'"),
         ({"benchmark": ["density"]}, "unknown benchmark ['density']"),
-        ({**density([1.0], [1]), "format": 2}, "of format 2, but this version knows 1. Update"),
-        ({**density([1.0], [1]), "format": "new"}, "of format 'new'"),
+        ({**density([1.0], [1]), "format": 2}, "of format 2, but this version reads 1. Update"),
+        (_without(density([1.0], [1]), "format"), "of format None"),
         ({**density([1.0], [1]), "predictions": []}, "has no rows: nothing was measured"),
-        (_without(density([1.0], [1]), "predictions"), "expected `rows` to be a list of objects, but got null"),
-        ({**density([1.0], [1]), "run": 3}, "expected `run` to be an object"),
-        ({**density([1.0], [1]), "metrics": [1]}, "expected `metrics` to be an object"),
-        ({**density([1.0], [1]), "metrics": {"mae": "1"}}, "expected a number at `metrics.mae`, but got a string"),
-        ({**density([1.0], [1]), "intervals": {"mae": [1]}}, "expected `intervals.mae` to be [low, high]"),
-        ({**density([1.0], [1]), "skipped": "all"}, "expected `skipped` to be a list of objects"),
+        (_without(density([1.0], [1]), "predictions"), "lacks 'predictions'"),
+        (_without(density([1.0], [1]), "run"), "`run` is not as `count-clip evaluate` writes it: lacks 'run'"),
+        ({**density([1.0], [1]), "run": 3}, "`run` is not as `count-clip evaluate` writes it"),
+        ({**density([1.0], [1]), "metrics": [1]}, "`metrics` is not as"),
+        (
+            {**density([1.0], [1]), "metrics": {"mae": "1"}},
+            "`metrics` is not as `count-clip evaluate` writes it: expe",
+        ),
+        ({**density([1.0], [1]), "intervals": {"mae": [1]}}, "`intervals` is not as"),
+        ({**density([1.0], [1]), "skipped": "all"}, "expected objects in 'skipped'"),
         (density([float("nan")], [1]), "holds nan at metrics.mae"),
         ({**density([1.0], [1]), "predictions": [{"predicted": 1e999}]}, "holds inf at predictions[0].predicted"),
-        ({**density([1.0], [1]), "seed": 10**400}, "holds a number at seed that no measurement gives"),
-        ("1" * 5000, "is no result file: "),
-        ({**density([1.0], [1]), "n": "all"}, "expected `n` to be a number of rows, but got 'all'"),
-        (countbench([2], [12]), "to have a `number` and a `prediction` from two to ten, but got 12 and 2"),
-        (density([1.0], [-1]), "expected a number of objects at `predictions[0].count`, but got -1"),
+        ({**density([1.0], [1]), "seed": 10**400}, "holds 100000000000 at seed"),
+        ("1" * 5000, "is not a result file: "),
+        ({**density([1.0], [1]), "n": "all"}, "expected a number of rows at 'n', but got 'all'"),
+        (
+            countbench([2], [12]),
+            "`rows[0]` is not as `count-clip evaluate` writes it: expected numbers from two to ten",
+        ),
+        (density([1.0], [-1]), "`predictions[0]` is not as"),
         (
             {**density([1.0], [1]), "predictions": [{"text": "a", "count": True, "predicted": 1}]},
-            "expected a number at `predictions[0].count`, but got true or false",
+            "expected a number, but got True",
         ),
-        ({**density([1.0], [1]), "predictions": [{"count": 1, "predicted": 1}]}, "expected `predictions[0].text`"),
+        ({**density([1.0], [1]), "predictions": [{"count": 1, "predicted": 1}]}, "expected a prompt"),
         (
             {**density([1.0], [1]), "predictions": 2 * density([1.0], [1])["predictions"]},
             "has row 0 for 'cats' more than once",
         ),
-        (
-            {**countbench([2], [2]), "rows": [{"number": 2, "prediction": 2}]},
-            "expected `rows[0].scores`, a list of nine",
-        ),
-        (_without(countbench([2], [2]), "run"), "does not say which model"),
-        (_without({**countbench([2], [2]), "model": "m"}, "run", "metrics"), "lacks accuracy and mean_deviation"),
-        ({**praco([(1.0, 1.0)]), "images": [{"prompts": 3}]}, "expected `images[0].prompts` to be a list"),
-        ({**praco([(1.0, 1.0)]), "figures": None}, "expected `figures`, an object, but got null"),
+        ({**countbench([2], [2]), "rows": [{"number": 2, "prediction": 2}]}, "lacks 'scores'"),
+        ({**praco([(1.0, 1.0)]), "images": [{"prompts": 3}]}, "`images[0]` is not as"),
         ({**countbench([2], [2]), "benchmark": "retrieval", "metrics": {"a": None}}, "has no figures"),
-        (
-            {**countbench([2], [2]), "benchmark": "classification", "rows": [{"label": "a"}]},
-            "expected `rows[0]` to have `label` and `prediction`",
-        ),
+        ({**countbench([2], [2]), "benchmark": "classification", "rows": [{"label": "a"}]}, "lacks 'prediction'"),
     ],
 )
-def test_bad_files_are_named_with_what_is_wrong(save, content, words):
+def test_errors_name_the_file_and_the_problem(save, content, words):
     with pytest.raises(ResultError) as error:
         save(content, "bad.json")
     assert "bad.json" in str(error.value)
@@ -626,7 +618,7 @@ def test_bad_files_are_named_with_what_is_wrong(save, content, words):
 
 
 def _places(value, path=()):
-    """The way to each part of a JSON value."""
+    """The path to each element of a JSON value."""
     for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
         yield (*path, key)
         yield from _places(value[key], (*path, key))
@@ -638,7 +630,7 @@ def _places(value, path=()):
     place=st.integers(0, 10_000),
     value=st.sampled_from([None, True, -1, 0, 2.5, 1e29, "x", "<b>", [], [1], {}, {"a": 1}, [{}], "gone"]),
 )
-def test_whatever_stands_in_a_file_it_is_refused_or_shown(which, place, value, tmp_path_factory):
+def test_any_changed_file_is_rejected_or_shown(which, place, value, tmp_path_factory):
     content = {
         "countbench": countbench([2, 3, 4], [2, 3, 10], scale=100.0),
         "density": density([1.0, 40.0], [1, 50]),
@@ -669,11 +661,11 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(ResultError, match="gone.json cannot be read: No such file"):
         read_result(tmp_path / "gone.json")
     (tmp_path / "image.json").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xff")
-    with pytest.raises(ResultError, match="image.json is no result file: it is not text"):
+    with pytest.raises(ResultError, match="image.json is not a result file: it is not text"):
         read_result(tmp_path / "image.json")
 
 
-def test_a_page_replaces_another_when_it_is_whole(tmp_path):
+def test_a_page_replaces_an_earlier_one(tmp_path):
     (tmp_path / "index.html").write_text("old")
     (tmp_path / "notes.txt").write_text("mine")
     assert write_page(tmp_path, "new") == tmp_path / "index.html"
