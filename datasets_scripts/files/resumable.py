@@ -1,20 +1,25 @@
 """
-Work that is interrupted and resumed: the folder knows what it was begun for, and which results are finished.
+Work that is interrupted and resumed: a folder, or a file, knows its plan and which results are finished.
 
 A plan names everything that the results depend on, as JSON. It is written before the first result and compared by
-every later run. A result is one or several files, each written whole ([`whole_file`]), and a record in JSON, which is
-written last and makes the result finished.
+every later run. In a folder ([`ResumableFolder`]) a result is one or several files, each written whole
+([`whole_file`]), and a record in JSON, which is written last and makes the result finished. In a file
+([`ResultCache`]) it is a line.
 """
 
 import hashlib
 import json
 import os
 import shutil
+from collections import UserDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .atomic import remove_leftovers, write_json
+
+
+_CACHE_FORMAT = "count-clip results"
 
 
 class ResumableFolder:
@@ -95,6 +100,81 @@ class ResumableFolder:
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.folder / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+class ResultCache(UserDict[str, Any]):
+    """
+    Results by their keys in a file; each is written at once.
+
+    The file has a line of JSON for each result, after a first one with the plan. A line that was cut off when the
+    process was killed is removed.
+
+    Args:
+        path (`str` or `os.PathLike`): The file; it is created if there is none.
+        plan (`Mapping[str, Any]`): What the results depend on besides their keys: the model, the dtype.
+
+    Raises:
+        ValueError: If the file is no cache, is broken, or holds the results of another plan.
+        OSError: If it cannot be read or written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], plan: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.path = Path(path).expanduser()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a+b")
+        try:
+            self._load({_CACHE_FORMAT: json.loads(json.dumps(plan))})
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, header: dict[str, Any]) -> None:
+        self._file.seek(0)
+        content = self._file.read()
+        end = content.rfind(b"\n") + 1
+        lines = content[:end].splitlines()
+        if content and (not lines or _CACHE_FORMAT.encode() not in lines[0]):
+            raise ValueError(
+                f"Expected {self.path} to be a new file or one of an earlier run, but it holds something else. Name "
+                "another file."
+            )
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line)
+                if number > 1:
+                    self.data[record["key"]] = record["value"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{self.path} is broken in line {number}: {error!r}. Delete it to start over."
+                ) from error
+            if number == 1 and record != header:
+                other = differences(record[_CACHE_FORMAT], header[_CACHE_FORMAT])
+                raise ValueError(
+                    f"Expected {self.path} to hold results of the same options, but {other}. Name another file, or "
+                    "delete this one."
+                )
+        self._file.truncate(end)
+        if not lines:
+            self._write(header)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._write({"key": key, "value": value})
+        self.data[key] = value
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> "ResultCache":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def fingerprint_of(plan: Mapping[str, Any]) -> str:

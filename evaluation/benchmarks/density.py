@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from huggingface_hub.utils import tqdm
 
+from count_clip.datasets_scripts.files.resumable import ResultCache
 from count_clip.modeling.images import ImageError, open_image
 from count_clip.modeling.pipeline_object_counting import predict_windows
 
@@ -25,7 +26,7 @@ from ..functional import (
     squared_relative_error,
 )
 from ..inference.encoding import SkippedRow, evaluating, image_id_of, num_rows, read_image, read_rows
-from ..records.cache import Journal, content_key
+from ..records.cache import content_key
 from .labelled import nothing_measured
 
 
@@ -338,7 +339,7 @@ def evaluate_density(
     progress: bool = True,
     on_result: Callable[[Mapping[str, Any], dict[str, Any]], None] | None = None,
     window: str | None = None,
-    journal: Journal | None = None,
+    cache: ResultCache | None = None,
 ) -> DensityResult:
     """
     Count in every row of a data set and measure the errors.
@@ -357,7 +358,7 @@ def evaluate_density(
             and map included: to draw, or to keep what the figures forget.
         window (`str`, *optional*): `"sliding"`, or `"whole"` for each image in one pass, whose memory grows with
             the image's longer side; what the processor's configuration says by default.
-        journal ([`Journal`], *optional*): Of this model, dtype and window: images whose count is in it are not
+        cache ([`ResultCache`], *optional*): Of this model, dtype and window: images whose count is in it are not
             counted in again (nor given to `on_result`), and the counts of others are put there.
 
     Returns:
@@ -380,8 +381,8 @@ def evaluate_density(
         for (result,) in done:
             index, row, count, key = pending.popleft()
             predictions[index] = DensityPrediction(index, image_id_of(row), result["text"], count, result["count"])
-            if journal is not None and math.isfinite(result["count"]):
-                journal[key] = result["count"]
+            if cache is not None and math.isfinite(result["count"]):
+                cache[key] = result["count"]
             if on_result is not None:
                 on_result(row, result)
 
@@ -398,9 +399,9 @@ def evaluate_density(
             said = None if baseline is None else baseline.says(text)
             try:
                 image = read_image(row)
-                key = "" if journal is None else content_key(image, text)
-                if journal is not None and key in journal:
-                    predictions[index] = DensityPrediction(index, image_id_of(row), text, count, journal[key])
+                key = "" if cache is None else content_key(image, text)
+                if cache is not None and key in cache:
+                    predictions[index] = DensityPrediction(index, image_id_of(row), text, count, cache[key])
                 else:
                     done = counter.add(image, [text])
                     pending.append((index, row, count, key))

@@ -12,10 +12,11 @@ from huggingface_hub.utils import tqdm
 from numpy.typing import NDArray
 from PIL import Image
 
+from count_clip.datasets_scripts.files.resumable import ResultCache
 from count_clip.modeling.images import ImageError
 
 from ..inference.encoding import SkippedRow, read_image
-from ..records.cache import Journal, content_key
+from ..records.cache import content_key
 from .density import predict_density
 from .labelled import nothing_measured
 from .praco_questions import (
@@ -51,7 +52,7 @@ def evaluate_praco(
     dtype: torch.dtype | None = None,
     progress: bool = True,
     window: str | None = None,
-    journal: Journal | None = None,
+    cache: ResultCache | None = None,
 ) -> PracoResult:
     """
     Measure whether the count follows the prompt.
@@ -80,8 +81,8 @@ def evaluate_praco(
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
         window (`str`, *optional*): `"sliding"`, or `"whole"` for each image in one pass; what the processor's
             configuration says by default.
-        journal ([`Journal`], *optional*): Of this model, dtype and window: images and mosaics whose counts are in it
-            are not counted in again, and the counts of others are put there.
+        cache ([`ResultCache`], *optional*): Of this model, dtype and window: images and mosaics whose counts are in
+            it are not counted in again, and the counts of others are put there.
 
     Returns:
         [`PracoResult`]: The figures, what a counter would get that ignores the prompt, each count, and what was left
@@ -105,7 +106,7 @@ def evaluate_praco(
     labelled, skipped = labelled_images(rows, seed, unlisted_are_absent)
     _check_labels(labelled, skipped)
 
-    inquiry = _Inquiry(rows, labelled, num_negatives, mosaics_per_image, mosaic_layout, seed, progress, journal)
+    inquiry = _Inquiry(rows, labelled, num_negatives, mosaics_per_image, mosaic_layout, seed, progress, cache)
     counted = predict_density(
         model,
         processor,
@@ -171,7 +172,7 @@ class _Question:
     place: int = 0
     """Which of the mosaics it is."""
     key: str = ""
-    """What the journal knows it by."""
+    """What the cache knows it by."""
 
 
 class _Inquiry:
@@ -186,9 +187,9 @@ class _Inquiry:
         mosaic_layout: str,
         seed: int,
         progress: bool,
-        journal: Journal | None,
+        cache: ResultCache | None,
     ) -> None:
-        self.rows, self.seed, self.progress, self.journal = rows, seed, progress, journal
+        self.rows, self.seed, self.progress, self.cache = rows, seed, progress, cache
         self.mosaics_per_image, self.mosaic_layout = mosaics_per_image, mosaic_layout
         self.num_without_partner = 0
         self.skipped: list[SkippedRow] = []
@@ -204,7 +205,7 @@ class _Inquiry:
         self._questions.sort(key=lambda question: len(question.roles))
 
     def images(self) -> Iterator[Image.Image]:
-        """All images that can be read, then the mosaics of these; but for those that the journal knows."""
+        """All images that can be read, then the mosaics of these; but for those that the cache knows."""
         readable: list[LabelledImage] = []
         for question in tqdm(self._questions, desc="images", disable=not self.progress, leave=False):
             try:
@@ -225,11 +226,11 @@ class _Inquiry:
                 yield mosaic
 
     def _is_asked(self, image: Image.Image, question: _Question) -> bool:
-        """Whether the model is to be asked; what the journal knows is answered already."""
-        if self.journal is not None:
+        """Whether the model is to be asked; what the cache knows is answered already."""
+        if self.cache is not None:
             question = replace(question, key=content_key(image, list(question.roles), question.border))
-            if question.key in self.journal:
-                self._known.append((question, self.journal[question.key]))
+            if question.key in self.cache:
+                self._known.append((question, self.cache[question.key]))
                 return False
         self._asked.append(question)
         return True
@@ -247,8 +248,8 @@ class _Inquiry:
         for place, results in enumerate(counted):
             question = self._asked[place]
             counts = _counts(question, results)
-            if self.journal is not None and np.isfinite(counts).all():
-                self.journal[question.key] = counts
+            if self.cache is not None and np.isfinite(counts).all():
+                self.cache[question.key] = counts
             found.append((question, counts))
         found += self._known  # complete by now: `images` has come to its end
         images = [_image_answer(question, counts) for question, counts in found if question.mosaic is None]

@@ -18,13 +18,14 @@ from count_clip.datasets_scripts.counting_set.detector import (
     count_most_frequent,
     is_class_of,
 )
+from count_clip.datasets_scripts.files.resumable import ResultCache
 from count_clip.modeling.images import ImageError, open_image, to_rgb
 
 from ..benchmarks.countbench import CountBenchResult, nine_captions
 from ..benchmarks.density import ImageCounter
 from ..benchmarks.labelled import nothing_measured
 from ..functional import NUMBERS, confusion_matrix, counting_accuracy, mean_deviation, off_by_one_accuracy
-from ..records.cache import Journal, content_key
+from ..records.cache import content_key
 from ..records.run_record import weights_sha256
 from .encoding import SkippedRow, image_id_of, num_rows, read_image, read_rows
 
@@ -237,7 +238,7 @@ def counted_thing(row: Mapping[str, Any], number: int) -> str:
 def countbench_by_counting(
     counter: ImageCounter,
     rows: Iterable[Mapping[str, Any]],
-    journal: Journal | None = None,
+    cache: ResultCache | None = None,
     progress: bool = True,
 ) -> CountBenchResult:
     """
@@ -246,7 +247,7 @@ def countbench_by_counting(
     Args:
         counter ([`ImageCounter`]): What counts: a detector, or what always says the same.
         rows: Rows with `image` and `text`, and where the data says it `number`, `name` and `image_id`.
-        journal ([`Journal`], *optional*): Of this counter: images whose count is in it are not counted in again.
+        cache ([`ResultCache`], *optional*): Of this counter: images whose count is in it are not counted in again.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
 
     Returns:
@@ -264,8 +265,8 @@ def countbench_by_counting(
         for (result,) in done:
             index, key = waiting.pop(0)
             counts[index] = result["count"]
-            if journal is not None:
-                journal[key] = result["count"]
+            if cache is not None:
+                cache[key] = result["count"]
 
     for index, row, reason in tqdm(
         read_rows(rows), total=num_rows(rows), desc="images", disable=not progress, leave=False
@@ -280,9 +281,9 @@ def countbench_by_counting(
             skipped.append(SkippedRow(index, image_id_of(row), str(error)))
             continue
         asked.append((index, number))
-        key = "" if journal is None else content_key(image, noun)
-        if journal is not None and key in journal:
-            counts[index] = journal[key]
+        key = "" if cache is None else content_key(image, noun)
+        if cache is not None and key in cache:
+            counts[index] = cache[key]
             continue
         waiting.append((index, key))
         keep(counter.add(image, [noun]))

@@ -77,8 +77,8 @@ def _measure(options: argparse.Namespace, run: Run, data: Any) -> CountBenchResu
     counter = detector or load_mean_number(options)
     if counter is not None:
         run.begin(counter, data)
-        with refusing(), run.journal() as journal:
-            return countbench_by_counting(counter, data.rows, journal=journal, progress=on_terminal())
+        with refusing(), run.cache() as cache:
+            return countbench_by_counting(counter, data.rows, cache=cache, progress=on_terminal())
     model, processor = load_clip(options)
     run.begin(model, data)
     with refusing(), run.towers(model, processor) as towers:

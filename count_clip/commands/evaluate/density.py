@@ -62,7 +62,7 @@ def _evaluate_density(options: argparse.Namespace) -> int:
     train_counts = find_train_counts(options)
     model, processor = load_counter(options, train_counts)
     run.begin(model, data)
-    with refusing(), run.journal(window=options.window) as journal:
+    with refusing(), run.cache(window=options.window) as cache:
         result = evaluate_density(
             model,
             processor,
@@ -72,7 +72,7 @@ def _evaluate_density(options: argparse.Namespace) -> int:
             progress=on_terminal(),
             on_result=_drawing(options.overlay),
             window=options.window,
-            journal=journal,
+            cache=cache,
         )
     written = run.result(result.to_dict(), summarise_density(result))
     run.heading(written, f"{result.n} rows")

@@ -16,7 +16,7 @@ from ..shared.output import check_output, list_skipped, open_for_writing
 
 
 if TYPE_CHECKING:
-    from count_clip.evaluation.records.cache import Journal
+    from count_clip.datasets_scripts.files.resumable import ResultCache
     from count_clip.evaluation.records.summaries import Summary
 
 
@@ -82,22 +82,23 @@ class Run:
         self._began = time.monotonic()
 
     @contextmanager
-    def journal(self, **depends_on: Any) -> Iterator[Journal | None]:
+    def cache(self, **depends_on: Any) -> Iterator[ResultCache | None]:
         """What `--resume` keeps, of this model and dtype and of whatever else the values depend on; or nothing."""
         path = getattr(self.options, "resume", None)
         if path is None:
             yield None
             return
-        from count_clip.evaluation.records.cache import Journal, model_identity
+        from count_clip.datasets_scripts.files.resumable import ResultCache
+        from count_clip.evaluation.records.cache import model_identity
 
         identity = {**model_identity(self.model), "dtype": self.options.dtype, **depends_on}
         try:
-            journal = Journal(path, identity)
+            cache = ResultCache(path, identity)
         except (ValueError, OSError) as error:
             raise CommandError(f"--resume: {error}") from error
-        with journal:
+        with cache:
             try:
-                yield journal
+                yield cache
             except KeyboardInterrupt:
                 print(f"\ncount-clip: what was measured is in {path}: the same command goes on", file=sys.stderr)
                 raise
@@ -105,10 +106,10 @@ class Run:
     @contextmanager
     def towers(self, model: Any, processor: Any) -> Iterator[Any]:
         """A CLIP that looks up in `--resume` what it has seen before."""
-        from count_clip.evaluation.records.cache import RememberedTowers
+        from count_clip.evaluation.records.cache import CachedTowers
 
-        with self.journal() as journal:
-            yield model if journal is None else RememberedTowers(model, processor.tokenizer, journal)
+        with self.cache() as cache:
+            yield model if cache is None else CachedTowers(model, processor.tokenizer, cache)
 
     def result(self, result: dict[str, Any], summary: Summary) -> dict[str, Any]:
         """

@@ -95,7 +95,7 @@ def _evaluate_praco(options: argparse.Namespace) -> int:
     data = _load_folder(options) if options.format else _load_rows(options, split)
     model, processor = load_counter(options, _train_counts(options))
     run.begin(model, data)
-    with refusing(), run.journal(window=options.window) as journal:
+    with refusing(), run.cache(window=options.window) as cache:
         result = evaluate_praco(
             model,
             processor,
@@ -108,7 +108,7 @@ def _evaluate_praco(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             progress=on_terminal(),
             window=options.window,
-            journal=journal,
+            cache=cache,
         )
     written = run.result({**_about(options), **result.to_dict()}, summarise_praco(result))
     run.heading(written, f"{result.num_images} images, {result.num_mosaics} mosaics")

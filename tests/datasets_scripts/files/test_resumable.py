@@ -1,10 +1,12 @@
 import errno
+import json
 from pathlib import Path
 
 import pytest
 
 from count_clip.datasets_scripts.files.atomic import whole_file, write_whole
 from count_clip.datasets_scripts.files.resumable import (
+    ResultCache,
     ResumableFolder,
     differences,
     fingerprint_of,
@@ -92,3 +94,72 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
         fail(OSError(errno.ENOSPC, "full"))
     assert file.read_bytes() == b"one"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+# --- results in a file ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "cache.jsonl"
+
+
+def test_values_are_there_again(path: Path) -> None:
+    with ResultCache(path, {"model": "a"}) as cache:
+        cache["x"] = 1.5
+        cache["y"] = [1, "zwölf"]
+        assert "x" in cache
+    with ResultCache(path, {"model": "a"}) as cache:
+        assert (cache["x"], cache["y"], "z" in cache) == (1.5, [1, "zwölf"], False)
+
+
+def test_a_value_is_written_at_once(path: Path) -> None:
+    with ResultCache(path, {"model": "a"}) as cache:
+        cache["x"] = 1
+        with ResultCache(path, {"model": "a"}) as other:
+            assert other["x"] == 1
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_line_that_was_cut_off_is_measured_again(path: Path, cut: int) -> None:
+    with ResultCache(path, {"model": "a"}) as cache:
+        cache["x"] = 1
+        cache["y"] = 2
+    path.write_bytes(path.read_bytes()[:-cut])
+    with ResultCache(path, {"model": "a"}) as cache:
+        assert "y" not in cache
+        cache["y"] = 3
+    with ResultCache(path, {"model": "a"}) as cache:
+        assert cache.data == {"x": 1, "y": 3}
+
+
+def test_the_values_of_another_model_are_refused_and_kept(path: Path) -> None:
+    ResultCache(path, {"sha256": "one", "dtype": "float32"}).close()
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="sha256 was 'one' and is 'two'"):
+        ResultCache(path, {"sha256": "two", "dtype": "float32"})
+    with pytest.raises(ValueError, match="window"):
+        ResultCache(path, {"sha256": "one", "dtype": "float32", "window": "whole"})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"notes of mine\n", b"half a line", b'{"a": 1}\n'])
+def test_a_file_of_another_kind_is_refused_and_kept(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="something else"):
+        ResultCache(path, {"model": "a"})
+    assert path.read_bytes() == content
+
+
+def test_a_broken_line_is_named(path: Path) -> None:
+    with ResultCache(path, {"model": "a"}) as cache:
+        cache["x"] = 1
+    path.write_bytes(path.read_bytes() + b"{junk}\n" + json.dumps({"key": "y", "value": 2}).encode() + b"\n")
+    with pytest.raises(ValueError, match="broken in line 3"):
+        ResultCache(path, {"model": "a"})
+
+
+def test_what_is_no_number_is_not_kept(path: Path) -> None:
+    with ResultCache(path, {"model": "a"}) as cache, pytest.raises(ValueError):
+        cache["x"] = float("nan")

@@ -5,6 +5,7 @@ from PIL import Image
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from count_clip.datasets_scripts.counting_set.detector import Detection
+from count_clip.datasets_scripts.files.resumable import ResultCache
 from count_clip.evaluation.benchmarks.density import evaluate_density, predict_density
 from count_clip.evaluation.benchmarks.praco import evaluate_praco
 from count_clip.evaluation.inference.baselines import (
@@ -14,7 +15,6 @@ from count_clip.evaluation.inference.baselines import (
     counted_thing,
     usual_number,
 )
-from count_clip.evaluation.records.cache import Journal
 
 
 @pytest.fixture
@@ -209,8 +209,8 @@ def test_a_count_becomes_the_nearest_number(tmp_path):
     rows.insert(1, {"image": None, "image_id": "none", "text": "two cats", "number": 2})
     rows.append({"image": _grey(2), "image_id": "mute", "text": "cats", "number": 0})
     counter = _Brightness()
-    with Journal(tmp_path / "journal", {}) as journal:
-        result = countbench_by_counting(counter, rows, journal, progress=False)
+    with ResultCache(tmp_path / "cache", {}) as cache:
+        result = countbench_by_counting(counter, rows, cache, progress=False)
         assert set(counter.asked) == {"red cats"}
         assert result.predictions.tolist() == [2, 3, 7, 10, 9]
         assert result.numbers.tolist() == numbers
@@ -218,7 +218,7 @@ def test_a_count_becomes_the_nearest_number(tmp_path):
         assert (result.accuracy, result.mean_deviation) == (3 / 5, pytest.approx((0 + 0 + 1 + 0 + 7) / 5))
         np.testing.assert_allclose(result.scores[2], [-5, -4, -3, -2, -1, 0, -1, -2, -3])
         assert sorted(row.image_id for row in result.skipped) == ["mute", "none"]
-        again = countbench_by_counting(counter, rows, journal, progress=False)
+        again = countbench_by_counting(counter, rows, cache, progress=False)
     assert len(counter.asked) == 5
     np.testing.assert_array_equal(again.predictions, result.predictions)
 

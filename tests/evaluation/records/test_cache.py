@@ -1,80 +1,18 @@
-import json
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from count_clip.datasets_scripts.files.resumable import ResultCache
 from count_clip.evaluation.benchmarks.countbench import evaluate_countbench
 from count_clip.evaluation.benchmarks.density import evaluate_density
 from count_clip.evaluation.benchmarks.praco import evaluate_praco
-from count_clip.evaluation.records.cache import Journal, RememberedTowers, content_key, model_identity
+from count_clip.evaluation.records.cache import CachedTowers, content_key, model_identity
 
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "new" / "journal.jsonl"
-
-
-def test_values_are_there_again(path):
-    with Journal(path, {"model": "a"}) as journal:
-        journal["x"] = 1.5
-        journal["y"] = [1, "zwölf"]
-        assert "x" in journal
-    with Journal(path, {"model": "a"}) as journal:
-        assert (journal["x"], journal["y"], "z" in journal) == (1.5, [1, "zwölf"], False)
-
-
-def test_a_value_is_written_at_once(path):
-    with Journal(path, {"model": "a"}) as journal:
-        journal["x"] = 1
-        with Journal(path, {"model": "a"}) as other:
-            assert other["x"] == 1
-
-
-@pytest.mark.parametrize("cut", [1, 5, 20])
-def test_a_line_that_was_cut_off_is_measured_again(path, cut):
-    with Journal(path, {"model": "a"}) as journal:
-        journal["x"] = 1
-        journal["y"] = 2
-    path.write_bytes(path.read_bytes()[:-cut])
-    with Journal(path, {"model": "a"}) as journal:
-        assert "y" not in journal
-        journal["y"] = 3
-    with Journal(path, {"model": "a"}) as journal:
-        assert journal.known == {"x": 1, "y": 3}
-
-
-def test_the_values_of_another_model_are_refused_and_kept(path):
-    Journal(path, {"sha256": "one", "dtype": "float32"}).close()
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match="sha256 'one' and not 'two'"):
-        Journal(path, {"sha256": "two", "dtype": "float32"})
-    with pytest.raises(ValueError, match="window"):
-        Journal(path, {"sha256": "one", "dtype": "float32", "window": "whole"})
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("content", [b"notes of mine\n", b"half a line", b'{"a": 1}\n'])
-def test_a_file_of_another_kind_is_refused_and_kept(path, content):
-    path.parent.mkdir()
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="something else"):
-        Journal(path, {"model": "a"})
-    assert path.read_bytes() == content
-
-
-def test_a_broken_line_is_named(path):
-    with Journal(path, {"model": "a"}) as journal:
-        journal["x"] = 1
-    path.write_bytes(path.read_bytes() + b"{junk}\n" + json.dumps({"key": "y", "value": 2}).encode() + b"\n")
-    with pytest.raises(ValueError, match="broken in line 3"):
-        Journal(path, {"model": "a"})
-
-
-def test_what_is_no_number_is_not_kept(path):
-    with Journal(path, {"model": "a"}) as journal, pytest.raises(ValueError):
-        journal["x"] = float("nan")
+    return tmp_path / "new" / "cache.jsonl"
 
 
 def test_a_model_is_known_by_its_weights_wherever_it_lies():
@@ -103,7 +41,7 @@ def test_other_contents_have_other_keys(make_image):
 
 
 class _Killed(BaseException):
-    """The end of a process, as far as a journal sees it."""
+    """The end of a process, as far as a cache sees it."""
 
 
 class _Mortal:
@@ -134,17 +72,17 @@ def test_countbench_goes_on_after_a_kill(counting_model, counting_processor, cap
     expected = measure(counting_model)
     tokenizer = counting_processor.tokenizer
     first = _Mortal(counting_model, "get_image_features", lives=2)
-    with Journal(path, {"model": "a"}) as journal, pytest.raises(_Killed):
-        measure(RememberedTowers(counting_model, tokenizer, journal))
+    with ResultCache(path, {"model": "a"}) as cache, pytest.raises(_Killed):
+        measure(CachedTowers(counting_model, tokenizer, cache))
     assert first.calls == 2
     first.lives = None
-    with Journal(path, {"model": "a"}) as journal:
-        result = measure(RememberedTowers(counting_model, tokenizer, journal))
+    with ResultCache(path, {"model": "a"}) as cache:
+        result = measure(CachedTowers(counting_model, tokenizer, cache))
     assert first.calls == 3  # the third batch alone
     np.testing.assert_allclose(result.scores, expected.scores, atol=2e-6)
     texts = _Mortal(counting_model, "get_text_features", lives=0)
-    with Journal(path, {"model": "a"}) as journal:
-        again = measure(RememberedTowers(counting_model, tokenizer, journal))
+    with ResultCache(path, {"model": "a"}) as cache:
+        again = measure(CachedTowers(counting_model, tokenizer, cache))
     assert (first.calls, texts.calls) == (3, 0)
     np.testing.assert_array_equal(again.scores, result.scores)
 
@@ -152,8 +90,8 @@ def test_countbench_goes_on_after_a_kill(counting_model, counting_processor, cap
 def test_features_that_are_not_finite_are_not_remembered(counting_model, counting_processor, caption_rows, path):
     with torch.no_grad():
         counting_model.visual_projection.weight.fill_(float("nan"))
-    with Journal(path, {"model": "a"}) as journal:
-        towers = RememberedTowers(counting_model, counting_processor.tokenizer, journal)
+    with ResultCache(path, {"model": "a"}) as cache:
+        towers = CachedTowers(counting_model, counting_processor.tokenizer, cache)
         with pytest.raises(ValueError, match="NaN or infinite"):
             evaluate_countbench(towers, counting_processor, caption_rows, progress=False)
     assert len(path.read_bytes().splitlines()) == 1 + 9  # the captions
@@ -170,18 +108,18 @@ def test_density_goes_on_after_a_kill(density_model, density_processor, make_ima
     rows = _density_rows(make_image)
     rows.insert(2, {"image": None, "image_id": "none", "text": "cats", "count": 1})
 
-    def measure(journal=None):
+    def measure(cache=None):
         return evaluate_density(
-            density_model, density_processor, rows, [1.0, 3.0], batch_size=1, progress=False, journal=journal
+            density_model, density_processor, rows, [1.0, 3.0], batch_size=1, progress=False, cache=cache
         )
 
     expected = measure()
     model = _Mortal(density_model, "forward", lives=3)
-    with Journal(path, {"model": "a"}) as journal, pytest.raises(_Killed):
-        measure(journal)
+    with ResultCache(path, {"model": "a"}) as cache, pytest.raises(_Killed):
+        measure(cache)
     model.lives = None
-    with Journal(path, {"model": "a"}) as journal:
-        result = measure(journal)
+    with ResultCache(path, {"model": "a"}) as cache:
+        result = measure(cache)
     assert model.calls == 5
     assert [row.predicted for row in result.predictions] == pytest.approx(
         [row.predicted for row in expected.predictions], rel=1e-4
@@ -192,8 +130,8 @@ def test_density_goes_on_after_a_kill(density_model, density_processor, make_ima
     # What is asked, and of which pixels, is the key; the order of the rows is not.
     rows.reverse()
     rows[0] = {**rows[0], "text": "birds"}
-    with Journal(path, {"model": "a"}) as journal:
-        measure(journal)
+    with ResultCache(path, {"model": "a"}) as cache:
+        measure(cache)
     assert model.calls == 6
 
 
@@ -204,17 +142,17 @@ def test_praco_goes_on_after_a_kill(density_model, density_processor, make_image
         for text, count in zip(kinds, (3 + i, 0), strict=True)
     ]
 
-    def measure(journal=None):
-        return evaluate_praco(density_model, density_processor, rows, batch_size=1, progress=False, journal=journal)
+    def measure(cache=None):
+        return evaluate_praco(density_model, density_processor, rows, batch_size=1, progress=False, cache=cache)
 
     expected = measure()
     assert (expected.num_images, expected.num_mosaics) == (4, 4)
     model = _Mortal(density_model, "forward", lives=6)
-    with Journal(path, {"model": "a"}) as journal, pytest.raises(_Killed):
-        measure(journal)
+    with ResultCache(path, {"model": "a"}) as cache, pytest.raises(_Killed):
+        measure(cache)
     model.lives = None
-    with Journal(path, {"model": "a"}) as journal:
-        result = measure(journal)
+    with ResultCache(path, {"model": "a"}) as cache:
+        result = measure(cache)
     assert model.calls == 8
     for name in ("nmn", "pccn", "f1"):
         assert getattr(result.figures, name) == pytest.approx(getattr(expected.figures, name), rel=1e-4)

@@ -82,15 +82,15 @@ def test_a_detector_is_measured_like_a_model(run, counted, owl_folder, tmp_path)
     assert about["parameters"] > 1000
     counts = [row["predicted"] for row in written["predictions"]]
     assert all(count == int(count) for count in counts)
-    journal = tmp_path / "journal"
-    run("density", *options, "--resume", journal)
-    again, _ = run("density", *options, "--resume", journal)
+    cache = tmp_path / "cache"
+    run("density", *options, "--resume", cache)
+    again, _ = run("density", *options, "--resume", cache)
     assert [row["predicted"] for row in again["predictions"]] == counts
     overlays = tmp_path / "overlays"
     run("density", *options, "--overlay", overlays)
     assert len(list(overlays.iterdir())) == 2
-    # What is counted depends on the threshold: its journal serves no other.
-    _, printed = run("density", *options[:-1], 0.9, "--resume", journal, code=2)
+    # What is counted depends on the threshold: its cache serves no other.
+    _, printed = run("density", *options[:-1], 0.9, "--resume", cache, code=2)
     assert "threshold" in printed.err
 
 

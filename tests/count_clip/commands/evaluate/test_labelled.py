@@ -146,14 +146,14 @@ def test_a_few_shot_curve_has_a_line_for_each_number(run):
     assert alone["top_1"] == written["zero_shot"]
 
 
-def test_a_journal_serves_all_parts(run, tmp_path, monkeypatch):
-    journal = tmp_path / "journal"
-    first, _ = run("linear-probe", "--resume", journal)
-    lines = len(journal.read_text().splitlines())
+def test_a_cache_serves_all_parts(run, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    first, _ = run("linear-probe", "--resume", cache)
+    lines = len(cache.read_text().splitlines())
     assert lines == 1 + 24 + 9 + 12
-    second, _ = run("linear-probe", "--resume", journal)
+    second, _ = run("linear-probe", "--resume", cache)
     assert second["metrics"] == first["metrics"]
-    assert len(journal.read_text().splitlines()) == lines
+    assert len(cache.read_text().splitlines()) == lines
 
 
 def test_scenes_are_probed_on_other_scenes_of_their_own_kinds(counting_folder, tmp_path, capsys):

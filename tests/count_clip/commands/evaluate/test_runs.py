@@ -125,8 +125,8 @@ def test_what_comes_from_the_hub_is_recorded_by_its_commit(
     commits = [
         hub_here.repositories[one].commits[-1][0] for one in (("model", "org/measured"), ("dataset", "org/labels"))
     ]
-    output, journal = tmp_path / "result.json", tmp_path / "journal"
-    options = ["--data", "org/labels", "--json", output, "--resume", journal]
+    output, cache = tmp_path / "result.json", tmp_path / "cache"
+    options = ["--data", "org/labels", "--json", output, "--resume", cache]
     _run("classification", "--model", "org/measured", *options)
     run = json.loads(output.read_text())["run"]
     assert [run["model"]["revision"], run["data"]["revision"]] == commits
@@ -154,47 +154,47 @@ def test_windows_are_taken_as_they_are_asked_for(density_folder, make_image, tmp
 def test_what_is_known_is_not_measured_again(benchmark, density_folder, density_rows, tmp_path, capsys, monkeypatch):
     options = [benchmark, "--model", density_folder, "--data", density_rows]
     options += ["--unlisted-are-absent"] if benchmark == "praco" else []
-    journal, one, two = tmp_path / "journal", tmp_path / "1.json", tmp_path / "2.json"
-    _run(*options, "--resume", journal, "--json", one, code=1)
+    cache, one, two = tmp_path / "cache", tmp_path / "1.json", tmp_path / "2.json"
+    _run(*options, "--resume", cache, "--json", one, code=1)
     monkeypatch.setattr("count_clip.evaluation.benchmarks.density.predict_windows", None)  # would be called
-    _run(*options, "--resume", journal, "--json", two, code=1)
+    _run(*options, "--resume", cache, "--json", two, code=1)
     first, second = json.loads(one.read_text()), json.loads(two.read_text())
     assert first["metrics"] == second["metrics"]
     assert first["run"]["model"] == second["run"]["model"]
-    _run(*options, "--resume", journal, "--window", "whole", code=2)
-    assert "window None and not 'whole'" in capsys.readouterr().err
+    _run(*options, "--resume", cache, "--window", "whole", code=2)
+    assert "window was None and is 'whole'" in capsys.readouterr().err
 
 
-def test_one_journal_serves_all_that_the_towers_are_for(counting_folder, tmp_path, capsys):
-    journal = tmp_path / "journal"
-    options = ["--model", counting_folder, "--limit", 18, "--image-size", 48, "--resume", journal]
+def test_one_cache_serves_all_that_the_towers_are_for(counting_folder, tmp_path, capsys):
+    cache = tmp_path / "cache"
+    options = ["--model", counting_folder, "--limit", 18, "--image-size", 48, "--resume", cache]
     _run("countbench", *options)
-    size = journal.stat().st_size
+    size = cache.stat().st_size
     one, two = tmp_path / "1.json", tmp_path / "2.json"
     _run("countbench", *options, "--json", one)
-    assert journal.stat().st_size == size
+    assert cache.stat().st_size == size
     _run("classification", *options, "--config", "benchmark", "--template", "{}", "--json", two)
-    lines = journal.read_text().splitlines()
+    lines = cache.read_text().splitlines()
     names = json.loads(two.read_text())["names"]
     assert len(lines) == len(set(lines))
     # The images are known; sentences are not, but for those that are alike.
-    assert size < journal.stat().st_size
+    assert size < cache.stat().st_size
     before = [line for line in lines if len(line) < size]
     assert len(before) >= len(names)
 
 
-def test_a_journal_of_another_model_is_refused(counting_folder, counting_model, counting_processor, tmp_path, capsys):
-    other, journal = tmp_path / "other", tmp_path / "journal"
+def test_a_cache_of_another_model_is_refused(counting_folder, counting_model, counting_processor, tmp_path, capsys):
+    other, cache = tmp_path / "other", tmp_path / "cache"
     torch.nn.init.normal_(counting_model.visual_projection.weight)
     counting_model.save_pretrained(other)
     counting_processor.save_pretrained(other)
-    options = ["--limit", 9, "--image-size", 48, "--resume", journal]
+    options = ["--limit", 9, "--image-size", 48, "--resume", cache]
     _run("countbench", "--model", counting_folder, *options)
     _run("countbench", "--model", other, *options, code=2)
     assert "--resume" in (error := capsys.readouterr().err)
     assert "sha256" in error
     _run("countbench", "--model", counting_folder, *options, "--dtype", "bfloat16", code=2)
-    assert "dtype 'float32' and not 'bfloat16'" in capsys.readouterr().err
+    assert "dtype was 'float32' and is 'bfloat16'" in capsys.readouterr().err
     # The same weights in another place are the same model.
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", counting_folder, str(copy)], check=True)
@@ -209,10 +209,10 @@ def test_a_run_that_was_killed_goes_on(density_folder, make_image, tmp_path):
     for index in range(number):
         make_image(48, 48, index).save(tmp_path / f"{index}.png")
         records.append({"file_name": f"{index}.png", "text": "cats", "count": index})
-    data, journal, output = tmp_path / "rows.jsonl", tmp_path / "journal", tmp_path / "result.json"
+    data, cache, output = tmp_path / "rows.jsonl", tmp_path / "results.jsonl", tmp_path / "result.json"
     data.write_text("".join(json.dumps(record) + "\n" for record in records))
     arguments = ["evaluate", "density", "--model", density_folder, "--data", str(data), "--batch-size", "1"]
-    arguments += ["--resume", str(journal), "--json", str(output)]
+    arguments += ["--resume", str(cache), "--json", str(output)]
     program = (
         "import sys, time\n"
         "from count_clip.cli import main\n"
@@ -230,18 +230,18 @@ def test_a_run_that_was_killed_goes_on(density_folder, make_image, tmp_path):
     while (
         time.monotonic() < ends
         and process.poll() is None
-        and not (journal.exists() and len(journal.read_bytes().splitlines()) > 5)
+        and not (cache.exists() and len(cache.read_bytes().splitlines()) > 5)
     ):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    known = len(journal.read_bytes().splitlines()) - 1
+    known = len(cache.read_bytes().splitlines()) - 1
     assert 5 <= known < number
     assert not output.exists()
-    before = journal.read_bytes()
+    before = cache.read_bytes()
     assert main(arguments) == 0
-    assert journal.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
-    assert len(journal.read_bytes().splitlines()) == 1 + number
+    assert cache.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+    assert len(cache.read_bytes().splitlines()) == 1 + number
     written = json.loads(output.read_text())
     assert [row["count"] for row in written["predictions"]] == list(range(number))
 
@@ -252,8 +252,8 @@ def test_an_interrupted_run_says_that_it_goes_on(density_folder, density_rows, t
 
     monkeypatch.setattr("count_clip.evaluation.benchmarks.density.predict_windows", interrupted)
     options = ["density", "--model", density_folder, "--data", density_rows]
-    _run(*options, "--resume", tmp_path / "journal", code=130)
-    assert f"what was measured is in {tmp_path / 'journal'}" in capsys.readouterr().err
+    _run(*options, "--resume", tmp_path / "cache", code=130)
+    assert f"what was measured is in {tmp_path / 'cache'}" in capsys.readouterr().err
 
 
 def test_figures_go_into_the_card(counting_folder, tmp_path, capsys):
@@ -324,12 +324,12 @@ def test_counts_that_are_no_numbers_are_said(density_model, density_processor, d
     torch.nn.init.constant_(density_model.text_projection.weight, float("nan"))
     density_model.save_pretrained(tmp_path / "nan")
     density_processor.save_pretrained(tmp_path / "nan")
-    output, journal = tmp_path / "result.json", tmp_path / "journal"
-    options = ["--data", density_rows, "--json", output, "--resume", journal]
+    output, cache = tmp_path / "result.json", tmp_path / "cache"
+    options = ["--data", density_rows, "--json", output, "--resume", cache]
     _run("density", "--model", tmp_path / "nan", *options, code=2)
     assert "finite" in capsys.readouterr().err
     assert not output.exists()
-    assert len(journal.read_text().splitlines()) == 1  # nothing that is no count is kept
+    assert len(cache.read_text().splitlines()) == 1  # nothing that is no count is kept
 
 
 @pytest.mark.parametrize("benchmark", ["countbench", "classification"])
