@@ -1,4 +1,4 @@
-"""Images of results, with Pillow and NumPy alone: density on photographs, confusion matrices, contact sheets."""
+"""Figures of results: density on photographs, confusion matrices, contact sheets."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from count_clip.modeling.images import open_image, to_rgb
 
-from .style import HEAT_ANCHORS, SHEET_ANCHORS, Font, colour_table, font_of, shorten, text_size, wrap
+from ..functional import as_points
+from .style import Font, font_of, heat_colours, shorten, text_size, wrap
 
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -26,26 +27,20 @@ _SHEET = (44, 44, 50)
 
 _SMALLEST_SIDE = 320
 _STRIP_PIXELS = 2_000_000
-# Sides of the squares, in pixels of the image, that the scale may count the objects of; the first is the usual one.
+# Sides of the square, in pixels of the image, whose objects the scale counts; the first is the usual one.
 _BAR_SQUARES = (100, 10, 1, 1000)
 
 
 def _box_blur(values: NDArray[np.float32], radius: int, axis: int) -> NDArray[np.float32]:
-    """One running mean along an axis; what is at the edge is mirrored, so that the sum stays."""
-    padding = [(0, 0), (0, 0)]
-    padding[axis] = (radius, radius)
-    padded = np.pad(values, padding, mode="symmetric").astype(np.float64)
-    sums = np.cumsum(padded, axis=axis)
-    width, length = 2 * radius + 1, values.shape[axis]
-    upper = np.take(sums, range(width - 1, width - 1 + length), axis=axis)
-    lower = np.concatenate(
-        [np.zeros_like(np.take(sums, [0], axis=axis)), np.take(sums, range(length - 1), axis=axis)], axis=axis
-    )
-    return ((upper - lower) / width).astype(np.float32)
+    """A running mean along an axis; the edges are mirrored, so that the sum stays."""
+    width = 2 * radius + 1
+    moved = np.moveaxis(values, axis, 0)
+    sums = np.cumsum(np.pad(moved, [(radius + 1, radius), (0, 0)], mode="symmetric"), axis=0, dtype=np.float64)
+    return np.moveaxis((sums[width:] - sums[:-width]) / width, 0, axis).astype(np.float32)
 
 
 def _soften(density: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """Spread a density a little (three running means are nearly a Gaussian), so that single pixels can be seen."""
+    """Blur a density (three running means are nearly a Gaussian), so that single pixels are visible."""
     for axis in (0, 1):
         reach = min(radius, density.shape[axis])
         for _ in range(3 if reach else 0):
@@ -54,7 +49,7 @@ def _soften(density: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
 
 
 def _as_density(density_map: Any) -> NDArray[np.float32]:
-    """A tensor or array as a checked map."""
+    """A tensor or array as a checked density map."""
     if hasattr(density_map, "detach"):
         density_map = density_map.detach().float().cpu().numpy()
     density = np.asarray(density_map, dtype=np.float32)
@@ -64,39 +59,21 @@ def _as_density(density_map: Any) -> NDArray[np.float32]:
         raise ValueError("Expected a density map of finite numbers, but it holds NaN or infinity.")
     if density.size and density.min() < 0:
         raise ValueError(
-            f"Expected objects per pixel, but the density map has values down to {density.min():g}. If its model "
-            "means nothing by a little below zero, clip it first: `np.clip(density_map, 0, None)`."
+            f"Expected objects per pixel, but the density map has values down to {density.min():g}. Clip "
+            "values that are a little below zero first: `np.clip(density_map, 0, None)`."
         )
     return density
 
 
-def _as_points(points: Any) -> NDArray[np.float64]:
-    """Points as an array of shape `(num_points, 2)`."""
-    array = np.asarray([] if points is None else points, dtype=np.float64)
-    if array.size == 0:
-        return np.zeros((0, 2))
-    if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all():
-        raise ValueError(f"Expected points [[x, y], ...] of finite numbers, but got an array of shape {array.shape}.")
-    return array
-
-
-def _resize_map(density: NDArray[np.float32], size: tuple[int, int], enlarge: bool) -> NDArray[np.float32]:
-    """Bring a map to the size it is drawn in; its values stay objects per pixel of the image."""
-    if (density.shape[1], density.shape[0]) == size:
-        return density
-    how = Image.Resampling.NEAREST if enlarge else Image.Resampling.BOX
-    return np.asarray(Image.fromarray(density).resize(size, how), dtype=np.float32)
-
-
-def _brightness_kept(photo: Image.Image) -> float:
-    """How much of its brightness a photograph keeps under the heat: a dark one, where heat stands out anyway, more."""
+def kept_brightness(photo: Image.Image) -> float:
+    """The share of its brightness that a photograph keeps under the heat, more for a dark one."""
     mean = float(np.asarray(photo.convert("L").resize((64, 64), Image.Resampling.BOX), dtype=np.float32).mean())
     return float(np.clip(1.0 - 0.38 * mean / 90, 0.62, 1.0))
 
 
-def _blend(base: Image.Image, strength: NDArray[np.float32], opacity: float, brightness: float = 0.62) -> Image.Image:
-    """Lay heat colours over a subdued photograph, in strips so that a huge image needs little memory."""
-    table = colour_table(HEAT_ANCHORS)
+def blend(base: Image.Image, strength: NDArray[np.float32], opacity: float, brightness: float = 0.62) -> Image.Image:
+    """Lay heat colours over a darkened photograph, in strips so that a huge image needs little memory."""
+    table = heat_colours()
     width, height = base.size
     out = Image.new("RGB", base.size)
     rows = max(1, _STRIP_PIXELS // width)
@@ -105,17 +82,17 @@ def _blend(base: Image.Image, strength: NDArray[np.float32], opacity: float, bri
         photo = np.asarray(base.crop((0, top, width, bottom)), dtype=np.float32)
         grey = photo @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
         quiet = (0.45 * photo + 0.55 * grey[..., None]) * brightness  # (H, W, 3)
-        part = strength[top:bottom]
-        # The square root lifts weak density enough to be seen; the threshold keeps numerical dust off the image.
-        alpha = opacity * np.sqrt(np.clip((part - 0.02) / 0.98, 0.0, 1.0))[..., None]
-        heat = table[np.minimum(part * 255, 255).astype(np.uint8)]
+        strip = strength[top:bottom]
+        # The square root makes weak density visible; the threshold hides numerical noise.
+        alpha = opacity * np.sqrt(np.clip((strip - 0.02) / 0.98, 0.0, 1.0))[..., None]
+        heat = table[np.minimum(strip * 255, 255).astype(np.uint8)]
         mixed = quiet * (1 - alpha) + heat * alpha
         out.paste(Image.fromarray((mixed + 0.5).astype(np.uint8)), (0, top))
     return out
 
 
 def _draw_points(canvas: Image.Image, points: NDArray[np.float64], radius: float) -> None:
-    """Small white discs with a dark rim, smooth, all from one stamp."""
+    """Small white discs with a dark rim, all from one stamp."""
     rim = max(1.0, radius * 0.4)
     half = math.ceil(radius + rim) + 1
     times = 8
@@ -131,7 +108,7 @@ def _draw_points(canvas: Image.Image, points: NDArray[np.float64], radius: float
 
 
 def _plate(canvas: Image.Image, box: Box, radius: int) -> None:
-    """A dark, slightly transparent plate with round corners for text to stand on."""
+    """A dark, slightly transparent plate with round corners, the background of text."""
     width, height = box[2] - box[0], box[3] - box[1]
     mask = Image.new("L", (width, height), 0)
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, width - 1, height - 1), radius=radius, fill=205)
@@ -139,7 +116,7 @@ def _plate(canvas: Image.Image, box: Box, radius: int) -> None:
 
 
 def _number(value: float) -> str:
-    """A number of three digits or so, as one would write it."""
+    """A number with about three digits."""
     if value == 0:
         return "0"
     if abs(value) >= 100:
@@ -150,9 +127,9 @@ def _number(value: float) -> str:
 
 def _emptiest(covered: NDArray[np.float32], size: tuple[int, int], margin: int, wish: int, taken: Box | None) -> Box:
     """
-    The corner where a plate hides least of the density; another than the wished one only if it hides clearly less.
+    The corner where a plate hides least of the density; the wished one unless another hides clearly less.
 
-    Corners are numbered upper left, upper right, lower left, lower right. Where the other plate is, none can be put.
+    Corners are numbered upper left, upper right, lower left, lower right; one that overlaps `taken` is left out.
     """
     height, width = covered.shape
     boxes: list[tuple[float, Box]] = []
@@ -163,7 +140,7 @@ def _emptiest(covered: NDArray[np.float32], size: tuple[int, int], margin: int, 
         if taken and not (box[2] <= taken[0] or taken[2] <= box[0] or box[3] <= taken[1] or taken[3] <= box[1]):
             continue
         boxes.append((float(covered[top : box[3], left : box[2]].sum()), box))
-    if not boxes:  # a thin figure; the margins were made so that the wished corner is free
+    if not boxes:  # a thin figure, whose sheet has space in the wished corner
         return (margin, margin, margin + size[0], margin + size[1])
     least = min(hidden for hidden, _ in boxes)
     return next(box for hidden, box in boxes if hidden <= 1.5 * least + 0.02 * size[0] * size[1])
@@ -184,14 +161,14 @@ def _draw_label(canvas: Image.Image, label: str, box: Box, size: float) -> None:
 
 
 def _bar_square(top_value: float, size: tuple[int, int]) -> int:
-    """Side of the square that the scale counts in: one that fits in the image, and gives numbers one can read."""
+    """Side of the square whose objects the scale counts: one that fits in the image and gives readable numbers."""
     fitting = [side for side in _BAR_SQUARES if side <= min(size)]
     readable = [side for side in fitting if 0.01 <= top_value * side**2 < 1000]
     return (readable or fitting)[0]
 
 
 def _bar_title(square: int) -> str:
-    """What the scale counts."""
+    """Title of the scale."""
     return "objects per pixel" if square == 1 else f"objects per {square} x {square} px"
 
 
@@ -218,8 +195,8 @@ def _draw_bar(
     bar_width, bar_height = width - 2 * pad, max(3, round(size * 0.5))
     bar_top = round(top + pad * 0.7 + line * 1.25)
     ramp = np.linspace(0, 1, max(bar_width, 1), dtype=np.float32)[None].repeat(bar_height, axis=0)
-    # The bar goes through the same mixing as the map, over a middle grey, so that its ends look as they do there.
-    bar = _blend(Image.new("RGB", (ramp.shape[1], ramp.shape[0]), (110, 110, 110)), ramp, opacity)
+    # Blended as the map is, over a middle grey, so that the colours are the same.
+    bar = blend(Image.new("RGB", (ramp.shape[1], ramp.shape[0]), (110, 110, 110)), ramp, opacity)
     canvas.paste(bar, (left + pad, bar_top))
     ends = round(bar_top + bar_height + line * 0.75)
     draw.text((left + pad, ends), "0", fill=_INK, font=small, anchor="lm")
@@ -240,32 +217,32 @@ def draw_density(
     max_side: int = 4096,
 ) -> Image.Image:
     """
-    Show where a count comes from: the density over its photograph, with the count, the points and a scale.
+    Draw a density map over its photograph, with the count, the points and a scale.
 
-    The photograph is quietened (a dark one less), and the density laid over it in colours from violet (little) to
-    pale yellow (much), the more opaque the denser. Density is spread by about half a percent of the shorter side
-    first, because a map that has each object in three pixels would not be seen in a large photograph; the sum does not
-    change. A map that sums to less than half an object stays away from the bright end, so an empty image looks
-    empty. Label and scale stand in the upper left and the lower right corner, or in another that has less to hide.
+    The photograph is darkened (a dark one less) and the density drawn over it in colours from violet (little) to pale
+    yellow (much), more opaque where it is denser. The density is blurred by about half a percent of the shorter side,
+    without changing its sum, because objects of three pixels would be invisible in a large photograph. A map that sums
+    to less than half an object stays dark, so that an empty image looks empty. Label and scale are in the upper left
+    and the lower right corner, or in another one where they hide less.
 
     Args:
         image (path, `PIL.Image.Image`, array or tensor): The image, of any size and mode.
         density_map (array or tensor of shape `(height, width)`): Objects per pixel, of the image's own size. An
             image with an EXIF rotation is turned first, as it was for counting.
         points (array of shape `(num_points, 2)`, *optional*): Objects' places `[x, y]` in the image's pixels.
-        text (`str`, *optional*): What was counted; stands in the label.
-        count (`float`, *optional*): The count for the label. Left out, it is the sum of the map.
-        max_density (`float`, *optional*): Objects per pixel at the bright end, to give several figures one scale.
-            Left out, it is the map's 99.9th percentile among the pixels that hold something.
-        opacity (`float`): Of the densest place, 0 to 1.
-        color_bar (`bool`): Whether to draw the scale, in objects per square of the image's pixels: 100 x 100 of
-            them, or another power of ten where that does not fit in the image or the numbers would be unreadable.
-            A `+` at its bright end says that some places are denser still.
-        max_side (`int`): A longer side above this many pixels is drawn smaller.
+        text (`str`, *optional*): The prompt, for the label.
+        count (`float`, *optional*): The count for the label; by default the sum of the map.
+        max_density (`float`, *optional*): Objects per pixel at the bright end, for several figures of one scale; by
+            default the map's 99.9th percentile among the pixels that are not empty.
+        opacity (`float`): Opacity of the densest pixels, 0 to 1.
+        color_bar (`bool`): Whether to draw the scale, in objects per square of 100 x 100 pixels of the image, or
+            another power of ten if that does not fit or the numbers would be unreadable. A `+` at its bright end means
+            that some pixels are denser.
+        max_side (`int`): The longer side of larger images is reduced to this.
 
     Returns:
-        `PIL.Image.Image`: An RGB figure of the image's size, unless that is above `max_side` or so small that a
-        label could not be read on it (then it is enlarged by a whole factor, and a thin one gets a margin).
+        `PIL.Image.Image`: An RGB figure of the image's size, unless that is above `max_side` or too small for a label
+        (then it is enlarged by a whole factor, and a thin one gets a margin).
 
     Raises:
         ValueError: If the image cannot be read, the map's size is not the image's, the map has values below zero,
@@ -279,20 +256,24 @@ def draw_density(
             f"{density.shape[0]} and {density.shape[1]}. Draw it on the image that it was made from, as "
             "`post_process_density` returns it."
         )
-    places = _as_points(points)
+    places = as_points([] if points is None else points, "points")
     if max_density is not None and not max_density > 0:
         raise ValueError(f"Expected `max_density` above zero, but got {max_density}.")
     if not 0 <= opacity <= 1:
         raise ValueError(f"Expected `opacity` between 0 and 1, but got {opacity}.")
     total = float(density.sum(dtype=np.float64))
-    photo, drawn, scale = _at_drawn_size(image, density, max_side)
+    photo, scale = resize_to_draw(image, _SMALLEST_SIDE, max_side)
+    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
+    # The values of the resized map are still objects per pixel of the image.
+    resized = np.asarray(Image.fromarray(density).resize(photo.size, how), dtype=np.float32)
+    drawn = _soften(resized, round(min(photo.size) * 0.0035))
     top_value = _bright_end(drawn, total) if max_density is None else float(max_density)
     strength = np.clip(drawn / top_value, 0.0, 1.0) if top_value > 0 else np.zeros_like(drawn)
     size = photo.size
     type_size = float(np.clip(min(max(min(size), 240), max(size) * 0.6) * 0.045, 13, 72))
     margin = round(type_size * 0.5)
     bar = _bar_size(type_size) if color_bar else (0, 0)
-    canvas, offset = _on_sheet(_blend(photo, strength, opacity, _brightness_kept(photo)), bar, type_size, margin)
+    canvas, offset = _on_sheet(blend(photo, strength, opacity, kept_brightness(photo)), bar, type_size, margin)
     covered = np.zeros((canvas.height, canvas.width), dtype=np.float32)
     covered[offset[1] : offset[1] + size[1], offset[0] : offset[0] + size[0]] = strength
     if len(places):
@@ -311,22 +292,18 @@ def draw_density(
     return canvas
 
 
-def _at_drawn_size(
-    image: Image.Image, density: NDArray[np.float32], max_side: int
-) -> tuple[Image.Image, NDArray[np.float32], float]:
-    """The photograph and the softened map in the size in which they are drawn, and that over their own."""
-    longer = max(image.size)
-    scale = min(1.0, max_side / longer)
-    if longer < _SMALLEST_SIDE:
-        scale = float(math.ceil(_SMALLEST_SIDE / longer))
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS, reducing_gap=2)
-    return image, _soften(_resize_map(density, size, enlarge=scale > 1), round(min(size) * 0.0035)), scale
+def resize_to_draw(photo: Image.Image, smallest_side: int, max_side: int) -> tuple[Image.Image, float]:
+    """A photograph in a size to draw on (a small one enlarged by a whole factor), and the factor."""
+    longer = max(photo.size)
+    scale = min(1.0, max_side / longer) if longer >= smallest_side else float(math.ceil(smallest_side / longer))
+    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+    if photo.size != size:
+        photo = photo.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS, reducing_gap=2)
+    return photo, scale
 
 
 def _bright_end(drawn: NDArray[np.float32], total: float) -> float:
-    """Objects per pixel at the bright end of the scale, for a map of so many objects."""
+    """Objects per pixel at the bright end of the scale, for a map that sums to `total`."""
     filled = drawn[drawn > 1e-3 * drawn.max()] if drawn.max() > 0 else drawn[:0]
     top_value = float(np.quantile(filled, 0.999)) if filled.size else 0.0
     return top_value * (0.5 / total) ** 2 if 0 < total < 0.5 else top_value
@@ -335,7 +312,7 @@ def _bright_end(drawn: NDArray[np.float32], total: float) -> float:
 def _on_sheet(
     canvas: Image.Image, bar: tuple[int, int], type_size: float, margin: int
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The figure, on a sheet with room above and below where label and scale would hide it; and its place there."""
+    """The figure, if it is small on a sheet with space for label and scale above and below; and its position there."""
     label_height = round(type_size * 2.6)
     needed = (max(bar[0], round(type_size * 8)) + 2 * margin, label_height + bar[1] + 2 * margin)
     if canvas.width >= needed[0] and canvas.height >= needed[1]:
@@ -349,7 +326,7 @@ def _on_sheet(
 
 
 def _label(text: str | None, count: float, font: Font, width: int) -> str:
-    """What was counted, and how many; the former is cut to fit."""
+    """Prompt and count; the prompt is cut to fit."""
     number = f"{count:,.0f}" if abs(count) >= 1000 else f"{count:.1f}"
     if not text:
         return number
@@ -357,20 +334,17 @@ def _label(text: str | None, count: float, font: Font, width: int) -> str:
     return shorten(" ".join(text.split()), font, width - text_size(font, number)[0]) + number
 
 
-def draw_confusion_matrix(
-    matrix: ArrayLike, labels: Sequence[Any], *, title: str | None = None, cell: int = 56
-) -> Image.Image:
+def draw_confusion_matrix(matrix: ArrayLike, labels: Sequence[Any], *, title: str | None = None) -> Image.Image:
     """
-    Show which number was said for which: a row per true number, a column per number said.
+    Draw how often each number was predicted for each true number.
 
-    A cell's colour is its part of its row (white none, dark blue all), so that numbers with many images do not
-    outshine those with few; the count of images stands in it.
+    The colour of a cell is its share of the row, so that numbers with few images are as visible as others; the number
+    in it is that of the images.
 
     Args:
-        matrix (array of shape `(num_labels, num_labels)`): Images, none below zero.
-        labels (`Sequence`): What the rows and columns are.
-        title (`str`, *optional*): A line above.
-        cell (`int`): Side of a cell in pixels.
+        matrix (array of shape `(num_labels, num_labels)`): Images, none below zero; a row for each true number.
+        labels (`Sequence`): The labels of rows and columns.
+        title (`str`, *optional*): A title.
 
     Returns:
         `PIL.Image.Image`: An RGB figure.
@@ -378,6 +352,9 @@ def draw_confusion_matrix(
     Raises:
         ValueError: If the matrix is not square with one row per label, or holds NaN or something below zero.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     values = np.asarray(matrix, dtype=np.float64)
     if values.shape != (len(labels), len(labels)) or not len(labels):
         raise ValueError(
@@ -385,43 +362,21 @@ def draw_confusion_matrix(
         )
     if not np.isfinite(values).all() or (values < 0).any():
         raise ValueError("Expected a matrix of finite numbers, none below zero.")
-    names = [str(label) for label in labels]
-    font, small, heading = font_of(cell * 0.34), font_of(cell * 0.27), font_of(cell * 0.36)
-    widest = max(text_size(font, name)[0] for name in names)
-    gap = round(cell * 0.25)
-    line = text_size(font, "0")[1]
-    left = gap + line + gap + widest + gap
-    top = gap + (round(text_size(heading, "A")[1] * 1.7) if title else 0) + line + gap + line + gap
-    side = cell * len(names)
-    figure = Image.new("RGB", (left + side + gap * 2, top + side + gap * 2), _PAPER)
-    draw = ImageDraw.Draw(figure)
-    if title:
-        draw.text((left, gap), shorten(title, heading, side + gap), fill=_PRINT, font=heading, anchor="lt")
-    draw.text((left + side / 2, top - 2 * gap - line * 1.5), "number said", fill=_FAINT, font=font, anchor="mm")
-    upright = Image.new("L", (side, line * 2), 0)
-    ImageDraw.Draw(upright).text((side / 2, line), "true number", fill=255, font=font, anchor="mm")
-    turned = upright.rotate(90, expand=True)
-    figure.paste(Image.new("RGB", turned.size, _FAINT), (gap - line // 2, top), turned)
-    table = colour_table(SHEET_ANCHORS)
-    sums = values.sum(axis=1)
-    for row, name in enumerate(names):
-        centre = top + (row + 0.5) * cell
-        draw.text((left - gap, centre), name, fill=_PRINT, font=font, anchor="rm")
-        draw.text((left + (row + 0.5) * cell, top - gap - line / 2), name, fill=_PRINT, font=font, anchor="mm")
-        for column in range(len(names)):
-            value = values[row, column]
-            part = value / sums[row] if sums[row] else 0.0
-            colour = tuple(int(channel) for channel in table[round(part * 255)])
-            x, y = left + column * cell, top + row * cell
-            draw.rectangle((x + 1, y + 1, x + cell - 2, y + cell - 2), fill=colour)
-            if value:
-                ink = _INK if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 140 else _PRINT
-                said = shorten(_number(value), small, cell - 6)
-                draw.text((x + cell / 2, y + cell / 2), said, fill=ink, font=small, anchor="mm")
-        # The diagonal is what is right: a rim marks it where the colour does not.
-        x, y = left + row * cell, top + row * cell
-        draw.rectangle((x, y, x + cell - 1, y + cell - 1), outline=_PRINT, width=1)
-    return figure
+    shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1e-9)
+    side = 1.5 + 0.5 * len(labels)  # inches
+    figure = Figure(figsize=(side, side), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(labels)), [str(label) for label in labels])
+    axes.set_yticks(range(len(labels)), [str(label) for label in labels])
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(title or "", parse_math=False, wrap=True)
+    for row, column in np.argwhere(values):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, _number(values[row, column]), ha="center", va="center", color=colour)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def contact_sheet(
@@ -433,14 +388,14 @@ def contact_sheet(
     caption_lines: int = 2,
 ) -> Image.Image:
     """
-    Put many images with their captions on one sheet.
+    Draw many images with their captions on one sheet.
 
     Args:
-        images (`Sequence[PIL.Image.Image]`): Images of any size and mode; each is fitted whole into its cell.
+        images (`Sequence[PIL.Image.Image]`): Images of any size and mode; each is resized to fit into its cell.
         captions (`Sequence[str]`, *optional*): One for each image.
-        columns (`int`): Images beside each other.
+        columns (`int`): Images in a row.
         cell (`int`): Side of a cell in pixels.
-        caption_lines (`int`): Lines that a caption may take; what is longer is cut with an ellipsis.
+        caption_lines (`int`): The most lines of a caption; longer ones are cut with an ellipsis.
 
     Returns:
         `PIL.Image.Image`: An RGB figure.
@@ -468,14 +423,11 @@ def contact_sheet(
     draw = ImageDraw.Draw(figure)
     for index, image in enumerate(images):
         x, y = gap + index % columns * step_x, gap + index // columns * step_y
-        scale = cell / max(image.size)
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        how = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-        thumb = to_rgb(image).resize(size, how, reducing_gap=2)
-        figure.paste(thumb, (x + (cell - size[0]) // 2, y + (cell - size[1]) // 2))
+        thumb = ImageOps.contain(to_rgb(image), (cell, cell), Image.Resampling.LANCZOS)
+        figure.paste(thumb, (x + (cell - thumb.width) // 2, y + (cell - thumb.height) // 2))
         for number, words in enumerate(wrapped[index] if wrapped else []):
             draw.text((x, y + cell + gap // 2 + number * line), words, fill=_PRINT, font=font)
     return figure
 
 
-__all__ = ["contact_sheet", "draw_confusion_matrix", "draw_density"]
+__all__ = ["blend", "contact_sheet", "draw_confusion_matrix", "draw_density", "kept_brightness", "resize_to_draw"]

@@ -1,4 +1,4 @@
-"""Images of relevance: heat over the image, the words of the caption coloured below it."""
+"""Figures of relevance: heat over the image, with the coloured words of the caption below."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 from count_clip.modeling.images import open_image, to_rgb
 
-from ..figures.figures import _blend, _brightness_kept
-from ..figures.style import HEAT_ANCHORS, Font, colour_table, font_of, shorten, text_size
+from ..figures.figures import blend, kept_brightness, resize_to_draw
+from ..figures.style import Font, font_of, heat_colours, shorten, text_size
 from .explain import Relevance, WordRelevance
 from .frames import Frame, upsample
 
@@ -24,7 +24,7 @@ _FAINT = (168, 168, 176)
 _PLATE = (58, 58, 66)
 _SMALLEST_SIDE = 384
 _UNSEEN = 0.35
-_BRIGHT = 4.0  # times an even share of the relevance: where no patch has as much, the scale ends there
+_BRIGHT = 4.0  # the least end of the scale, as a multiple of an even share of the relevance
 
 
 def draw_relevance(
@@ -36,20 +36,21 @@ def draw_relevance(
     max_side: int = 2048,
 ) -> Image.Image:
     """
-    Show which parts of an image and which words made a score.
+    Draw the relevance of patches and words for a score.
 
-    The image is quietened, and the relevance of its patches laid over it from violet to pale yellow. The bright
-    end of the scale is the most relevant patch, but at least four times an even share, so that relevance spread evenly
-    is bright nowhere. What the processor cropped away is darkened. Below stand the words of the caption, the
-    brightest for the most relevant one, each with its part of the relevance of all words in percent. Colours compare
-    within one figure; the percentages below compare between figures.
+    The image is darkened, and the relevance of its patches drawn over it from violet to pale yellow. The bright end
+    of the scale is the most relevant patch, but at least four times an even share, so that evenly distributed
+    relevance is dark. Cropped regions are nearly black. Below are the words of the caption, the brightest for the most
+    relevant one, each with its share of the relevance of all words. Colours can be compared within one figure,
+    percentages between figures.
 
     Args:
         image: The image that was explained, as `open_image` takes it.
-        relevance ([`Relevance`]): What [`explain`] says of it.
-        title (`str`, *optional*): A line above.
-        opacity (`float`, *optional*, defaults to 0.9): Of the most relevant place, 0 to 1.
-        max_side (`int`, *optional*, defaults to 2048): A longer side above this many pixels is drawn smaller.
+        relevance ([`Relevance`]): From [`explain`].
+        title (`str`, *optional*): A title.
+        opacity (`float`, *optional*, defaults to 0.9): Opacity of the most relevant patch, 0 to 1.
+        max_side (`int`, *optional*, defaults to 2048): The longer side of larger images is reduced to
+            this.
 
     Returns:
         `PIL.Image.Image`: An RGB figure. A small image is enlarged by a whole factor.
@@ -67,28 +68,17 @@ def draw_relevance(
         )
     if not 0 <= opacity <= 1:
         raise ValueError(f"Expected `opacity` between 0 and 1, but got {opacity}.")
-    photo = _at_drawn_size(photo, max_side)
+    photo, _ = resize_to_draw(photo, _SMALLEST_SIDE, max_side)
     frame = frame.scaled(*photo.size)
     values = upsample(relevance.patches, frame)
-    # Else what is spread evenly would be bright everywhere.
     top = max(float(relevance.patches.max()), _BRIGHT * float(relevance.patches.mean()))
     strength = np.clip(values / top, 0.0, 1.0) if top > 0 else np.zeros_like(values)
-    heated = _darken_unseen(_blend(photo, strength, opacity, _brightness_kept(photo)), frame)
+    heated = _darken_unseen(blend(photo, strength, opacity, kept_brightness(photo)), frame)
     return _on_sheet(heated, relevance, title)
 
 
-def _at_drawn_size(photo: Image.Image, max_side: int) -> Image.Image:
-    longer = max(photo.size)
-    scale = min(1.0, max_side / longer)
-    if longer < _SMALLEST_SIDE:
-        scale = float(math.ceil(_SMALLEST_SIDE / longer))
-    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
-    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    return photo if photo.size == size else photo.resize(size, how, reducing_gap=2)
-
-
 def _darken_unseen(canvas: Image.Image, frame: Frame) -> Image.Image:
-    """What the model did not see is nearly black, so that nobody takes it for irrelevant."""
+    """Darken the cropped regions, so that they do not look irrelevant."""
     seen = (round(frame.left), round(frame.top), round(frame.right), round(frame.bottom))
     if seen[0] <= 0 and seen[1] <= 0 and seen[2] >= canvas.width and seen[3] >= canvas.height:
         return canvas
@@ -99,7 +89,7 @@ def _darken_unseen(canvas: Image.Image, frame: Frame) -> Image.Image:
 
 
 def _on_sheet(heated: Image.Image, relevance: Relevance, title: str | None) -> Image.Image:
-    """The heated image on a sheet, a title above, words and a remark below."""
+    """The image on a sheet, with a title above, words and a remark below."""
     size = float(np.clip(max(heated.size) * 0.042, 15, 44))
     font, small = font_of(size), font_of(size * 0.66)
     pad = round(size * 0.6)
@@ -151,10 +141,10 @@ def _draw_word(
     box: tuple[float, float, float, float],
     size: float,
 ) -> None:
-    """A word on a plate in the colour of its relevance, and its percentage below."""
+    """A word on a plate in the colour of its relevance, with its percentage below."""
     left, top, width, _ = box
     strength = word.share / most if most > 0 and not math.isnan(word.share) else 0.0
-    heat = colour_table(HEAT_ANCHORS)[min(255, int(strength * 255))]
+    heat = heat_colours()[min(255, int(strength * 255))]
     weight = math.sqrt(max(0.0, (strength - 0.02) / 0.98))
     colour = tuple(round(weight * float(hot) + (1 - weight) * cold) for hot, cold in zip(heat, _PLATE, strict=True))
     bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
@@ -174,17 +164,17 @@ def _percent(share: float) -> str:
 
 
 def _remark(relevance: Relevance) -> str:
-    """What the colours of the image stand for."""
+    """Score and largest share of a patch."""
     shares = relevance.patch_shares()
     if np.isnan(shares).any():
-        return f"score {relevance.score:.2f}; no patch speaks for it"
+        return f"score {relevance.score:.2f}; no patch has relevance"
     even = 1 / shares.size
     return f"score {relevance.score:.2f}; brightest patch {shares.max():.1%} of the relevance (even: {even:.1%})"
 
 
 def side_by_side(figures: Sequence[Image.Image]) -> Image.Image:
     """
-    Put figures of one height, such as those before and after training, beside each other.
+    Put figures, such as those before and after training, side by side.
 
     Args:
         figures (`Sequence[PIL.Image.Image]`): At least one.
