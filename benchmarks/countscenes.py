@@ -5,9 +5,9 @@ How many scenes of `countscenes` one core draws in a second.
     python benchmarks/countscenes.py --num_scenes 2000 --image_sizes 64 384 --objects drawings
     python benchmarks/countscenes.py --cutouts FOLDER --backgrounds FOLDER
 
-The first scenes take longer, for their sprites are drawn then. "First" counts them, with nothing in memory or on disk;
-"cold" with nothing in memory, as for every later process; "warm" is what a process comes to. Of the configurations of
-drawings, images smaller than the usual ones hold fewer objects; the column says how many.
+The first scenes take longer, because their sprites are drawn. "First" starts with no sprite in memory or on disk;
+"cold" with none in memory, like every later process; "warm" with both. Images of drawings that are smaller than the
+configuration's have fewer objects; the column "objects a class" has their number.
 """
 
 import argparse
@@ -19,31 +19,25 @@ import time
 import PIL
 
 from count_clip.datasets_scripts.countscenes.builder import SCENE_CONFIGS, CountScenes
-from count_clip.datasets_scripts.countscenes.builder import (
-    cutouts as scene_cutouts,
-)
-from count_clip.datasets_scripts.countscenes.builder import (
-    drawings as scene_drawings,
-)
-from count_clip.datasets_scripts.countscenes.builder import (
-    objects as scene_objects,
-)
+from count_clip.datasets_scripts.countscenes.cutouts import cutouts_of
+from count_clip.datasets_scripts.countscenes.drawings import clear_drawings
+from count_clip.datasets_scripts.countscenes.shapes import clear_sprites
 
 
 def scenes_per_second(scenes: CountScenes, start: int, stop: int) -> float:
-    """Draw a range of scenes; time this process has spent computing, so that others on the machine do not count."""
+    """Draw a range of scenes; measure the CPU time of this process, which others on the machine do not change."""
     began = time.process_time()
     for index in range(start, stop):
         scenes[index]
     return (stop - start) / (time.process_time() - began)
 
 
-def forget(objects: str) -> None:
-    """Begin as a new process does."""
-    scene_objects.clear_sprites()
-    scene_cutouts.cutouts_of.cache_clear()
+def clear_caches(objects: str) -> None:
+    """Remove all sprites from memory, as in a new process."""
+    clear_sprites()
+    cutouts_of.cache_clear()
     if objects == "drawings":
-        scene_drawings.clear_drawings()
+        clear_drawings()
 
 
 def main() -> None:
@@ -60,7 +54,7 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, Pillow {PIL.__version__}"
     )
     print(f"{os.cpu_count()} cores, of which one is used\n")
-    print("| objects | configuration | image | of a kind | first, scenes/s | cold, scenes/s | warm, scenes/s |")
+    print("| objects | configuration | image | objects a class | first, scenes/s | cold, scenes/s | warm, scenes/s |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for objects in ["cutouts"] if arguments.cutouts else arguments.objects:
         for name in SCENE_CONFIGS:
@@ -73,7 +67,7 @@ def row_of(arguments: argparse.Namespace, objects: str, name: str, image_size: i
     number = arguments.num_scenes
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COUNT_CLIP_SPRITES"] = folder
-        forget(objects)
+        clear_caches(objects)
         scenes = CountScenes(
             "train",
             config=name,
@@ -84,12 +78,12 @@ def row_of(arguments: argparse.Namespace, objects: str, name: str, image_size: i
             image_size=image_size,
         )
         speeds = [scenes_per_second(scenes, 0, number)]
-        forget(objects)
+        clear_caches(objects)
         speeds.append(scenes_per_second(scenes, 0, number))
         speeds.append(scenes_per_second(scenes, number, 2 * number))
-    of_a_kind = f"{scenes.config.min_objects}-{scenes.config.max_objects}"
+    a_class = f"{scenes.config.min_objects}-{scenes.config.max_objects}"
     measured = " | ".join(f"{speed:.0f}" for speed in speeds)
-    return f"| {objects} | {name} | {image_size} x {image_size} | {of_a_kind} | {measured} |"
+    return f"| {objects} | {name} | {image_size} x {image_size} | {a_class} | {measured} |"
 
 
 if __name__ == "__main__":

@@ -249,7 +249,7 @@ def things() -> list[CountedImage]:
         if index % 3 == 2
     ]
     mixed = CountScenes(
-        "train", config="mixed", num_scenes=3, image_size=288, texts_per_scene=3, min_kinds=2, max_kinds=2, seed=1
+        "train", config="mixed", num_scenes=3, image_size=288, texts_per_scene=3, min_classes=2, max_classes=2, seed=1
     )
     return [*images, *(_asked("mixed", index, row) for index, row in enumerate(mixed))]
 

@@ -8,6 +8,7 @@ must not wait for pyarrow and pandas.
 import importlib.machinery
 import importlib.util
 import re
+from pathlib import Path
 from typing import Any
 
 from .import_hooks import after_import
@@ -79,5 +80,8 @@ def _source_lines(module: str) -> list[str]:
         if name in texts or spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             continue  # without sources (a frozen program) there is nothing that could have changed
         texts[name] = spec.loader.get_data(spec.loader.path).decode("utf-8")
+        # Tables that the code reads.
+        for table in Path(spec.loader.path).parent.glob("*.csv"):
+            texts.setdefault(f"{spec.parent}/{table.name}", table.read_text(encoding="utf-8"))
         waiting += [importlib.util.resolve_name(found, spec.parent) for found in _RELATIVE_IMPORT.findall(texts[name])]
     return [line for name in sorted(texts) for line in texts[name].splitlines()]

@@ -359,3 +359,8 @@ def test_every_folder_with_code_is_packaged() -> None:
     mapped = {name: folder for name, folder in setuptools["package-dir"].items() if name != PACKAGE}
     assert mapped == {f"{PACKAGE}.{package}": package for package in PACKAGES}
     assert [folder for folder in folders if not (REPOSITORY / folder / "__init__.py").is_file()] == []
+    tables = {
+        ".".join([PACKAGE, *file.relative_to(REPOSITORY).parts[:-1]])
+        for file in REPOSITORY.glob("datasets_scripts/**/*.csv")
+    }
+    assert {name for name, patterns in setuptools["package-data"].items() if "*.csv" in patterns} == tables

@@ -1,13 +1,13 @@
-"""What `countscenes` draws its objects on: named colours, plain or with a gradient, smooth noise or a texture."""
+"""Backgrounds of `countscenes` (named colours, smooth or with a texture), and the effects of a camera."""
 
 import io
-from collections.abc import Iterable, Sequence
-from functools import cache, lru_cache
+from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from .objects import COLORS, RGB
+from .objects import RGB, color_distance
 
 
 BACKGROUND_COLORS: dict[str, RGB] = {
@@ -28,43 +28,34 @@ BACKGROUND_COLORS: dict[str, RGB] = {
 }
 BACKGROUND_STYLES = ("solid", "gradient", "clouds", "stripes", "checks", "speckles")
 
-# The least distance (see `_distance`) between an object's colour and the background's. Found by looking: below it,
-# small objects are hard to see on the uneven backgrounds.
+# The least distance (see [`color_distance`]) between an object's colour and the background's. Found by looking: below
+# it, small objects are hard to see on the uneven backgrounds.
 _LEAST_CONTRAST = 95.0
+# The same for objects with black outlines, which set them off from light backgrounds and not from dark ones.
+_OUTLINED_CONTRAST = {
+    name: 60.0 if color_distance(rgb, (0, 0, 0)) > 230 else 130.0 for name, rgb in BACKGROUND_COLORS.items()
+}
 # How far, in levels of 0-255, an uneven background may be from its colour.
 _MOST_UNEVENNESS = 26
 
 
-def _distance(first: RGB, second: RGB) -> float:
-    """Distance of two colours in levels of 0-255, weighted by how well the eye tells each channel's levels apart."""
-    red, green, blue = (a - b for a, b in zip(first, second, strict=True))
-    return float((0.24 * red * red + 0.6 * green * green + 0.16 * blue * blue) ** 0.5 * 1.5)
-
-
-# The same for objects with black outlines.
-_OUTLINED_CONTRAST = {
-    name: 60.0 if _distance(rgb, (0, 0, 0)) > 230 else 130.0 for name, rgb in BACKGROUND_COLORS.items()
-}
-
-
 @lru_cache(maxsize=4096)
 def _contrasts(color: RGB) -> tuple[float, ...]:
-    """How far each background is from a colour, in the order of `BACKGROUND_COLORS`."""
-    return tuple(_distance(background, color) for background in BACKGROUND_COLORS.values())
+    """The distance of a colour to each of `BACKGROUND_COLORS`."""
+    return tuple(color_distance(background, color) for background in BACKGROUND_COLORS.values())
 
 
-def backgrounds_against(colors: Sequence[RGB], outlined: bool = False) -> tuple[str, ...]:
+def backgrounds_against(colors: Iterable[RGB], outlined: bool = False) -> tuple[str, ...]:
     """
     List the backgrounds on which objects of some colours stand out.
 
     Args:
-        colors (`Sequence[tuple[int, int, int]]`): What colours the objects have, at least one.
-        outlined (`bool`, *optional*, defaults to `False`): Whether they have black outlines, which set them off from
-            light backgrounds and not from dark ones.
+        colors (`Iterable[tuple[int, int, int]]`): The colours of the objects, at least one.
+        outlined (`bool`, *optional*, defaults to `False`): Whether the objects have black outlines.
 
     Returns:
-        `tuple[str, ...]`: Keys of `BACKGROUND_COLORS`, at least one: where none has enough contrast to all the
-        colours, the one that has most.
+        `tuple[str, ...]`: Keys of `BACKGROUND_COLORS`. If none has enough contrast to all the colours, the one that
+        has most.
     """
     contrasts = dict(zip(BACKGROUND_COLORS, map(min, zip(*map(_contrasts, colors), strict=True)), strict=True))
     enough = tuple(
@@ -75,45 +66,12 @@ def backgrounds_against(colors: Sequence[RGB], outlined: bool = False) -> tuple[
     return enough or (max(contrasts, key=lambda name: contrasts[name]),)
 
 
-@lru_cache(maxsize=4096)
-def nearest_color(color: RGB) -> str:
-    """
-    Name a colour.
-
-    Args:
-        color (`tuple[int, int, int]`): Red, green and blue, 0-255.
-
-    Returns:
-        `str`: The key of `COLORS` that is nearest to it.
-    """
-    return min(COLORS, key=lambda name: _distance(COLORS[name], color))
-
-
-@cache
-def _backgrounds_behind(colors: frozenset[str]) -> tuple[str, ...]:
-    return backgrounds_against([COLORS[color] for color in colors])
-
-
-def backgrounds_behind(colors: Iterable[str]) -> tuple[str, ...]:
-    """
-    List the backgrounds on which objects of some colours stand out.
-
-    Args:
-        colors (`Iterable[str]`): Keys of `COLORS`, at least one.
-
-    Returns:
-        `tuple[str, ...]`: Keys of `BACKGROUND_COLORS`, at least one: where none has enough contrast to all the
-        colours, the one that has most.
-    """
-    return _backgrounds_behind(frozenset(colors))
-
-
 def draw_background(rng: np.random.RandomState, name: str, style: str, side: int) -> Image.Image:
     """
     Draw a background.
 
     Args:
-        rng (`numpy.random.RandomState`): Where the choices come from.
+        rng (`numpy.random.RandomState`): The source of the choices.
         name (`str`): A key of `BACKGROUND_COLORS`.
         style (`str`): One of `BACKGROUND_STYLES`.
         side (`int`): Side of the image in pixels.
@@ -131,11 +89,8 @@ def draw_background(rng: np.random.RandomState, name: str, style: str, side: int
         weights = rng.randint(-128, 129, size=(cells, cells, 1))
         small = Image.fromarray(_levels(base + weights * shift // 128))
         return small.resize((side, side), Image.Resampling.BICUBIC)
-    if style == "speckles":
-        weights = _speckles(rng, side)
-    else:
-        weights = _tiles(rng, style, side)
-    # Two colours suffice: a palette is looked up faster than the arithmetic is done for each pixel.
+    weights = _speckles(rng, side) if style == "speckles" else _tiles(rng, style, side)
+    # Two colours suffice: a palette look-up is faster than the arithmetic for each pixel.
     palette = _levels(np.stack([base - shift // 2, base + shift // 2]))
     return Image.fromarray(palette[weights])
 
@@ -167,17 +122,7 @@ def _levels(values: np.ndarray) -> np.ndarray:
 
 
 def add_grain(rng: np.random.RandomState, image: Image.Image, strength: int) -> Image.Image:
-    """
-    Add a camera's noise: every pixel becomes a little lighter or darker, evenly distributed.
-
-    Args:
-        rng (`numpy.random.RandomState`): Where the noise comes from.
-        image (`PIL.Image.Image`): An RGB image.
-        strength (`int`): The most that a pixel changes by, in levels of 0-255.
-
-    Returns:
-        `PIL.Image.Image`: A new RGB image of the same size.
-    """
+    """Add a camera's noise to an RGB image: each pixel changes by at most `strength` levels of 0-255."""
     width, height = image.size
     noise = np.frombuffer(rng.bytes(width * height), dtype=np.uint8).astype(np.int16)
     noise = (noise * (2 * strength + 1) >> 8) - strength
@@ -186,32 +131,14 @@ def add_grain(rng: np.random.RandomState, image: Image.Image, strength: int) -> 
 
 
 def blur(rng: np.random.RandomState, image: Image.Image) -> Image.Image:
-    """
-    Put an image a little out of focus.
-
-    Args:
-        rng (`numpy.random.RandomState`): Where the strength comes from.
-        image (`PIL.Image.Image`): An RGB image.
-
-    Returns:
-        `PIL.Image.Image`: A new RGB image of the same size.
-    """
+    """Blur an RGB image a little, as a camera out of focus does."""
     # In sixty-fourths of a pixel; a quarter to three quarters of one in an image of 224.
     radius = max(1, round(image.width * (0.001 + 0.0024 * rng.random_sample()) * 64)) / 64
     return image.filter(ImageFilter.BoxBlur(radius))
 
 
 def compress(rng: np.random.RandomState, image: Image.Image) -> Image.Image:
-    """
-    Give an image the traces of a JPEG file.
-
-    Args:
-        rng (`numpy.random.RandomState`): Where the quality comes from, 40-95.
-        image (`PIL.Image.Image`): An RGB image.
-
-    Returns:
-        `PIL.Image.Image`: A new RGB image of the same size.
-    """
+    """Give an RGB image the artefacts of a JPEG file of a quality of 40-95."""
     file = io.BytesIO()
     image.save(file, format="JPEG", quality=int(rng.randint(40, 96)))
     with Image.open(file) as compressed:

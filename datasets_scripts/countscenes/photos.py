@@ -1,9 +1,8 @@
-"""Photographs of your own behind the objects of `countscenes`."""
+"""Photographs of your own as backgrounds of `countscenes`."""
 
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,34 +10,34 @@ from PIL import Image, ImageOps
 
 from ..files.checks import existing_folder
 from ..files.image_sources import DECODER_ERRORS
+from .sprites import ImageCache
 
 
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _LEAST_SIDE = 32
-_MAX_KEPT_BYTES = 128 * 2**20
+_MAX_CACHE_BYTES = 128 * 2**20
 
 
 def warn_of(faults: Sequence[str], folder: Path) -> None:
-    """
-    Say what was left out of a folder, if anything was.
-
-    Args:
-        faults (`Sequence[str]`): A line for each image.
-        folder (`Path`): The folder.
-    """
+    """Log what was left out of a folder: a line for each image."""
     if faults:
         more = "; ..." if len(faults) > 5 else ""
         logger.warning(f"{len(faults)} images in {folder} were left out: {'; '.join(faults[:5])}{more}.")
 
 
+def left_out(faults: Sequence[str]) -> str:
+    """State in an error what was left out of a folder."""
+    return f" What was left out: {'; '.join(faults[:5])}." if faults else ""
+
+
 class Photographs:
     """
-    Gives square pieces of the photographs in a folder.
+    Square crops of the photographs in a folder.
 
     Args:
-        folder (`str`): The folder; photographs in folders below it count too.
+        folder (`str`): The folder; subfolders are read, too.
 
     Attributes:
         faults (`list[str]`): What was left out, and why, a line each.
@@ -57,14 +56,12 @@ class Photographs:
             if file.suffix.lower() in _SUFFIXES and file.is_file() and self._is_usable(file)
         ]
         if not self._files:
-            why = f" What was left out: {'; '.join(self.faults[:5])}." if self.faults else ""
             raise ValueError(
-                f"Expected photographs for backgrounds in {self.folder}, but found none.{why} Put some there "
-                f"({', '.join(_SUFFIXES)}), or leave `backgrounds` out."
+                f"Expected photographs for backgrounds in {self.folder}, but found none.{left_out(self.faults)} Put "
+                f"some there ({', '.join(_SUFFIXES)}), or leave `backgrounds` out."
             )
         warn_of(self.faults, self.folder)
-        self._kept: OrderedDict[Path, Image.Image] = OrderedDict()
-        self._num_bytes = 0
+        self._cache = ImageCache(_MAX_CACHE_BYTES)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -75,14 +72,14 @@ class Photographs:
             self.faults.append(f"{name} leads out of the folder")
             return False
         try:
-            # Whether all pixels are there is found out when it is drawn: decoding thousands takes minutes.
+            # Truncated pixels are found when it is drawn: decoding thousands takes minutes.
             with Image.open(file) as opened:
                 size = opened.size
         except DECODER_ERRORS as error:
             self.faults.append(f"{name}: {error}")
             return False
         if min(size) < _LEAST_SIDE:
-            self.faults.append(f"{name} is {size[0]} x {size[1]} pixels; {_LEAST_SIDE} a side are the least")
+            self.faults.append(f"{name} is {size[0]} x {size[1]} pixels; the least is {_LEAST_SIDE} a side")
             return False
         return True
 
@@ -91,14 +88,14 @@ class Photographs:
         Cut a square out of one of the photographs.
 
         Args:
-            rng (`numpy.random.RandomState`): Where the choices come from.
+            rng (`numpy.random.RandomState`): The source of the choices.
             side (`int`): Side of the image in pixels.
 
         Returns:
             `PIL.Image.Image`: An RGB image of that side, faded a little in half of the cases.
 
         Raises:
-            ValueError: If not one of the photographs can be decoded.
+            ValueError: If none of the photographs can be decoded.
         """
         place = int(rng.random_sample() * len(self._files))
         share, across, down = 0.6 + 0.4 * rng.random_sample(), rng.random_sample(), rng.random_sample()
@@ -115,41 +112,26 @@ class Photographs:
 
     def _photograph(self, place: int) -> Image.Image:
         """The photograph at a place, or the next one that can be decoded."""
-        for further in range(len(self._files)):
-            file = self._files[(place + further) % len(self._files)]
-            if file in self._kept:
-                self._kept.move_to_end(file)
-                return self._kept[file]
+        for file in self._files[place:] + self._files[:place]:
             try:
-                with Image.open(file) as opened:
-                    image = ImageOps.exif_transpose(opened).convert("RGB")
+                return self._cache.get(file, partial(_decode, file))
             except DECODER_ERRORS as error:
                 fault = f"{file.relative_to(self.folder).as_posix()}: {error}"
                 if fault not in self.faults:
                     self.faults.append(fault)
-                    logger.warning(f"A photograph in {self.folder} cannot be decoded, the next one is taken: {fault}.")
-                continue
-            self._kept[file] = image
-            self._num_bytes += 3 * image.width * image.height
-            while self._num_bytes > _MAX_KEPT_BYTES and len(self._kept) > 1:
-                _, old = self._kept.popitem(last=False)
-                self._num_bytes -= 3 * old.width * old.height
-            return image
+                    logger.warning(f"A photograph in {self.folder} cannot be decoded, the next one is used: {fault}.")
         raise ValueError(
             f"Expected photographs in {self.folder} that can be decoded, but not one of {len(self._files)} can: "
             f"{'; '.join(self.faults[:5])}."
         )
 
 
+def _decode(file: Path) -> Image.Image:
+    with Image.open(file) as opened:
+        return ImageOps.exif_transpose(opened).convert("RGB")
+
+
 @lru_cache(maxsize=8)
 def photographs_of(folder: str) -> Photographs:
-    """
-    Read a folder of photographs once.
-
-    Args:
-        folder (`str`): The folder.
-
-    Returns:
-        `Photographs`: What is in it.
-    """
+    """Read a folder of photographs once a process."""
     return Photographs(folder)

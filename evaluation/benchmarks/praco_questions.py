@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from count_clip.datasets_scripts.countscenes.sources import absent_kinds
+from count_clip.datasets_scripts.countscenes.sources import absent_classes
 
 from ..inference.encoding import SkippedRow, image_id_of
 from .density import what_is_wrong
@@ -118,7 +118,7 @@ def labelled_images(
         of_image[row["text"]] = float(row["count"])
         if row.get("other_texts"):
             present = dict(zip(row["other_texts"], map(float, row["other_counts"]), strict=True))
-            of_image |= dict.fromkeys(absent_kinds(present), 0.0) | present
+            of_image |= dict.fromkeys(absent_classes(present), 0.0) | present
             asked[image_id] = row["text"]
     if unlisted_are_absent:
         every_text = dict.fromkeys((text for of_image in counts.values() for text in of_image), 0.0)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from count_clip.datasets_scripts import registration
+
 
 LAZY = """
 import importlib.util, sys
@@ -94,3 +96,9 @@ print(sorted(name for name in ("datasets", "numpy", "PIL", "pyarrow", "pandas") 
 def test_registering_needs_nothing_but_the_standard_library() -> None:
     printed = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True).stdout
     assert printed == "[]\n"
+
+
+def test_cache_is_named_after_the_code_and_the_tables_of_a_builder() -> None:
+    lines = registration._source_lines("countscenes.builder")
+    assert "class CountScenesBuilder(datasets.GeneratorBasedBuilder):" in lines
+    assert any(line.startswith("animals,orange cat,1F408,cat,") for line in lines)

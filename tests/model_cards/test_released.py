@@ -11,7 +11,8 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor, pipeline
 
-from count_clip.datasets_scripts.countscenes.builder import DRAWING_KINDS, CountScenes
+from count_clip.datasets_scripts.countscenes.builder import CountScenes
+from count_clip.datasets_scripts.countscenes.drawings import drawing_classes
 from count_clip.evaluation.benchmarks.countbench import evaluate_countbench
 from count_clip.evaluation.benchmarks.density import evaluate_density
 from count_clip.modeling.auto_classes import MODEL_FAMILIES
@@ -124,7 +125,7 @@ def test_the_density_model_counts_what_is_named(split: str, objects: str) -> Non
 
 
 def test_the_density_model_goes_by_colours_where_it_has_never_read_the_name() -> None:
-    colors = {kind.described_plural: {*kind.main_colors} for kind in DRAWING_KINDS}
+    colors = {one.described_plural: {*one.main_colors} for one in drawing_classes()}
     told: dict[bool, list[float]] = {True: [], False: []}
     scenes = CountScenes("validation", "described", num_scenes=10, texts_per_scene=4, seed=1000)
     for count, said, row in ask_about(scenes):
@@ -135,7 +136,7 @@ def test_the_density_model_goes_by_colours_where_it_has_never_read_the_name() ->
     assert np.mean(told[False]) < 0.5 * np.mean(told[True])
 
 
-SCENES = {"image_size": 192, "min_kinds": 2, "max_kinds": 2, "texts_per_scene": 3, "seed": 1000}
+SCENES = {"image_size": 192, "min_classes": 2, "max_classes": 2, "texts_per_scene": 3, "seed": 1000}
 
 
 def ask_about(scenes: CountScenes) -> list[tuple[int, float, dict]]:

@@ -11,32 +11,29 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from PIL import Image
 from torch.utils.data import DataLoader
 
 from count_clip.datasets_scripts.captions.numbers import NUMBER_TO_WORD, find_count
 from count_clip.datasets_scripts.countscenes.builder import (
-    OBJECT_KINDS,
     SCENE_CONFIGS,
     CountScenes,
     CountScenesBuilder,
     SceneConfig,
-    contact_sheet,
-    kinds_of_split,
     render_scene,
     scene_config,
     scene_features,
 )
 from count_clip.datasets_scripts.countscenes.captions import made_up_name, spliced_name
 from count_clip.datasets_scripts.countscenes.layout import lay_out
-from count_clip.datasets_scripts.countscenes.objects import COLORS
+from count_clip.datasets_scripts.countscenes.objects import COLORS, SPLITS
 from count_clip.datasets_scripts.countscenes.plan import plan_scene, scene_generator
+from count_clip.datasets_scripts.countscenes.shapes import Shapes, shape_classes
 
 
 SIZE = 96
 shape_config = partial(scene_config, objects="shapes")
 shapes = partial(CountScenes, objects="shapes")
-KIND_OF_NAME = {kind.plural: kind for kind in OBJECT_KINDS}
+CLASS_OF_NAME = {one.plural: one for one in shape_classes()}
 
 
 def fingerprint(row: dict) -> str:
@@ -46,7 +43,7 @@ def fingerprint(row: dict) -> str:
 
 def laid_out(config: SceneConfig, split: str, seed: int, index: int):
     plan = plan_scene(config, split, seed, index)
-    return plan, lay_out(scene_generator("picture", split, seed, index), config, plan)
+    return plan, lay_out(scene_generator("picture", split, seed, index, Shapes.version), config, plan)
 
 
 # The same everywhere
@@ -122,9 +119,9 @@ def test_number_of_scenes_does_not_change_them() -> None:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_points_and_boxes_are_those_of_the_objects_asked_for(config: str, split: str) -> None:
     scenes = shapes(split, config=config, image_size=SIZE, num_scenes=60, seed=1)
-    kinds = {kind.plural for kind in kinds_of_split(split)}
+    classes = {one.plural for one in Shapes().classes(split)}
     for row in scenes:
-        assert row["text"] in kinds
+        assert row["text"] in classes
         assert row["image"].size == (SIZE, SIZE)
         assert row["count"] == len(row["points"]) == len(row["boxes"])
         for (x, y), (x0, y0, x1, y1) in zip(row["points"], row["boxes"], strict=True):
@@ -138,8 +135,8 @@ def test_every_object_can_be_seen_at_its_point_and_mostly(name: str) -> None:
     overlapping = 0
     for index in range(60):
         plan, layout = laid_out(config, "train", 2, index)
-        assert Counter(placement.kind for placement in layout.placements) == dict(
-            zip(plan.kinds, plan.counts, strict=True)
+        assert Counter(placement.object_class for placement in layout.placements) == dict(
+            zip(plan.classes, plan.counts, strict=True)
         )
         for place, placement in enumerate(layout.placements):
             seen = (layout.owner == place).sum() / placement.patch.mask.sum()
@@ -147,7 +144,7 @@ def test_every_object_can_be_seen_at_its_point_and_mostly(name: str) -> None:
             overlapping += seen < 1
             x, y = placement.point
             # One sees through a ring; its point may not be covered either.
-            if placement.kind.shape == "rings":
+            if placement.object_class.shape == "rings":
                 assert layout.owner[int(y), int(x)] == -1 or layout.owner[int(y), int(x)] < place
             else:
                 assert layout.owner[int(y), int(x)] == place
@@ -160,14 +157,14 @@ def test_points_lie_on_pixels_of_the_objects_colour() -> None:
     checked = 0
     for index in range(80):
         row = render_scene(config, "train", 0, index)
-        kind = KIND_OF_NAME[row["text"]]
-        if kind.pattern != "plain" or kind.shape == "rings":
+        one = CLASS_OF_NAME[row["text"]]
+        if one.pattern != "plain" or one.shape == "rings":
             continue
         pixels = np.asarray(row["image"]).astype(float)
         for x, y in row["points"]:
             seen = pixels[int(y), int(x)]
             # Tones make all channels lighter or darker together: the hue stays.
-            reference = np.array(COLORS[kind.color], dtype=float)
+            reference = np.array(COLORS[one.color], dtype=float)
             assert np.abs(seen - reference * (seen.sum() / reference.sum())).max() < 40, (row["image_id"], row["text"])
             checked += 1
     assert checked > 30
@@ -180,20 +177,20 @@ def test_mixed_rows_name_everything_in_the_image() -> None:
         row = render_scene(config, "train", 0, index)
         plan, _ = laid_out(config, "train", 0, index)
         present = dict(zip(row["other_texts"], row["other_counts"], strict=True))
-        assert present == {kind.plural: count for kind, count in zip(plan.kinds, plan.counts, strict=True)}
+        assert present == {one.plural: count for one, count in zip(plan.classes, plan.counts, strict=True)}
         assert 2 <= len(present) <= 3
         assert row["count"] == present.get(row["text"], 0)
         if row["count"] == 0:
             absent += 1
             assert row["points"] == row["boxes"] == []
             # Nor could anybody take what is there for it.
-            asked = KIND_OF_NAME[row["text"]]
-            assert not any(asked.is_confusable_with(KIND_OF_NAME[text]) for text in present)
+            asked = CLASS_OF_NAME[row["text"]]
+            assert not any(asked.is_confusable_with(CLASS_OF_NAME[text]) for text in present)
     assert 10 < absent < 40
 
 
 def test_several_texts_are_asked_of_each_scene() -> None:
-    options = {"config": "mixed", "image_size": SIZE, "min_kinds": 1, "max_kinds": 3, "seed": 3}
+    options = {"config": "mixed", "image_size": SIZE, "min_classes": 1, "max_classes": 3, "seed": 3}
     scenes = shapes("train", num_scenes=20, texts_per_scene=3, **options)
     assert len(scenes) == 60
     for scene in range(20):
@@ -204,7 +201,7 @@ def test_several_texts_are_asked_of_each_scene() -> None:
         there = dict(zip(rows[0]["other_texts"], rows[0]["other_counts"], strict=True))
         for question, row in enumerate(rows):
             assert row["count"] == len(row["points"]) == there.get(row["text"], 0)
-            # Two are there, where there are as many kinds; the last one never is.
+            # Two are there, where there are as many classes; the last one never is.
             assert (row["text"] in there) == (question < min(2, len(there)))
     assert len({scenes[3 * scene]["image_id"] for scene in range(20)}) == 20
     # However they are read: alone, in another order, or by the builder's function.
@@ -224,11 +221,11 @@ def test_images_of_one_scene_are_not_shared_by_its_rows() -> None:
 
 
 def test_no_two_kinds_in_a_scene_can_be_confused() -> None:
-    config = shape_config("density", image_size=SIZE, distractor_probability=1.0, max_distractor_kinds=6)
+    config = shape_config("density", image_size=SIZE, distractor_probability=1.0, max_distractor_classes=6)
     for index in range(100):
-        kinds = plan_scene(config, "validation", 0, index).kinds
-        assert len(kinds) > 1
-        assert not any(a.is_confusable_with(b) for place, a in enumerate(kinds) for b in kinds[:place])
+        classes = plan_scene(config, "validation", 0, index).classes
+        assert len(classes) > 1
+        assert not any(a.is_confusable_with(b) for place, a in enumerate(classes) for b in classes[:place])
 
 
 def test_captions_state_the_number_of_objects_or_none() -> None:
@@ -252,7 +249,7 @@ def test_captions_of_one_object_or_of_many_state_no_number() -> None:
         assert set(scenes.column("number")) == {0}
         for text, name in zip(scenes.column("text"), scenes.column("name"), strict=True):
             assert find_count(text) is None
-            said = KIND_OF_NAME[name].with_article if count == 1 else name
+            said = CLASS_OF_NAME[name].with_article if count == 1 else name
             assert said.lower() in text.lower()
 
 
@@ -321,7 +318,7 @@ def test_options_switch_what_they_name() -> None:
     for index in range(20):
         row = render_scene(plain, "train", 0, index)
         _, layout = laid_out(plain, "train", 0, index)
-        assert {placement.kind.plural for placement in layout.placements} == {row["text"]}
+        assert {placement.object_class.plural for placement in layout.placements} == {row["text"]}
         bare = np.asarray(row["image"])[far_from_objects(layout)]
         assert len(np.unique(bare, axis=0)) == 1
     never_hidden = shape_config("density", image_size=SIZE, max_hidden=0.0)
@@ -403,10 +400,13 @@ def test_representation_says_what_it_is() -> None:
         ({"background_styles": []}, "Expected background_styles to be one or more of"),
         ({"layouts": "rows"}, "Expected layouts to be a list of names, but got the single name 'rows'"),
         ({"count_distribution": "normal"}, "Expected count_distribution to be one of uniform, .* but got 'normal'"),
-        ({"max_objects": 2000, "image_size": 96}, "Expected room for objects of 3.5 pixels or more, but up to 20"),
-        ({"rows": "captions", "max_kinds": 3}, "Expected max_kinds=1 for rows='captions'"),
+        ({"max_objects": 2000, "image_size": 96}, "Expected space for objects of 3.5 pixels or more, but up to 20"),
+        ({"rows": "captions", "max_classes": 3}, "Expected max_classes=1 for rows='captions'"),
         ({"rows": "captions", "absent_probability": 0.1}, "Expected absent_probability=0 for rows='captions'"),
-        ({"count_distribution": "balanced", "max_kinds": 2}, "Expected max_kinds=1 for count_distribution='balanced'"),
+        (
+            {"count_distribution": "balanced", "max_classes": 2},
+            "Expected max_classes=1 for count_distribution='balanced'",
+        ),
         ({"rows": "captions", "texts_per_scene": 2}, "Expected texts_per_scene=1 for rows='captions'"),
         ({"texts_per_scene": 0}, "Expected texts_per_scene to be in 1-16, but got 0"),
         ({"number_of_objects": 3}, "Expected fields of SceneConfig, but got number_of_objects"),
@@ -422,7 +422,7 @@ def test_bad_names_and_numbers_are_named() -> None:
         shapes("train", config="densty")
     with pytest.raises(ValueError, match="one of train, validation, test, but got 'dev'"):
         shapes("dev")
-    with pytest.raises(ValueError, match="Expected num_scenes to be 0 or more, but got -1"):
+    with pytest.raises(ValueError, match="Expected num_scenes to be a whole number of 0 or more, but got -1"):
         shapes("train", num_scenes=-1)
     with pytest.raises(ValueError, match=r"Expected seed to be a whole number of 0 or more, but got 0\.5"):
         shapes("train", seed=0.5)
@@ -489,18 +489,17 @@ def test_one_number_of_scenes_is_that_of_every_split(tmp_path: Path) -> None:
     assert {split: len(rows) for split, rows in built.items()} == {"validation": 3, "test": 3}
 
 
-def test_contact_sheet_shows_every_image() -> None:
-    rows = list(shapes("train", config="mixed", image_size=64, num_scenes=5))
-    sheet = contact_sheet(rows, columns=3)
+def test_examples_for_the_card_show_scenes_with_their_texts(tmp_path: Path) -> None:
+    builder = CountScenesBuilder(config_name="mixed", objects="shapes", cache_dir=str(tmp_path), image_size=64)
+    sheet = builder.draw_examples()
+    rows = list(shapes("train", config="mixed", image_size=64, num_scenes=2))
     assert sheet.mode == "RGB"
-    assert sheet.crop((0, 0, 64, 64)).tobytes() == rows[0]["image"].tobytes()
-    width = sheet.width // 3
-    assert sheet.crop((width, 0, width + 64, 64)).tobytes() == rows[1]["image"].tobytes()
-    marked = contact_sheet(rows, columns=3, show_points=True)
-    assert marked.tobytes() != sheet.tobytes()
-    assert isinstance(marked, Image.Image)
-    with pytest.raises(ValueError, match="Expected one row and one column or more, but got 0 rows"):
-        contact_sheet([])
+    width = sheet.width // 6
+    for place, row in enumerate(rows):
+        shown = sheet.crop((place * width, 0, place * width + 64, 64))
+        assert shown.tobytes() == row["image"].tobytes()
+        below = np.asarray(sheet.crop((place * width, 64, (place + 1) * width, 100)))
+        assert below.min() < 100
 
 
 def test_columns_of_some_scenes_are_those_of_the_whole_set():
@@ -531,7 +530,7 @@ def test_plain_scenes_show_nothing_but_what_is_counted() -> None:
 
 
 def test_made_up_names_are_in_the_caption_alone() -> None:
-    known = {kind.plural for split in ("train", "validation", "test") for kind in kinds_of_split(split)}
+    known = {one.plural for split in SPLITS for one in Shapes().classes(split)}
     usual = shapes("train", config="plain", num_scenes=300, seed=3)
     renamed = shapes("train", config="plain", num_scenes=300, seed=3, made_up_name_rate=0.5)
     assert renamed.column("name") == usual.column("name")
@@ -563,7 +562,7 @@ def test_spliced_names_begin_as_one_name_and_end_as_another() -> None:
 
 
 def test_the_share_of_spliced_names_is_as_asked() -> None:
-    options = {"config": "mixed", "max_kinds": 1, "min_kinds": 1, "absent_probability": 0.0, "num_scenes": 400}
+    options = {"config": "mixed", "max_classes": 1, "min_classes": 1, "absent_probability": 0.0, "num_scenes": 400}
     options["made_up_name_rate"] = 1.0
     texts = {rate: shapes("train", spliced_name_rate=rate, **options).column("text") for rate in (0.0, 0.5, 1.0)}
     assert texts[0.0] == shapes("train", **options).column("text")
@@ -583,10 +582,10 @@ def test_made_up_names_of_one_thing_have_their_article() -> None:
 
 
 def test_made_up_names_in_density_rows_are_for_the_only_kind_there() -> None:
-    options = {"image_size": SIZE, "num_scenes": 100, "min_kinds": 1, "max_objects": 5, "texts_per_scene": 3}
+    options = {"image_size": SIZE, "num_scenes": 100, "min_classes": 1, "max_objects": 5, "texts_per_scene": 3}
     usual = shapes("train", config="mixed", **options)
     renamed = shapes("train", config="mixed", made_up_name_rate=0.5, **options)
-    known = {kind.plural for kind in kinds_of_split("train")}
+    known = {one.plural for one in Shapes().classes("train")}
     num_renamed = 0
     for before, after in zip(usual, renamed, strict=True):
         assert (after["count"], after["points"]) == (before["count"], before["points"])

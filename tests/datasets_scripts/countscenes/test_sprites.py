@@ -72,9 +72,9 @@ def test_memory_is_bounded(folder) -> None:
     store = SpriteStore("discs", 2, Discs(), max_bytes=4 * 96 * 96)
     for size in (12, 16, 24, 32, 48, 64, 96):
         store.get(0, size)
-        assert store.num_bytes <= 4 * 96 * 96
+        assert store.cache.num_bytes <= 4 * 96 * 96
     store.clear()
-    assert store.num_bytes == 0
+    assert store.cache.num_bytes == 0
 
 
 def test_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog) -> None:
@@ -82,7 +82,7 @@ def test_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, ca
     monkeypatch.setenv("COUNT_CLIP_SPRITES", str(tmp_path / "file" / "sprites"))
     with caplog.at_level(logging.WARNING):
         assert SpriteStore("discs", 2, Discs()).get(0, 20).size == (24, 24)
-    assert "each process draws them for itself" in caplog.text
+    assert "each process draws its own" in caplog.text
 
 
 def test_folder_is_in_the_cache_of_datasets_by_default(monkeypatch) -> None:

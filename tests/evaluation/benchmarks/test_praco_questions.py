@@ -5,7 +5,7 @@ from PIL import Image
 
 from count_clip.datasets_scripts.captions.plurals import plural_of
 from count_clip.datasets_scripts.countscenes.builder import CountScenes
-from count_clip.datasets_scripts.countscenes.objects import OBJECT_KINDS
+from count_clip.datasets_scripts.countscenes.shapes import shape_classes
 from count_clip.datasets_scripts.formats.folders import read_coco
 from count_clip.evaluation.benchmarks.praco_questions import (
     draw_mosaic,
@@ -107,7 +107,7 @@ def test_mixed_scenes_know_every_kind_of_their_split():
     scenes = CountScenes("test", config="mixed", objects="shapes", image_size=64, num_scenes=25)
     images, skipped = labelled_images(scenes)
     assert skipped == []
-    kinds = {kind.plural: kind for kind in OBJECT_KINDS}
+    classes = {one.plural: one for one in shape_classes()}
     asked_for_absent = 0
     for image, text, texts, counts in zip(
         images, *(scenes.column(name) for name in ("text", "other_texts", "other_counts")), strict=True
@@ -118,8 +118,8 @@ def test_mixed_scenes_know_every_kind_of_their_split():
         absent = image.absent(None, 0)
         assert len(absent) > 100
         for name in absent:
-            assert kinds[name].split == "test"
-            assert not any(kinds[name].is_confusable_with(kinds[other]) for other in texts)
+            assert classes[name].split == "test"
+            assert not any(classes[name].is_confusable_with(classes[other]) for other in texts)
     assert asked_for_absent > 0
 
 
