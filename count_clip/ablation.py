@@ -152,8 +152,7 @@ def read_config(path: Path | None = None, settings: Sequence[str] = (), quick: b
         FileNotFoundError: If there is no such file.
         ValueError: If a part or a key is unknown or missing, or a value does not do.
     """
-    from count_clip.trainers.running.arguments import load_config, merge_keys, parse_overrides
-    from count_clip.trainers.running.keys import check_keys
+    from count_clip.trainers.running.arguments import check_keys, load_config, merge_keys, parse_overrides
 
     if path is not None and not path.is_file():
         raise FileNotFoundError(f"There is no file {path}. Give a YAML file like {CONFIG}.")
@@ -184,13 +183,12 @@ def _try_out(config: Mapping[str, Any]) -> None:
     """Read both kinds of runs and a few rows once, so that a mistake shows now and not in an hour."""
     from count_clip.trainers.running.arguments import CONFIGS, RunArguments, convert
     from count_clip.trainers.running.data import load_rows
-    from count_clip.trainers.running.keys import check_keys
 
-    known = {*RunArguments.__dataclass_fields__, *CONFIGS["counting"].__dataclass_fields__}
     for part in ("base", "arms"):
-        check_keys(config[part], known, f"`{part}`")
-        for key, kind in (("max_steps", int), ("per_device_train_batch_size", int)):
-            convert(config[part].get(key), kind, f"`{part}.{key}`")
+        values = convert((RunArguments, CONFIGS["counting"]), config[part], f"in `{part}`")
+        for key in ("max_steps", "per_device_train_batch_size"):
+            if values.get(key) is None:
+                raise ValueError(f"Expected `{part}.{key}` to be a whole number, but it is missing.")
     if not 0 < float(config["arms"].get("counting_fraction") or 0) <= 1:
         raise ValueError(
             "Expected `arms.counting_fraction` to be above 0 and at most 1, but got "

@@ -35,10 +35,9 @@ from count_clip.trainers.core.rows import row_column
 from count_clip.trainers.counting.trainer import CountingTrainer
 from count_clip.trainers.density.trainer import DensityEarlyStoppingCallback, DensityTrainer
 from count_clip.trainers.hub.card import write_model_card
-from count_clip.trainers.hub.run_card import data_name, figures_of_run, training_record, write_loss_image
-from count_clip.trainers.running.arguments import RunArguments, parse_run
+from count_clip.trainers.hub.run_card import data_name, figures_of_run, training_record, write_loss_curve
+from count_clip.trainers.running.arguments import RunArguments, check_keys, parse_run
 from count_clip.trainers.running.data import load_splits
-from count_clip.trainers.running.keys import check_keys
 from count_clip.trainers.running.scratch import (
     build_counting_model,
     build_density_model,
@@ -146,7 +145,7 @@ def write_run_card(run: RunArguments, trainer: CountingTrainer | DensityTrainer,
         "seconds": results["seconds"],
     }
     source = run.model_name_or_path or run.clip_name_or_path or run.density_name_or_path
-    write_loss_image(args.output_dir, trainer.state.log_history)
+    write_loss_curve(args.output_dir, trainer.state.log_history)
     write_model_card(
         args.output_dir,
         trainer.hub_model_id,

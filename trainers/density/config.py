@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import SchedulerType
 
 
 TRAINABLE = ("prompts", "vision", "all")
@@ -67,7 +66,7 @@ class DensityConfig(TrainingArguments):
     adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 for AdamW."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep the columns the collator needs."})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Whether DDP looks for those."})
-    lr_scheduler_type: SchedulerType | str = field(
+    lr_scheduler_type: str = field(
         default="linear", metadata={"help": "The schedule of the learning rate; step for lr_step_epochs."}
     )
     contrastive_epochs: float = field(default=0.0, metadata={"help": "Epochs of the contrastive loss alone."})

@@ -1,15 +1,14 @@
 """
-The card of a checkpoint: metadata for the Hub, and text, of which a part is generated and a part written by hand.
+The card of a checkpoint: metadata for the Hub, sections that are generated, and text that people write.
 
-Generated sections stand between `<!-- count-clip: NAME -->` and `<!-- /count-clip: NAME -->`. They are written anew
-each time; everything else of a card stays as it is.
+Generated sections stand between `<!-- count-clip: NAME -->` and `<!-- /count-clip: NAME -->`. Each writing replaces
+them and leaves everything else of a card as it is.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,30 +16,54 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import ModelCard
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from safetensors import safe_open
+from transformers import CLIPTextConfig, CLIPVisionConfig
 
 from count_clip.datasets_scripts.publish.model_index import BENCHMARKS, eval_result, is_of_model, model_index_of
-
-from .card_texts import KINDS, PLACE, LoadingText, adapters_in
+from count_clip.modeling.auto_classes import MODEL_FAMILIES
 
 
 CARD = "README.md"
 LOSS_IMAGE = "training_loss.png"
-
 PROCESSOR_CONFIGS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
-_SECTIONS = ("model", "usage", "figures", "training")
-_HEADINGS = {"usage": "## Use", "figures": "## Figures", "training": "## Training"}
+_HEADINGS = {"model": "", "usage": "## Use\n\n", "figures": "## Figures\n\n", "training": "## Training\n\n"}
 # Cards that other tools write where nobody has written anything yet, and our own of adapters.
 _GENERATED = (
     "[More Information Needed]",
     "generated automatically according to the information the Trainer had access to",
     "<!-- Written by count-clip. Delete this line to keep your changes. -->",
 )
-_NO_FIGURES = "Nothing has been measured with this checkpoint, or nobody wrote it down."
-_NO_TRAINING = "How it was trained is not recorded."
+_EMPTY = {
+    "figures": "Nothing has been measured with this checkpoint, or nobody wrote it down.",
+    "training": "How it was trained is not recorded.",
+}
 _SHORT_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class CheckpointType:
+    """What the metadata of a card states of every checkpoint of one type."""
+
+    tags: tuple[str, ...]
+    pipeline_tag: str | None = None
+    benchmark: str = "countbench"
+    """The benchmark of figures that name none: a key of `BENCHMARKS`."""
+    library: str = "transformers"
+
+
+_ZERO_SHOT = "zero-shot-image-classification"
+CHECKPOINT_TYPES = {
+    "count_clip": CheckpointType(("count-clip", "object-counting", "clip"), _ZERO_SHOT),
+    "clip_count_density": CheckpointType(
+        ("count-clip", "object-counting", "crowd-counting", "density-estimation"), benchmark="density"
+    ),
+    "clip": CheckpointType(("clip",), _ZERO_SHOT),
+    "processor": CheckpointType(("count-clip",)),
+    "adapter": CheckpointType(("count-clip", "object-counting", "prompt-tuning"), benchmark="density", library="peft"),
+}
 
 
 @dataclass(frozen=True)
@@ -51,14 +74,13 @@ class Figure:
     Args:
         metric (`str`): `"mae"`.
         value (`float`): The number.
-        dataset (`str`): What it was measured on.
-        command (`str`): What measures it again.
-        config, split, revision (`str`, *optional*): Which part of the data, and which state of it.
-        interval (`tuple[float, float]`, *optional*): The ends of its 95 % interval.
-        note (`str`): What else there is to know: "only 20 of 540 rows".
-        benchmark (`str`, *optional*): Of `count-clip evaluate`: `"density"`. Without one, a figure of a density model
-            is taken for one of `density`, and others for those of `countbench`.
-        part (`str`): How much of the data was measured, if not all: "20 of 540 rows".
+        dataset (`str`): The data.
+        command (`str`): The command that measures it again.
+        config, split, revision (`str`, *optional*): Configuration, split and revision of the data.
+        interval (`tuple[float, float]`, *optional*): Its 95 % confidence interval.
+        note (`str`): A remark, such as "only 20 of 540 rows".
+        benchmark (`str`, *optional*): Of `count-clip evaluate`: `"density"`. By default that of the model's type.
+        part (`str`): The measured share of the data, if not all: "20 of 540 rows".
     """
 
     metric: str
@@ -73,16 +95,21 @@ class Figure:
     benchmark: str | None = None
     part: str = ""
 
+    @property
+    def data(self) -> str:
+        """Data, configuration and split in words."""
+        return " ".join(filter(None, (self.dataset, self.config, self.split)))
+
 
 @dataclass(frozen=True)
 class TrainingRecord:
     """
-    How a checkpoint came to be.
+    How a checkpoint was trained.
 
     Args:
         command (`str`): The run.
-        arguments (`Mapping[str, Any]`): Those that are not the defaults.
-        facts (`Mapping[str, Any]`): What else there is to tell: rows, parameters, seconds, versions.
+        arguments (`Mapping[str, Any]`): The arguments that differ from the defaults.
+        facts (`Mapping[str, Any]`): Rows, parameters, seconds, versions.
     """
 
     command: str
@@ -91,7 +118,7 @@ class TrainingRecord:
 
 
 class CardError(ValueError):
-    """A card or a file of results cannot be read. The message names it."""
+    """A checkpoint, a card or a file of results cannot be read. The message names it."""
 
 
 def write_model_card(
@@ -105,19 +132,18 @@ def write_model_card(
     training: TrainingRecord | None = None,
 ) -> Path:
     """
-    Write the card of a checkpoint, or bring the generated parts of its card up to date.
+    Write the card of a checkpoint, or update the generated sections of its card.
 
-    What is not given stays as the card has it; a card without a word of anybody's is written from nothing. A card
-    written by hand that has none of the generated sections gets all of them at its end, one that has some keeps to
-    these.
+    Arguments that are `None` leave their part of the card as it is. A card that no person has written is replaced. A
+    card without generated sections gets all of them at its end; a card with some keeps to these.
 
     Args:
-        folder (`str` or `Path`): Holds a model, a processor or adapters; an image `training_loss.png` in it is shown.
-        repo_id (`str`, *optional*): `"organisation/name"`, for the code that loads it; by default it says `ORG/NAME`.
+        folder (`str` or `Path`): A model, a processor or adapters; an image `training_loss.png` in it is shown.
+        repo_id (`str`, *optional*): `"organisation/name"`, for the code that loads it; by default `ORG/NAME`.
         license (`str`, *optional*): As the Hub names it: `"apache-2.0"`.
-        base_model (`str`, *optional*): The name on the Hub of what it was made from.
-        datasets (`Sequence[str]`, *optional*): What it was trained on.
-        figures (`Sequence[Figure]`, *optional*): What was measured; the model's own goes into the `model-index` too.
+        base_model (`str`, *optional*): The name of the base on the Hub.
+        datasets (`Sequence[str]`, *optional*): The training data.
+        figures (`Sequence[Figure]`, *optional*): What was measured; the model's own enter the `model-index`.
         training ([`TrainingRecord`], *optional*): How it was trained.
 
     Returns:
@@ -127,33 +153,43 @@ def write_model_card(
         CardError: If there is a card that cannot be read.
     """
     place = Path(folder)
-    path = place / CARD
-    card = _load(path)
+    card = load_card(place)
     name = repo_id.split("/")[-1] if repo_id else place.resolve().name
     text = card.text.strip()
     if not text or any(mark in text for mark in _GENERATED):
-        text = _new_text(name)
-    kind = kind_of(place)
-    _set_metadata(card, kind, license, base_model, datasets)
+        text = f"# {name}\n\n{_empty_sections()}"
+    model_type = checkpoint_type(place)
+    _set_metadata(card, model_type, license, base_model, datasets)
     if figures is not None:
         kept = [one for one in figures if math.isfinite(one.value) and is_of_model(one.metric)]
-        card.data.eval_results = [_eval_result(one, kind) for one in kept] or None
+        card.data.eval_results = [
+            eval_result(
+                one.benchmark or CHECKPOINT_TYPES[model_type].benchmark,
+                one.metric,
+                one.value,
+                one.dataset,
+                one.config,
+                one.split,
+                one.revision,
+                one.interval,
+                f"{one.data} ({one.part})" if one.part else one.data,
+            )
+            for one in kept
+        ] or None
     if repo_id is not None:
-        text = _of_owner(card, text, repo_id)
-    loading = KINDS[kind].loading(place)
-    sections = {
-        "model": _model_text(place, kind, loading),
-        "usage": loading.usage.replace(PLACE, repo_id or "ORG/NAME"),
-        "figures": None if figures is None else _figures_text(figures),
-        "training": None if training is None else _training_text(training, (place / LOSS_IMAGE).is_file()),
-    }
-    card.text = "\n" + _filled(text, sections) + "\n"
-    _write_index(card, name if repo_id or figures is not None else card.data.model_name or name)
-    card.save(path)
-    return path
+        text = _with_owner(card, text, repo_id)
+    sections = _render(place, model_type, repo_id or "ORG/NAME", figures, training)
+    card.text = f"\n{_with_sections(text, sections)}\n"
+    entries, card.data.eval_results = card.data.eval_results, None
+    index_name = name if repo_id or figures is not None else card.data.model_name or name
+    card.data.model_name = None
+    if entries:  # grouped here: the card's own writer mixes benchmarks of one task
+        card.data["model-index"] = model_index_of(index_name, entries)
+    card.save(place / CARD)
+    return place / CARD
 
 
-def kind_of(folder: str | Path) -> str:
+def checkpoint_type(folder: str | Path) -> str:
     """
     Tell what a folder holds.
 
@@ -161,7 +197,7 @@ def kind_of(folder: str | Path) -> str:
         folder (`str` or `Path`): As `save_pretrained` writes it.
 
     Returns:
-        `str`: `"adapter"`, a type of models (`"count_clip"`, `"clip_count_density"`, `"clip"`), or `"processor"`.
+        `str`: A key of `CHECKPOINT_TYPES`.
 
     Raises:
         CardError: If it is none of these.
@@ -169,33 +205,48 @@ def kind_of(folder: str | Path) -> str:
     place = Path(folder)
     if adapters_in(place):
         return "adapter"
-    config = place / "config.json"
-    if config.is_file():
-        model_type = str(read_json(config).get("model_type"))
-        if model_type in KINDS:
+    if (place / "config.json").is_file():
+        model_type = str(read_json(place / "config.json").get("model_type"))
+        if model_type in (*MODEL_FAMILIES, "clip"):
             return model_type
-        known = ", ".join(kind for kind in KINDS if kind not in ("adapter", "processor"))
         raise CardError(
-            f"Expected a model of type {known} in {place}, but its config.json says {model_type!r}. For models of "
-            "other libraries there is `hf upload`."
+            f"Expected a model of type {', '.join(MODEL_FAMILIES)} or clip in {place}, but the type in its "
+            f"config.json is {model_type!r}. For models of other libraries there is `hf upload`."
         )
     if any((place / file).is_file() for file in PROCESSOR_CONFIGS):
         return "processor"
     raise CardError(
-        f"Expected a model, a processor or adapters in {place}, as `save_pretrained` writes them, but there is "
+        f"Expected a model, a processor or adapters in {place}, as `save_pretrained` writes them, but found "
         f"neither a config.json nor a {' nor a '.join(PROCESSOR_CONFIGS)} nor an adapter_config.json."
     )
 
 
+def adapters_in(folder: Path) -> dict[str, Path]:
+    """
+    Find adapters.
+
+    Args:
+        folder (`Path`): As PEFT saves one, or an [`AdapterStack`] several.
+
+    Returns:
+        `dict[str, Path]`: Names and folders. The name of one in the folder itself is empty.
+    """
+    if (folder / "adapter_config.json").is_file():
+        return {"": folder}
+    if (folder / "config.json").is_file():
+        return {}
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/adapter_config.json"))}
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """
-    Read a configuration or a file of results.
+    Read a JSON object.
 
     Args:
         path (`Path`): The file.
 
     Returns:
-        `dict[str, Any]`: What it holds.
+        `dict[str, Any]`: The object.
 
     Raises:
         CardError: If it cannot be read, or holds something else.
@@ -205,13 +256,13 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CardError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise CardError(f"Expected an object of JSON in {path}, but got {type(content).__name__}.")
+        raise CardError(f"Expected a JSON object in {path}, but got {type(content).__name__}.")
     return content
 
 
 def figures_from_file(path: str | Path) -> list[Figure]:
     """
-    Take figures from what `count-clip evaluate ... --json FILE` wrote.
+    Read the figures that `count-clip evaluate ... --json FILE` wrote.
 
     Args:
         path (`str` or `Path`): The file.
@@ -227,18 +278,19 @@ def figures_from_file(path: str | Path) -> list[Figure]:
         data, command, metrics = content["run"]["data"], content["run"]["command"], content["metrics"]
         measured = (data.get("rows") or 0) - content.get("missing", 0)
         part = f"{measured} of {data.get('total') or data.get('rows')} rows" if content.get("partial") else ""
-        intervals = content.get("intervals") or {}
+        ends = content.get("intervals") or {}
+        intervals = {name: (float(low), float(high)) for name, (low, high) in ends.items()}
         return [
             Figure(
                 metric,
                 float(value),
-                # Of a folder of this machine the name will do.
+                # The path of a folder means nothing elsewhere.
                 Path(data["name"]).name if Path(data["name"]).is_absolute() else data["name"],
                 command,
                 data.get("config"),
                 data.get("split"),
                 data.get("revision"),
-                (float(intervals[metric][0]), float(intervals[metric][1])) if intervals.get(metric) else None,
+                intervals.get(metric),
                 part,
                 content["benchmark"] if content.get("benchmark") in BENCHMARKS else None,
                 part,
@@ -252,72 +304,49 @@ def figures_from_file(path: str | Path) -> list[Figure]:
         ) from error
 
 
-def check_metadata(folder: str | os.PathLike[str]) -> None:
+def load_card(folder: Path) -> ModelCard:
     """
-    Refuse a folder with a card that could not be added to.
+    Load the card of a folder, or an empty one.
 
     Args:
-        folder (`str` or `os.PathLike`): With a `README.md` or without.
+        folder (`Path`): With a `README.md` or without.
+
+    Returns:
+        `ModelCard`.
 
     Raises:
         CardError: If the metadata at the top of the card cannot be read.
     """
-    _load(Path(folder) / CARD)
-
-
-def _load(path: Path) -> ModelCard:
+    path = folder / CARD
     if not path.is_file():
         return ModelCard("---\nlibrary_name: transformers\n---\n")
     try:
         return ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=False)
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise CardError(f"The metadata at the top of {path} cannot be read: {reason}. Mend or remove it.") from error
+        raise CardError(f"The metadata at the top of {path} cannot be read: {reason}. Fix or remove it.") from error
 
 
 def _set_metadata(
-    card: ModelCard, kind: str, license: str | None, base_model: str | None, datasets: Sequence[str] | None
+    card: ModelCard, model_type: str, license: str | None, base_model: str | None, datasets: Sequence[str] | None
 ) -> None:
-    data, known = card.data, KINDS[kind]
+    data, known = card.data, CHECKPOINT_TYPES[model_type]
     data.library_name = known.library
-    if known.pipeline_tag and not data.pipeline_tag:
-        data.pipeline_tag = known.pipeline_tag
-    data.tags = sorted({*(data.tags or []), *known.tags})
+    data.pipeline_tag = data.pipeline_tag or known.pipeline_tag
+    tags = {*(data.tags or []), *known.tags}
     if license is not None:
         data.license = license
     if base_model is not None:
         data.base_model = base_model
-        if kind == "adapter":
-            others = [tag for tag in data.tags if not tag.startswith("base_model:")]
-            data.tags = sorted([*others, f"base_model:adapter:{base_model}"])
+        if model_type == "adapter":
+            tags = {tag for tag in tags if not tag.startswith("base_model:")} | {f"base_model:adapter:{base_model}"}
+    data.tags = sorted(tags)
     if datasets:
         data.datasets = list(dict.fromkeys(datasets))
 
 
-def _eval_result(figure: Figure, kind: str) -> EvalResult:
-    return eval_result(
-        figure.benchmark or KINDS[kind].benchmark,
-        figure.metric,
-        figure.value,
-        figure.dataset,
-        figure.config,
-        figure.split,
-        figure.revision,
-        figure.interval,
-        f"{_data_name(figure)} ({figure.part})" if figure.part else _data_name(figure),
-    )
-
-
-def _write_index(card: ModelCard, name: str) -> None:
-    """Write the figures under our own headings; the card's own writer mixes benchmarks of one task."""
-    entries, card.data.eval_results = card.data.eval_results, None
-    card.data.model_name = None
-    if entries:
-        card.data["model-index"] = model_index_of(name, entries)
-
-
-def _of_owner(card: ModelCard, text: str, repo_id: str) -> str:
-    """The text with the repository's owner and name in the place of ORG and of the folder's name."""
+def _with_owner(card: ModelCard, text: str, repo_id: str) -> str:
+    """The text with the repository's owner and name in the place of ORG and of the former name."""
     owner, _, name = repo_id.rpartition("/")
     before = card.data.model_name
     if before and before != name:
@@ -328,48 +357,116 @@ def _of_owner(card: ModelCard, text: str, repo_id: str) -> str:
     return text.replace("https://huggingface.co/ORG/", f"https://huggingface.co/{owner}/")
 
 
-def _new_text(name: str) -> str:
-    parts = [f"# {name}"]
-    for section in _SECTIONS:
-        parts += [_HEADINGS[section]] if section in _HEADINGS else []
-        parts.append(f"{_begin(section)}\n{_end(section)}")
-    return "\n\n".join(parts)
+def _empty_sections() -> str:
+    return "\n\n".join(
+        f"{heading}<!-- count-clip: {name} -->\n<!-- /count-clip: {name} -->" for name, heading in _HEADINGS.items()
+    )
 
 
-def _begin(section: str) -> str:
-    return f"<!-- count-clip: {section} -->"
-
-
-def _end(section: str) -> str:
-    return f"<!-- /count-clip: {section} -->"
-
-
-def _filled(text: str, sections: Mapping[str, str | None]) -> str:
-    """The text with its generated sections written anew, where there is something new to write."""
-    if not any(_begin(section) in text for section in _SECTIONS):
-        text = f"{text}\n\n{_new_text('').split(chr(10), 1)[1].strip()}"
-    empty = {"figures": _NO_FIGURES, "training": _NO_TRAINING}
-    for section, content in sections.items():
-        pattern = re.compile(re.escape(_begin(section)) + "(.*?)" + re.escape(_end(section)), re.DOTALL)
-        found = pattern.search(text)
-        if found is None:
-            continue
-        if content is None:
-            content = found[1].strip() or empty[section]
-        text = f"{text[: found.start()]}{_begin(section)}\n{content}\n{_end(section)}{text[found.end() :]}"
+def _with_sections(text: str, sections: Mapping[str, str | None]) -> str:
+    """The text with new contents of its generated sections; `None` keeps what a section holds."""
+    if not any(f"<!-- count-clip: {name} -->" in text for name in sections):
+        text = f"{text}\n\n{_empty_sections()}"
+    for name, content in sections.items():
+        begin, end = f"<!-- count-clip: {name} -->", f"<!-- /count-clip: {name} -->"
+        head, found, rest = text.partition(begin)
+        old, closed, tail = rest.partition(end)
+        if found and closed:
+            content = old.strip() or _EMPTY[name] if content is None else content
+            text = f"{head}{begin}\n{content}\n{end}{tail}"
     return text
 
 
-def _model_text(folder: Path, kind: str, loading: LoadingText) -> str:
-    lines = [loading.about]
-    rows = [*KINDS[kind].sizes(folder), *_weights(folder)]
-    if rows:
-        lines += ["", "| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
-    return "\n".join(lines)
+def _render(
+    folder: Path,
+    model_type: str,
+    repo_id: str,
+    figures: Sequence[Figure] | None,
+    training: TrainingRecord | None,
+) -> dict[str, str | None]:
+    """The generated sections; `None` for those that stay."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    environment.filters |= {"number": _number, "cell": _cell}
+    path = folder / "processor_config.json"
+    processor = read_json(path) if path.is_file() else {}
+    has_images = bool(processor) or (folder / "preprocessor_config.json").is_file()
+    path = folder / "config.json"
+    dtype = read_json(path).get("dtype") if path.is_file() else None
+    about, code = _describe_adapters(folder) if model_type == "adapter" else ("", "")
+    sections: Any = environment.get_template("card.md.j2").make_module(
+        {
+            "model_type": model_type,
+            "place": repo_id,
+            # Weights in half precision are computed with in float32 unless somebody wants it otherwise.
+            "dtype": "" if dtype in (None, "float32") else ', dtype="float32"',
+            "sizes": [*_sizes(folder, model_type), *_weights(folder)],
+            "auto": "AutoProcessor" if has_images else "AutoTokenizer",
+            "is_own": processor.get("processor_class") in {one.processor.__name__ for one in MODEL_FAMILIES.values()},
+            "about": about,
+            "code": code.replace("THIS", repo_id).strip(),
+            "commands": {
+                command: [one for one in figures or [] if one.command == command]
+                for command in dict.fromkeys(one.command for one in figures or [])
+            },
+            "record": training,
+            "has_curve": (folder / LOSS_IMAGE).is_file(),
+        }
+    )
+    return {
+        "model": sections.model().strip(),
+        "usage": re.sub(r"\n{3,}", "\n\n", sections.usage()).strip(),
+        "figures": None if figures is None else sections.results().strip() or _EMPTY["figures"],
+        "training": None if training is None else sections.training().strip(),
+    }
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}"
+
+
+def _cell(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _describe_adapters(folder: Path) -> tuple[str, str]:
+    from peft import PeftConfig
+
+    from count_clip.modeling.prompt_tuning_card import describe_adapters
+
+    folders = adapters_in(folder)
+    configs = [PeftConfig.from_pretrained(str(path)) for path in folders.values()]
+    return describe_adapters(folder, configs, list(folders))
+
+
+def _sizes(folder: Path, model_type: str) -> list[tuple[str, str]]:
+    """Sizes of a model by its configuration."""
+    if not (folder / "config.json").is_file():
+        return []
+    config = read_json(folder / "config.json")
+    # A configuration may leave out what equals CLIP's defaults.
+    vision = {**CLIPVisionConfig().to_dict(), **config.get("vision_config", {})}
+    text = {**CLIPTextConfig().to_dict(), **config.get("text_config", {})}
+    tower = "{num_hidden_layers} layers of {hidden_size}"
+    rows = [
+        ("images", "{image_size} x {image_size} pixels, patches of {patch_size}".format(**vision)),
+        ("vision tower", tower.format(**vision)),
+        ("text tower", (tower + ", {max_position_embeddings} tokens").format(**text)),
+        ("projection dim", str(config.get("projection_dim", 512))),
+    ]
+    if model_type == "clip_count_density":
+        density: Any = MODEL_FAMILIES[model_type].config.from_pretrained(folder)
+        deep = f" in each of {density.visual_prompt_depth} layers" if density.num_visual_prompts else ""
+        prompts = f"{density.num_visual_prompts} visual{deep}, {density.num_context_tokens} in the text"
+        windows = f"{density.window_size} x {density.window_size} pixels of an image of any size"
+        rows = [("windows", windows), *rows, ("prompts", prompts), ("interaction", density.interaction)]
+    return rows
 
 
 def _weights(folder: Path) -> list[tuple[str, str]]:
-    """How many numbers of which type, by the headers of the files."""
+    """Numbers of parameters by type, from the headers of the files."""
     numbers: dict[str, int] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as file:
@@ -380,57 +477,16 @@ def _weights(folder: Path) -> list[tuple[str, str]]:
     return [("parameters", ", ".join(f"{number:,} in {dtype}" for dtype, number in numbers.items()))] * bool(numbers)
 
 
-def _figures_text(figures: Sequence[Figure]) -> str:
-    """A table for each command that measured something."""
-    parts = []
-    for command in dict.fromkeys(one.command for one in figures):
-        of_command = [one for one in figures if one.command == command]
-        rows = [
-            f"| {_data_name(one)} | {one.metric} | {_number(one.value)} | {_interval(one)} | {one.note} |"
-            for one in of_command
-        ]
-        table = ["| data | measure | value | 95 % interval | |", "| --- | --- | --- | --- | --- |", *rows]
-        parts.append("\n".join(["```shell", command, "```", "", *table]))
-    return "\n\n".join(parts) or _NO_FIGURES
-
-
-def _data_name(figure: Figure) -> str:
-    return " ".join(part for part in (figure.dataset, figure.config, figure.split) if part)
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}"
-
-
-def _interval(figure: Figure) -> str:
-    return "" if figure.interval is None else f"{_number(figure.interval[0])} to {_number(figure.interval[1])}"
-
-
-def _training_text(training: TrainingRecord, has_image: bool) -> str:
-    parts = [f"```shell\n{training.command}\n```"]
-    for title, values in (("", training.facts), ("argument", training.arguments)):
-        if values:
-            rows = [f"| {name} | {_plain(value)} |" for name, value in values.items()]
-            parts.append("\n".join([f"| {title} | |", "| --- | --- |", *rows]))
-    if has_image:
-        parts.append(f"![The losses during training]({LOSS_IMAGE})")
-    return "\n\n".join(parts)
-
-
-def _plain(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
 __all__ = [
     "CARD",
     "LOSS_IMAGE",
     "CardError",
     "Figure",
     "TrainingRecord",
-    "check_metadata",
+    "adapters_in",
+    "checkpoint_type",
     "figures_from_file",
-    "kind_of",
+    "load_card",
     "read_json",
     "write_model_card",
 ]

@@ -1,19 +1,18 @@
 """
-Puts a folder on the Hub in one commit: all of it is there afterwards, or nothing is.
+Pushes a folder to the Hub in one commit, which holds all of it or is not made.
 
-What can go wrong is said in words that name the remedy, and never with the token in them.
+Errors of the Hub and the network become messages that name a remedy and never contain the token.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -29,24 +28,25 @@ from huggingface_hub.utils import validate_repo_id
 MAIN = "main"
 _TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{6,}")
 _NEW_TOKEN = "make one with the right to write at https://huggingface.co/settings/tokens, then `hf auth login`"
+_NO_TOKEN = "Nobody is logged in to the Hub. Use `hf auth login`, or set HF_TOKEN."
 
 
 class HubError(ValueError):
-    """The Hub cannot be reached, or does not let itself be written to. The message says why and what to do."""
+    """The Hub cannot be reached, or refuses a change. The message names the reason and the remedy."""
 
 
 @dataclass
 class Destination:
     """
-    A repository on the Hub, and how it shall be.
+    A repository on the Hub.
 
     Args:
         repo_id (`str`): `"organisation/name"`.
         repo_type (`str`, *optional*, defaults to `"model"`): `"model"` or `"dataset"`.
-        private (`bool`, *optional*): Whether a new one is private. One that is there keeps what it is.
-        gated (`str`, *optional*): `"auto"` or `"manual"`: readers have to ask; a machine or a person lets them in.
-        revision (`str`, *optional*, defaults to `"main"`): The branch; made from `main` if it is not there.
-        tag (`str`, *optional*): What to call the commit.
+        private (`bool`, *optional*): Whether a new one is private. An existing one keeps its visibility.
+        gated (`str`, *optional*): `"auto"` or `"manual"`: readers have to request access.
+        revision (`str`, *optional*, defaults to `"main"`): The branch; made from `main` if it does not exist.
+        tag (`str`, *optional*): A tag for the commit.
         api (`HfApi`, *optional*): By default one for the Hub and the token that the environment names.
     """
 
@@ -61,165 +61,136 @@ class Destination:
     @property
     def token(self) -> str | None:
         """The token that is sent, if any."""
-        given = self.api.token
-        return given if isinstance(given, str) else get_token()
+        return self.api.token if isinstance(self.api.token, str) else get_token()
+
+    @property
+    def repository(self) -> dict[str, str]:
+        """The arguments of the client that name the repository."""
+        return {"repo_id": self.repo_id, "repo_type": self.repo_type}
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did: the address and the name of the commit, and whether it brought anything new."""
+    """The result of a push: URL and name of the commit, and whether it changed anything."""
 
     url: str
     commit: str
     changed: bool
-    was_new: bool
 
 
-def push_files(destination: Destination, files: Mapping[str, Path], message: str, stale: Sequence[str] = ()) -> Pushed:
+def push_folder(
+    destination: Destination,
+    folder: Path,
+    message: str,
+    stale: Sequence[str] = (),
+    allow: Sequence[str] | None = None,
+) -> Pushed:
     """
-    Put files into a repository, in one commit.
-
-    Files that are there already as they are, are not sent again.
+    Push a folder in one commit. Files that the repository has already are not sent again.
 
     Args:
-        destination ([`Destination`]): Where to.
-        files (`Mapping[str, Path]`): Paths in the repository, and where the files lie.
-        message (`str`): What the commit says.
-        stale (`Sequence[str]`, *optional*): Patterns of paths, whose stars stand for no slash: files in the repository
-            that fit one of them and are not among `files` go.
+        destination ([`Destination`]): The repository.
+        folder (`Path`): The files.
+        message (`str`): The message of the commit.
+        stale (`Sequence[str]`, *optional*): Patterns of files that the commit deletes where the folder lacks them.
+        allow (`Sequence[str]`, *optional*): Patterns of the files to push; by default all.
 
     Returns:
         [`Pushed`].
 
     Raises:
-        HubError: If it cannot be done; then nothing has changed but, perhaps, that there is a new, empty repository.
+        HubError: If it fails; then nothing has changed but, perhaps, that there is a new, empty repository.
     """
-    api, where = destination.api, _where(destination)
-    was_new = prepare_repository(destination)
+    prepare_repository(destination)
+    api, where = destination.api, destination.repository
     with explained(destination):
         head = api.repo_info(**where, revision=destination.revision).sha
-        there = set(api.list_repo_files(**where, revision=destination.revision))
-        gone = sorted(path for path in there - set(files) if any(_fits(path, pattern) for pattern in stale))
-        operations = [
-            *(CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(file)) for path, file in files.items()),
-            *(CommitOperationDelete(path_in_repo=path) for path in gone),
-        ]
-        commit = api.create_commit(
+        commit = api.upload_folder(
             **where,
-            operations=operations,
+            folder_path=folder,
             commit_message=message,
             revision=destination.revision,
-            # What goes was chosen by this state: the Hub refuses the commit if there is another one by now.
+            allow_patterns=list(allow) if allow else None,
+            delete_patterns=list(stale) or None,
+            # The deletions are right for this state: the Hub refuses the commit where another one came between.
             parent_commit=head,
         )
-    add_tag(destination, commit.oid)
-    return Pushed(str(commit.commit_url), commit.oid, commit.oid != head, was_new)
+    if destination.tag is not None:
+        with explained(destination, f"The commit {commit.oid} is there, but could not be tagged {destination.tag}. "):
+            api.create_tag(**where, tag=destination.tag, revision=commit.oid)
+    return Pushed(str(commit.commit_url), commit.oid, commit.oid != head)
 
 
-def check_destination(destination: Destination) -> None:
+def check_destination(destination: Destination, needs_token: bool = True) -> None:
     """
-    Refuse what cannot be right before anything is asked of the Hub.
+    Check the names of a destination, and that there is a token, without a request.
 
     Args:
-        destination ([`Destination`]): Where to.
+        destination ([`Destination`]): The repository.
+        needs_token (`bool`, *optional*, defaults to `True`): Whether a missing token is an error.
 
     Raises:
-        HubError: If a name is none, or there is no token.
-    """
-    check_names(destination)
-    if destination.token is None:
-        raise HubError("Nobody is logged in to the Hub. Say `hf auth login`, or set HF_TOKEN.")
-
-
-def check_names(destination: Destination) -> None:
-    """
-    Refuse names of a repository, a branch or a tag that cannot be right.
-
-    Args:
-        destination ([`Destination`]): Where to.
-
-    Raises:
-        HubError: If one is none.
+        HubError: If a name is invalid, or the token is missing.
     """
     name = destination.repo_id
+    expected = "Expected ORGANISATION/NAME of letters, digits, dashes, underscores and dots."
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise HubError(f"{name!r} is no name of a repository: {_first_line(error)} {_NAME}") from error
+        raise HubError(f"{name!r} is no name of a repository: {_first_line(error)} {expected}") from error
     if name.count("/") != 1:
-        raise HubError(f"{name!r} is no name of a repository. {_NAME}")
+        raise HubError(f"{name!r} is no name of a repository. {expected}")
     for what, value in (("tag", destination.tag), ("branch", destination.revision)):
         if value is not None and not re.fullmatch(r"(?![-./])(?!.*(\.\.|//|@\{))[^\s~^:?*\[\\]+(?<![./])", value):
             raise HubError(f"{value!r} is no name of a {what}. Use letters, digits, dots and dashes, such as v1.0.")
+    if needs_token and destination.token is None:
+        raise HubError(_NO_TOKEN)
 
 
-_NAME = "Expected ORGANISATION/NAME of letters, digits, dashes, underscores and dots."
-
-
-def prepare_repository(destination: Destination) -> bool:
+def prepare_repository(destination: Destination) -> None:
     """
-    Make the repository if it is not there, and see to its visibility, its gate and its branch.
+    Make the repository and the branch where they do not exist, and set the gate.
 
     Args:
-        destination ([`Destination`]): Where to.
-
-    Returns:
-        `bool`: Whether it is new.
+        destination ([`Destination`]): The repository.
 
     Raises:
-        HubError: If it cannot be made, is not what it shall be, or has the tag already.
+        HubError: If it cannot be made, is public where it should be private, or has the tag already.
     """
     check_destination(destination)
-    api, where = destination.api, _where(destination)
+    api, where = destination.api, destination.repository
     with explained(destination):
-        was_new = not api.repo_exists(**where)
-        if was_new:
+        is_new = not api.repo_exists(**where)
+        if is_new:
             api.create_repo(**where, private=destination.private)
         info = api.repo_info(**where)
-        if destination.private and not info.private and not was_new:
+        if destination.private and not info.private and not is_new:
             raise HubError(
-                f"{destination.repo_id} is there already and public, and --private is for new ones. Make it private "
-                "in its settings on the Hub, or push to another name."
+                f"{destination.repo_id} exists and is public, and --private is for new ones. Make it private in its "
+                "settings on the Hub, or push to another name."
             )
         if destination.gated is not None and info.gated != destination.gated:
             api.update_repo_settings(**where, gated=destination.gated)
         if destination.tag is None and destination.revision == MAIN:
-            return was_new
+            return
         refs = api.list_repo_refs(**where)
         if destination.tag in (ref.name for ref in refs.tags):
             raise HubError(
-                f"{destination.repo_id} has a tag {destination.tag} already, and what it names must not change. "
-                f"Choose another, or delete it first: `hf repos tag delete {destination.repo_id} {destination.tag}`."
+                f"{destination.repo_id} has a tag {destination.tag} already, and a tag must not move. Choose another, "
+                f"or delete it first: `hf repos tag delete {destination.repo_id} {destination.tag}`."
             )
         if destination.revision not in (ref.name for ref in refs.branches):
             api.create_branch(**where, branch=destination.revision)
-    return was_new
-
-
-def add_tag(destination: Destination, commit: str) -> None:
-    """
-    Tag a commit, if a tag was asked for.
-
-    Args:
-        destination ([`Destination`]): Says the repository and the tag.
-        commit (`str`): What the tag shall name.
-
-    Raises:
-        HubError: If it cannot be tagged. The commit stays.
-    """
-    if destination.tag is not None:
-        with explained(destination, f"The commit {commit} is there, but could not be tagged {destination.tag}. "):
-            destination.api.create_tag(**_where(destination), tag=destination.tag, revision=commit)
 
 
 @contextmanager
 def explained(destination: Destination, prefix: str = "") -> Iterator[None]:
     """
-    Say what the Hub or the network refuses in words that name the remedy.
+    Turn errors of `huggingface_hub` into messages that name the remedy.
 
     Args:
-        destination ([`Destination`]): What is asked of the Hub.
-        prefix (`str`, *optional*): What is said before.
+        destination ([`Destination`]): The repository.
+        prefix (`str`, *optional*): The beginning of the message.
 
     Raises:
         HubError: In the place of the errors of `huggingface_hub`.
@@ -229,7 +200,7 @@ def explained(destination: Destination, prefix: str = "") -> Iterator[None]:
     except HubError:
         raise
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        # `from None`: what the client keeps of a request is nobody's business but its user's.
+        # `from None`: the errors of the client hold the request with its token.
         raise HubError(prefix + without_token(_explanation(error, destination), destination.token)) from None
 
 
@@ -238,8 +209,8 @@ def without_token(text: str, token: str | None = None) -> str:
     Hide tokens of the Hub.
 
     Args:
-        text (`str`): What may have some in it.
-        token (`str`, *optional*): One to look for, whatever it looks like.
+        text (`str`): A text that may contain tokens.
+        token (`str`, *optional*): A token of any form.
 
     Returns:
         `str`: The text with stars in their place.
@@ -247,23 +218,14 @@ def without_token(text: str, token: str | None = None) -> str:
     return _TOKEN.sub("hf_***", text.replace(token, "hf_***") if token else text)
 
 
-def _fits(path: str, pattern: str) -> bool:
-    """Whether a path fits a pattern whose stars stand for no slash."""
-    return path.count("/") == pattern.count("/") and fnmatch.fnmatchcase(path, pattern)
-
-
-def _where(destination: Destination) -> dict[str, str]:
-    return {"repo_id": destination.repo_id, "repo_type": destination.repo_type}
-
-
 def _explanation(error: BaseException, destination: Destination) -> str:
     cause: BaseException | None = error
     while cause is not None:
-        # The upload of large files hides what went wrong behind an error of its own.
+        # The upload of large files wraps the error of the Hub.
         if isinstance(cause, HfHubHTTPError) and getattr(cause, "response", None) is not None:
             return _refusal(cause, destination)
         if isinstance(cause, LocalTokenNotFoundError):
-            return "Nobody is logged in to the Hub. Say `hf auth login`, or set HF_TOKEN."
+            return _NO_TOKEN
         if isinstance(cause, OfflineModeIsEnabled):
             return "The Hub is switched off here (HF_HUB_OFFLINE). Unset it to push."
         if isinstance(cause, (HTTPError, ConnectionError, TimeoutError)):
@@ -276,45 +238,40 @@ def _explanation(error: BaseException, destination: Destination) -> str:
 
 
 def _refusal(error: HfHubHTTPError, destination: Destination) -> str:
-    name, namespace = destination.repo_id, destination.repo_id.split("/")[0]
-    code, said = error.response.status_code, str(error.server_message or "").strip()
-    quoted = f" ({said})" if said else ""
-    if code == 401:
-        return f"The Hub does not accept the token{quoted}: it may have expired or been revoked; {_NEW_TOKEN}."
-    if code == 403:
-        return (
-            f"The token may not write to {name}{quoted}. Its owner has to belong to {namespace} with the right to "
-            f"write, and the token needs that right too: {_NEW_TOKEN}."
-        )
+    name, code, message = destination.repo_id, error.response.status_code, str(error.server_message or "").strip()
+    quoted = f" ({message})" if message else ""
     if isinstance(error, RevisionNotFoundError):
         return f"{name} has no branch {destination.revision}, and it could not be made."
-    if isinstance(error, RepositoryNotFoundError) or code == 404:
-        return f"There is no {name} on the Hub, or this token may not see it. Check the name; {_NEW_TOKEN}."
-    if code == 400:
-        return f"The Hub refused what was sent{quoted}. Nothing was published."
-    if code == 409 or code == 412:
-        return f"{name} has changed in the meantime{quoted}. Nothing was published; push again."
-    if code == 429:
-        return "The Hub has had too many requests from here. Nothing was published; push again in some minutes."
-    return (
+    if isinstance(error, RepositoryNotFoundError) and code not in (401, 403):
+        code = 404
+    explanations = {
+        400: f"The Hub refused what was sent{quoted}. Nothing was published.",
+        401: f"The Hub does not accept the token{quoted}: it may have expired or been revoked; {_NEW_TOKEN}.",
+        403: f"The token may not write to {name}{quoted}. Its owner has to belong to {name.split('/')[0]} with the "
+        f"right to write, and the token needs that right too: {_NEW_TOKEN}.",
+        404: f"There is no {name} on the Hub, or this token may not see it. Check the name; {_NEW_TOKEN}.",
+        409: f"{name} has changed in the meantime{quoted}. Nothing was published; push again.",
+        412: f"{name} has changed in the meantime{quoted}. Nothing was published; push again.",
+        429: "The Hub has had too many requests from here. Nothing was published; push again in some minutes.",
+    }
+    otherwise = (
         f"The Hub failed (code {code}){quoted}. Nothing was published; push again later: files that arrived are not "
         "sent again."
     )
+    return explanations.get(code, otherwise)
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 __all__ = [
     "Destination",
     "HubError",
     "Pushed",
-    "add_tag",
     "check_destination",
     "explained",
     "prepare_repository",
-    "push_files",
+    "push_folder",
     "without_token",
 ]

@@ -1,4 +1,4 @@
-"""What the card of a training says: its command, its arguments, what it reached, and the course of its losses."""
+"""What the card of a training holds: its command, its arguments, its figures, and the curve of its losses."""
 
 from __future__ import annotations
 
@@ -6,105 +6,92 @@ import dataclasses
 import enum
 import fnmatch
 import importlib.metadata
+import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.utils import logging
 
 from count_clip.datasets_scripts.countscenes.config import config_with_objects
 
 from ..running.arguments import RunArguments
 from ..running.data import FOLDER_KINDS
 from .card import LOSS_IMAGE, Figure, TrainingRecord
-from .loss_curve import draw_losses, loss_series
 
 
-# Where the run writes, whom it tells and how the machine is used: none of it changes what is learnt.
-_NOT_TOLD = (
-    "output_dir",
-    "hub_*",
-    "push_to_hub*",
-    "*_token",
-    "logging_*",
-    "log_*",
-    "save_*",
-    "run_name",
-    "report_to",
-    "project",
-    "trackio_*",
-    "resume_from_checkpoint",
-    "disable_tqdm",
-    "use_cpu",
-    "dataloader_pin_memory",
-    "dataloader_num_workers",
-    "dataloader_persistent_workers",
-    "deepspeed",
-    "fsdp*",
-    "accelerator_config",
-    "local_rank",
-    "do_*",
+logger = logging.get_logger(__name__)
+
+# Where the run writes and how it uses the machine: none of it changes what is learnt.
+_LEFT_OUT = (
+    *("output_dir", "hub_*", "push_to_hub*", "*_token", "logging_*", "log_*", "save_*", "run_name", "report_to"),
+    *("project", "trackio_*", "resume_from_checkpoint", "disable_tqdm", "use_cpu", "dataloader_pin_memory"),
+    *("dataloader_num_workers", "dataloader_persistent_workers", "deepspeed", "fsdp*", "accelerator_config"),
+    *("local_rank", "do_*"),
 )
-_FIGURES = {"counting": ("accuracy", "mean_deviation"), "density": ("mae", "rmse")}
 _VERSIONS = ("count-clip", "torch", "transformers", "accelerate", "peft", "datasets")
+# Of values further apart than this, the small ones would be drawn on the axis.
+_RATIO_FOR_LOG = 50.0
 
 
 def training_record(args: TrainingArguments, command: str, facts: Mapping[str, Any] | None = None) -> TrainingRecord:
     """
-    Say how something was trained.
+    Describe a training.
 
     Args:
-        args (`TrainingArguments`): What the trainer was told; those that are the defaults, or say where it writes, are
-            left out.
+        args (`TrainingArguments`): Its arguments; defaults and paths are left out.
         command (`str`): The run.
-        facts (`Mapping[str, Any]`, *optional*): What else there is to tell.
+        facts (`Mapping[str, Any]`, *optional*): Further rows of its table.
 
     Returns:
         [`TrainingRecord`]: With the versions of the libraries.
     """
-    told = {}
+    arguments = {}
     for one in dataclasses.fields(args):
         value = _plain(getattr(args, one.name))
-        factory = one.default_factory
-        default = one.default if factory is dataclasses.MISSING else factory()
-        # What was not given may have become false or empty on the way.
+        default = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+        # An argument that was left out may have become false or empty on the way.
         is_given = value != _plain(default) and bool(value or default)
-        if is_given and not any(fnmatch.fnmatch(one.name, pattern) for pattern in _NOT_TOLD):
-            told[one.name] = value
-    versions = ", ".join(f"{name} {version}" for name in _VERSIONS if (version := _version(name)) is not None)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() and not args.use_cpu else "CPU"
-    about = {"device": device, "processes": args.world_size} if args.world_size > 1 else {"device": device}
-    python = f"Python {platform.python_version()}"
-    return TrainingRecord(command, told, {**(facts or {}), **about, "versions": f"{versions}, {python}"})
+        if is_given and not any(fnmatch.fnmatch(one.name, pattern) for pattern in _LEFT_OUT):
+            arguments[one.name] = value
+    about = {"device": torch.cuda.get_device_name() if torch.cuda.is_available() and not args.use_cpu else "CPU"}
+    if args.world_size > 1:
+        about["processes"] = str(args.world_size)
+    found = [f"{name} {version}" for name in _VERSIONS if (version := _version(name)) is not None]
+    about["versions"] = ", ".join([*found, f"Python {platform.python_version()}"])
+    return TrainingRecord(command, arguments, {**(facts or {}), **about})
 
 
 def figures_of_run(run: RunArguments, results: Mapping[str, Any], command: str) -> list[Figure]:
     """
-    Take from the results of a run what it measured at its end.
+    Collect the figures that a run measured at its end.
 
     Args:
-        run ([`RunArguments`]): Says on which data.
+        run ([`RunArguments`]): The run.
         results (`Mapping[str, Any]`): From `run.train`.
-        command (`str`): The run.
+        command (`str`): The run's command.
 
     Returns:
-        `list[Figure]`: A metric after the other, for each part that was measured.
+        `list[Figure]`: A figure for each metric and set of rows.
     """
+    metrics, benchmark = {
+        "counting": (("accuracy", "mean_deviation"), "countbench"),
+        "density": (("mae", "rmse"), "density"),
+    }[run.task]
     figures = []
     for part, measured in results.get("after", {}).items():
         spec = getattr(run, f"{part}_dataset") or {}
         inherited = {} if "name" in spec else {k: v for k, v in (run.dataset or {}).items() if k != "split"}
-        data = {**inherited, **spec}
-        default_split = {"eval": "validation", "test": "test"}[part]
+        data = {"split": {"eval": "validation", "test": "test"}[part], **inherited, **spec}
         config = data.get("config")
         if config is not None and data.get("name") == "countscenes":
             config = config_with_objects(config, data.get("objects"))
-        for metric in _FIGURES[run.task]:
-            baseline = measured.get(f"mean_{metric}")
+        for metric in metrics:
             notes = [f"{measured['num_rows']} rows"]
-            if baseline is not None:
+            if (baseline := measured.get(f"mean_{metric}")) is not None:
                 notes.append(f"always the mean: {baseline:.4g}")
             figures.append(
                 Figure(
@@ -113,9 +100,9 @@ def figures_of_run(run: RunArguments, results: Mapping[str, Any], command: str) 
                     data_name(data),
                     command,
                     config=config,
-                    split=str(data.get("split") or default_split),
+                    split=str(data["split"]),
                     note=", ".join(notes),
-                    benchmark={"counting": "countbench", "density": "density"}[run.task],
+                    benchmark=benchmark,
                 )
             )
     return figures
@@ -123,37 +110,61 @@ def figures_of_run(run: RunArguments, results: Mapping[str, Any], command: str) 
 
 def data_name(spec: Mapping[str, Any]) -> str:
     """
-    What to call the data that a run was told to read.
+    Name the data of a run.
 
     Args:
         spec (`Mapping[str, Any]`): `dataset` of a run.
 
     Returns:
-        `str`: Its name; of a folder of images, and of every other folder of this machine, the last part of its path.
+        `str`: Its name; for a folder of this machine the last part of its path.
     """
     name = str(spec.get("name"))
-    place = spec.get("path", name) if name in FOLDER_KINDS else name
-    is_folder = name in FOLDER_KINDS or Path(str(place)).expanduser().exists()
-    return Path(str(place)).expanduser().name if is_folder else name
+    path = Path(str(spec.get("path", name) if name in FOLDER_KINDS else name)).expanduser()
+    return path.name if name in FOLDER_KINDS or path.exists() else name
 
 
-def write_loss_image(folder: str | Path, history: Any) -> Path | None:
+def write_loss_curve(folder: str | Path, history: Sequence[Mapping[str, Any]]) -> Path | None:
     """
-    Draw the losses of a training.
+    Draw the losses of a training, on a logarithmic axis where they differ by more than a factor of 50.
 
     Args:
-        folder (`str` or `Path`): Where to.
-        history: `trainer.state.log_history`.
+        folder (`str` or `Path`): The folder of the image.
+        history (`Sequence[Mapping[str, Any]]`): `trainer.state.log_history`.
 
     Returns:
-        `Path` or `None`: The image; none where fewer than two values were logged.
+        `Path` or `None`: The image; none where fewer than two values were logged, or without matplotlib.
     """
-    series = loss_series(history)
+    series = _losses(history)
     if sum(map(len, series.values())) < 2:
         return None
+    try:
+        from matplotlib.figure import Figure as Canvas
+    except ImportError:
+        logger.info("The losses are not drawn: `pip install matplotlib` for a curve on the card.")
+        return None
+    canvas = Canvas(figsize=(9.6, 5.4), dpi=100, layout="constrained")
+    axes = canvas.add_subplot(xlabel="step", ylabel="loss")
+    for name, points in series.items():
+        axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 40 else None)
+    values = [value for points in series.values() for _, value in points]
+    if min(values) > 0 and max(values) / min(values) > _RATIO_FOR_LOG:
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    axes.legend()
     path = Path(folder, LOSS_IMAGE)
-    draw_losses(series).save(path)
+    canvas.savefig(path)
     return path
+
+
+def _losses(history: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """Steps and finite values of each loss, in the order of the steps."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for entry in history:
+        for name, value in entry.items():
+            is_loss = (name == "loss" or name.endswith("_loss")) and name != "train_loss"
+            if is_loss and isinstance(value, int | float) and math.isfinite(value):
+                series.setdefault(name, []).append((float(entry.get("step", 0)), float(value)))
+    return {name: sorted(points) for name, points in series.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -167,4 +178,4 @@ def _version(name: str) -> str | None:
         return None
 
 
-__all__ = ["data_name", "figures_of_run", "training_record", "write_loss_image"]
+__all__ = ["data_name", "figures_of_run", "training_record", "write_loss_curve"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from transformers.utils import logging
 
 from count_clip.modeling.prompt_tuning import AdapterStack, ContextPromptConfig, VisualPromptConfig
 
-from .arguments import convert
-from .keys import check_keys, unknown_key
+from .arguments import check_keys, convert, unknown_key
 
 
 logger = logging.get_logger(__name__)
@@ -76,8 +74,7 @@ def _config(kind: Any, options: dict[str, Any], tokenizer: Any) -> PeftConfig:
     keys = [field.name for field in dataclasses.fields(config_class) if field.init and field.name not in _NOT_KEYS]
     check_keys(options, keys, where.removeprefix("in "))
     if config_class in (VisualPromptConfig, ContextPromptConfig):
-        hints = typing.get_type_hints(config_class)
-        options = {key: convert(value, hints[key], f"`{key}` {where}") for key, value in options.items()}
+        options = convert((config_class,), options, where)
     if config_class is ContextPromptConfig and options.get("tokenizer_name_or_path") is None:
         for texts, tokens in (("init_text", "init_token_ids"), ("class_names", "class_token_ids")):
             if options.get(texts) is not None and options.get(tokens) is None:

@@ -1,23 +1,23 @@
-"""What a run is told: a YAML file and the command line, checked key by key."""
+"""The configuration of a run: a YAML file and the command line, checked key by key."""
 
 from __future__ import annotations
 
+import argparse
 import copy
 import dataclasses
+import difflib
 import re
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from transformers import TrainingArguments
+from transformers import HfArgumentParser, TrainingArguments
 
 from ..counting.config import CountingConfig
 from ..density.config import DensityConfig
-from .keys import unknown_key
 
 
 CONFIGS: dict[str, type[TrainingArguments]] = {"counting": CountingConfig, "density": DensityConfig}
@@ -38,8 +38,8 @@ class RunArguments:
         attn_implementation (`str`, *optional*): How attention is computed while training, as `transformers` names it:
             `sdpa` (the default), `eager` (on CPUs with bfloat16 up to twice as fast), `flash_attention_2`.
         image_processor (`dict`, *optional*): Options of the density model's image processor to change.
-        peft (`dict`, `list[dict]` or `str`, *optional*): The adapter or adapters that train in the place of the model:
-            `type` (`visual_prompt`, `context_prompt`, `lora` or another method of PEFT) and its options.
+        peft (`dict`, *optional*): The adapter that trains in the place of the model: `type` (`visual_prompt`,
+            `context_prompt`, `lora` or another method of PEFT) and its options; or a list of several.
         dataset (`dict`): The training rows: `name` and what belongs to it; or `parts`, a list of such.
         eval_dataset (`dict`, *optional*): The rows to choose by; what it does not say is as in `dataset`.
         test_dataset (`dict`, *optional*): The rows to report, likewise.
@@ -53,7 +53,7 @@ class RunArguments:
         ValueError: If `hub_dtype` is another one.
     """
 
-    task: str
+    task: str = ""
     model_name_or_path: str | None = None
     clip_name_or_path: str | None = None
     density_name_or_path: str | None = None
@@ -61,7 +61,7 @@ class RunArguments:
     model_config: dict[str, Any] | None = None
     attn_implementation: str | None = None
     image_processor: dict[str, Any] | None = None
-    peft: dict[str, Any] | list[dict[str, Any]] | None = None
+    peft: dict[str, Any] | None = None
     dataset: dict[str, Any] | None = None
     eval_dataset: dict[str, Any] | None = None
     test_dataset: dict[str, Any] | None = None
@@ -106,61 +106,95 @@ _Loader.add_implicit_resolver(
 
 def parse_run(path: str, overrides: Sequence[str]) -> tuple[RunArguments, TrainingArguments]:
     """
-    Read a run's YAML file, and change it as the command line says.
+    Read a run's YAML file, and change it as the command line demands.
 
     Args:
         path (`str`): The file, or the name of one of the files that come with this package.
         overrides (`Sequence[str]`): `--key value`, `--key=value`, `--key` alone for true, and `--key.inner value`.
-            `--config name` chooses one of the file's `variants`, whose keys take the place of the file's own before
-            the other overrides do.
+            `--config name` chooses one of the file's `variants`, whose keys replace the file's own; the other
+            overrides replace both.
 
     Returns:
         The run's own arguments and those of its trainer.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a key is unknown or a value is of the wrong type. The message names the file and the key.
+        ValueError: If a key is unknown or a value is of the wrong type. The message names the key and its line.
     """
     file = find_config(path)
     changes = parse_overrides(overrides)
-    values = _choose_variant(load_config(file), [value for keys, value in changes if keys == ["config"]], file)
-    source = dict.fromkeys(values, f"in {file}")
+    values = load_config(file)
+    nodes = yaml.compose(file.read_text(encoding="utf-8"), Loader=_Loader).value
+    source = {key.value: f"in {file}, line {key.start_mark.line + 1}" for key, _ in nodes}
+    values = _choose_variant(values, [value for keys, value in changes if keys == ["config"]], file)
     for keys, value in changes:
-        if keys == ["config"]:
-            continue
-        _set(values, keys, value)
-        source[keys[0]] = "on the command line"
+        if keys != ["config"]:
+            _set(values, keys, value)
+            source[keys[0]] = "on the command line"
+    where = {key: source.get(key, f"in {file}") for key in ("task", *values)}
     task = values.get("task")
     if task not in CONFIGS:
-        raise ValueError(
-            f"Expected `task` to be one of {', '.join(CONFIGS)}, but got {task!r} {source.get('task', f'in {file}')}."
-        )
-    config_class = CONFIGS[task]
-    hints = {**typing.get_type_hints(config_class), **typing.get_type_hints(RunArguments)}
-    own = {field.name for field in dataclasses.fields(RunArguments)}
-    known = own | {field.name for field in dataclasses.fields(config_class) if field.init}
-    for key in values:
-        if key not in known:
-            raise ValueError(unknown_key(key, known, source[key]))
+        raise ValueError(f"Expected `task` to be one of {', '.join(CONFIGS)}, but got {task!r} {where['task']}.")
     for key, inner in _SHORT.items():
         if isinstance(values.get(key), str):
             values[key] = {inner: values[key]}
-    for name, value in values.items():
-        values[name] = convert(value, hints[name], f"`{name}` {source[name]}")
-    # An accelerator is used where there is one; several processes on a machine without need to be told so.
+    values = convert((RunArguments, CONFIGS[task]), values, where)
+    # One process or several: an accelerator is used where there is one.
     if not torch.cuda.is_available():
         values.setdefault("dataloader_pin_memory", False)
         if not torch.backends.mps.is_available():
             values.setdefault("use_cpu", True)
-    run = RunArguments(**{name: value for name, value in values.items() if name in own})
-    return run, config_class(**{name: value for name, value in values.items() if name not in own})
+    own = {key: values.pop(key) for key in RunArguments.__dataclass_fields__ if key in values}
+    return RunArguments(**own), CONFIGS[task](**values)
+
+
+def convert(classes: Sequence[type], values: Mapping[str, Any], where: Mapping[str, str] | str) -> dict[str, Any]:
+    """
+    Check keys, and bring values to the types of the fields of dataclasses, with transformers' `HfArgumentParser`.
+
+    Args:
+        classes (`Sequence[type]`): The dataclasses.
+        values (`Mapping[str, Any]`): Keys and values. Mappings, lists of texts and `None` stay as they are.
+        where (`Mapping[str, str]` or `str`): The place of each key, or of all, for messages: `"in run.yaml"`.
+
+    Returns:
+        `dict[str, Any]`: The converted values.
+
+    Raises:
+        ValueError: If a key is unknown or a value is of the wrong type.
+    """
+    hints = {key: hint for one in classes for key, hint in typing.get_type_hints(one).items()}
+    known = {field.name for one in classes for field in dataclasses.fields(one) if field.init}
+    tokens: dict[str, list[str]] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(unknown_key(key, known, where if isinstance(where, str) else where[key]))
+        if isinstance(value, list) and value and all(isinstance(item, int | float) for item in value):
+            tokens[key] = [f"--{key}", *map(_token, value)]
+        elif value is not None and not isinstance(value, Mapping | list):
+            tokens[key] = [f"--{key}={_token(value)}"]
+    fields = [(key, hints[key], dataclasses.field(default=None)) for key in tokens]
+    parser = HfArgumentParser(dataclasses.make_dataclass("Values", fields), exit_on_error=False, add_help=False)
+    try:
+        converted = vars(parser.parse_args([token for key in tokens for token in tokens[key]]))
+    except argparse.ArgumentError as error:
+        key = str(error.argument_name).partition("/")[0].removeprefix("--")
+        place = where if isinstance(where, str) else where[key]
+        raise ValueError(f"Wrong value of `{key}` {place}: {error.message}.") from None
+    return {**values, **converted}
+
+
+def _token(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # `1e3` is a whole number, too
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _choose_variant(values: dict[str, Any], chosen: Sequence[Any], file: Path) -> dict[str, Any]:
-    """The keys of a file with those of the variants that were asked for, in their order."""
+    """The keys of a file, replaced by those of the chosen variants in their order."""
     variants = values.pop("variants", None) or {}
     if not isinstance(variants, dict) or not all(isinstance(variant, dict) for variant in variants.values()):
-        raise ValueError(f"Expected `variants` in {file} to hold names and for each of them keys and values.")
+        raise ValueError(f"Expected `variants` in {file} to hold names, each with keys and values.")
     for name in chosen:
         if name not in variants:
             known = ", ".join(sorted(variants)) or "none"
@@ -277,105 +311,51 @@ def _set(values: dict[str, Any], keys: list[str], value: Any) -> None:
     values[last] = value
 
 
-_MISMATCH = object()
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-
-
-def convert(value: Any, hint: Any, what: str) -> Any:
+def unknown_key(key: str, known: Iterable[str], where: str) -> str:
     """
-    Bring a value to the type of its field.
+    The message for an unknown key.
 
     Args:
-        value: What the file or the command line says.
-        hint: The annotation of the field.
-        what (`str`): The field, for the message.
+        key (`str`): The key.
+        known (`Iterable[str]`): The right keys.
+        where (`str`): Its place, such as `"in run.yaml"`.
 
     Returns:
-        The value, as the field wants it.
+        `str`: The message, with the closest right key.
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"Did you mean `{close[0]}`?" if close else f"The keys are: {', '.join(known)}."
+    return f"Unknown key `{key}` {where}. {hint}"
+
+
+def check_keys(values: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    """
+    Check the keys of a mapping.
+
+    Args:
+        values (`Mapping`): The mapping.
+        known (`Iterable[str]`): The right keys.
+        where (`str`): The name of the mapping.
 
     Raises:
-        ValueError: If it cannot be one.
+        ValueError: If there is another key. The message names it and the closest right one.
     """
-    converted = _convert(value, hint)
-    if converted is _MISMATCH:
-        raise ValueError(f"Expected {what} to be {_describe(hint)}, but got {value!r}.")
-    return converted
+    known = set(known)
+    for key in values:
+        if key not in known:
+            raise ValueError(unknown_key(key, known, f"in {where}"))
 
 
-def _convert(value: Any, hint: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return _convert_union(value, arguments)
-    if hint is types.NoneType:
-        return None if value is None else _MISMATCH
-    if origin is typing.Literal:
-        return value if value in arguments else _MISMATCH
-    if hint is dict or origin is dict:
-        return dict(value) if isinstance(value, Mapping) else _MISMATCH
-    if hint is list or origin is list:
-        if not isinstance(value, list | tuple):
-            return _MISMATCH
-        items = [_convert(item, arguments[0] if arguments else Any) for item in value]
-        return _MISMATCH if _MISMATCH in items else items
-    scalar = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str}.get(hint)
-    if scalar is not None:
-        return scalar(value)
-    return value if isinstance(hint, type) and isinstance(value, hint) else _MISMATCH
-
-
-def _convert_union(value: Any, members: tuple[Any, ...]) -> Any:
-    for member in members:
-        # What is right already stays as it is.
-        if member is type(value):
-            return value
-    for member in members:
-        converted = _convert(value, member)
-        if converted is not _MISMATCH:
-            return converted
-    return _MISMATCH
-
-
-def _to_bool(value: Any) -> Any:
-    text = str(value).lower()
-    if isinstance(value, bool) or (isinstance(value, str | int) and text in _TRUE + _FALSE):
-        return text in _TRUE
-    return _MISMATCH
-
-
-def _to_int(value: Any) -> Any:
-    number = _to_float(value)
-    return int(number) if number is not _MISMATCH and float(number).is_integer() else _MISMATCH
-
-
-def _to_float(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return _MISMATCH
-    try:
-        return float(value)
-    except ValueError:
-        return _MISMATCH
-
-
-def _to_str(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, str | int | float) else _MISMATCH
-
-
-def _describe(hint: Any) -> str:
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_describe(member) for member in arguments)
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", types.NoneType: "nothing"}
-    if hint in names:
-        return names[hint]
-    if hint is dict or typing.get_origin(hint) is dict:
-        return "keys and values"
-    if hint is list or typing.get_origin(hint) is list:
-        return f"a list ({_describe(arguments[0])} each)" if arguments else "a list"
-    return getattr(hint, "__name__", str(hint))
-
-
-__all__ = ["CONFIGS", "RunArguments", "convert", "find_config", "load_config", "merge_keys", "parse_run"]
+__all__ = [
+    "CONFIGS",
+    "RunArguments",
+    "check_keys",
+    "convert",
+    "find_config",
+    "load_config",
+    "merge_keys",
+    "parse_overrides",
+    "parse_run",
+    "unknown_key",
+]

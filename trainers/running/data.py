@@ -12,7 +12,7 @@ import torch
 from transformers.utils import logging
 
 from ..core.rows import GeneralRows, row_column
-from .keys import check_keys
+from .arguments import check_keys
 
 
 logger = logging.get_logger(__name__)

@@ -22,7 +22,7 @@ from count_clip.modeling.modeling_count_clip import CLIPForCounting
 from count_clip.modeling.processing_clip_count_density import CLIPCountDensityProcessor
 from count_clip.modeling.processing_count_clip import CountCLIPProcessor
 
-from .keys import check_keys
+from .arguments import check_keys
 
 
 BOS, EOS, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"

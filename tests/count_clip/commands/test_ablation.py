@@ -149,7 +149,7 @@ def test_report_says_whether_the_order_of_the_paper_came_out_and_what_is_in_doub
     [
         (["--set", "arm.max_steps=3"], "one of the parts scenes, number_rate"),
         (["--set", "arms.max_step=3"], "`max_step` in `arms`. Did you mean `max_steps`"),
-        (["--set", "arms.max_steps=many"], "`arms.max_steps` to be a whole number, but got 'many'"),
+        (["--set", "arms.max_steps=many"], "`max_steps` in `arms`: invalid int value: 'many'"),
         (["--set", "arms.counting_fraction=0"], "`arms.counting_fraction` to be above 0"),
         (["--set", "noise.wrong_number_rate=2"], "wrong_number_rate to be a share from 0 to 1"),
         (["--set", "noise.rate=0.1"], "Unknown key `rate` in `noise`"),

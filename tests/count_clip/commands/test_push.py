@@ -170,7 +170,7 @@ def test_push_brings_code_card_and_safetensors_and_leaves_the_rest(
     )
     said = capsys.readouterr()
     assert f"pushed: {hub.address}/org/model/commit/" in said.out
-    assert "stays here: notes.txt, optimizer.pt" in said.err
+    assert "not pushed: notes.txt, optimizer.pt" in said.err
     everything = b"".join([*files.values(), said.out.encode(), said.err.encode()])
     assert SECRET.encode() not in everything
     assert str(tmp_path).encode() not in b"".join(files.values()), "a folder of this machine was published"
@@ -375,14 +375,14 @@ def test_private_does_not_hide_a_public_one(push: Callable, hub: Any, counting_f
     assert push(counting_folder) == 0
     capsys.readouterr()
     assert push(counting_folder, "org/model", "--private") == 2
-    assert "is there already and public" in capsys.readouterr().err
+    assert "exists and is public" in capsys.readouterr().err
 
 
 def test_dry_run_asks_nothing_of_the_hub(push: Callable, hub: Any, counting_folder: str, capsys, monkeypatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert main(["push", counting_folder, "org/model", "--dry-run", "--dtype", "float16", "--json"]) == 0
     about = json.loads(capsys.readouterr().out)
-    assert (about["kind"], about["repository"], about["commit"]) == ("count_clip", "org/model", None)
+    assert (about["model_type"], about["repository"], about["commit"]) == ("count_clip", "org/model", None)
     assert about["files"]["model.safetensors"] < os.path.getsize(Path(counting_folder, "model.safetensors")) * 0.7
     assert main(["push", counting_folder, "org/model", "--dry-run"]) == 0
     assert re.search(r"modeling_count_clip.py +[\d,]{5,}\n", capsys.readouterr().out)
@@ -489,7 +489,7 @@ def test_data_set_is_pushed_by_what_data_build_uses(push: Callable, hub: Any, tm
     assert set(hub.files("dataset", "org/scenes")) == {".gitattributes"}
     capsys.readouterr()
     assert push(built, "org/scenes", "--dtype", "float16") == 2
-    assert "--dtype means nothing" in capsys.readouterr().err
+    assert "has no --dtype" in capsys.readouterr().err
     hub.failures = [("POST .*/commit/", 403)]
     assert push(built, "org/scenes") == 2
     assert "may not write to org/scenes" in capsys.readouterr().err
@@ -536,7 +536,7 @@ def test_figures_and_hand_written_text_are_in_the_card(
         (lambda folder: (folder / "model.safetensors").unlink(), "Expected weights in"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 20), "cannot be read"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "says 'bert'"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "config.json is 'bert'"),
         (lambda folder: [path.unlink() for path in folder.glob("*.json")], "neither a config.json"),
         (lambda folder: (folder / "README.md").write_text("---\nlicense: [\n---\n# x\n"), "metadata at the top of"),
         (

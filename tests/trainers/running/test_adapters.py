@@ -308,7 +308,7 @@ def test_what_has_no_effect_is_said(write, bases, caplog):
         ({"type": "visual_prompt", "dept": 2}, "`dept` in `peft` .visual_prompt.. Did you mean `depth`"),
         (
             {"type": "visual_prompt", "depth": "all"},
-            "`depth` in `peft` .visual_prompt. to be a whole number or nothing",
+            "`depth` in `peft` .visual_prompt.: invalid int value: 'all'",
         ),
         ({"type": "visual_prompt", "depth": 3}, "`depth` is 3, but the vision tower has 2 layers"),
         (
@@ -322,7 +322,7 @@ def test_what_has_no_effect_is_said(write, bases, caplog):
         ),
         ([], "`peft` is an empty list"),
         ([VISUAL, VISUAL], "Two adapters of `peft` are called 'visual_prompt_adapter'"),
-        (3, "`peft` in .* to be keys and values or a list .keys and values each. or nothing, but got 3"),
+        (3, "`peft` in .*: invalid dict value: '3'"),
     ],
 )
 def test_mistakes_are_named(write, adapters, message):

@@ -268,7 +268,7 @@ def test_early_stopping_and_the_best_model(write):
         ({"image_processor": {"window_stide": 5}}, ValueError, "`window_stide` in `image_processor`. Did you mean"),
         ({"resume_from_checkpoint": True}, FileNotFoundError, "no checkpoint to resume from .*auto"),
         ({"resume_from_checkpoint": "/no/checkpoint"}, FileNotFoundError, "no checkpoint folder '/no/checkpoint'"),
-        ({"learning_rte": 1}, ValueError, r"`learning_rte` in .*run\.yaml. Did you mean `learning_rate`"),
+        ({"learning_rte": 1}, ValueError, r"`learning_rte` in .*run\.yaml, line 9. Did you mean `learning_rate`"),
     ],
 )
 def test_mistakes_are_named(write, changes, error, message):
