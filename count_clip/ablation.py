@@ -9,7 +9,6 @@ several seeds, measured on kinds of objects that no training scene has.
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
 import json
 import math
@@ -109,7 +108,9 @@ def run_ablation(
     if base is None:
         model, parent = _train(folder, base_run(config), arms["A"])
     else:
-        model, parent = base, _checkpoint_key(base)
+        from count_clip.evaluation.records.run_record import weights_sha256
+
+        model, parent = base, f"{base} {weights_sha256(base)}"
     _take_up(arms["A"], measure(model, folder, parent, config))
     place = 1
     for seed in seeds:
@@ -278,14 +279,6 @@ def _train(folder: Path, run: Mapping[str, Any], arm: Arm, parent: str = "") -> 
     results = run_stage(folder, str(file), [], parent)
     arm.seconds.append(results["seconds"])
     return str(folder), stage_key(folder)
-
-
-def _checkpoint_key(model: str) -> str:
-    """What tells a given checkpoint from another: its name and, where it is a folder, its weights."""
-    digest = hashlib.sha256(model.encode())
-    for file in sorted(Path(model).glob("*.safetensors")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def measure(model: str, folder: Path, key: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What is kept of a run: its record, a cache of measured values, summaries, the `model-index`."""
+"""Records of runs: what was measured, cached embeddings, summaries, the `model-index`."""

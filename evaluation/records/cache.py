@@ -1,11 +1,11 @@
-"""What a cache of results needs to know of models, images and texts."""
+"""A cache of embeddings for the benchmarks."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,32 +17,15 @@ from count_clip.datasets_scripts.files.resumable import ResultCache
 from ..inference.clip_towers import image_features, text_features
 
 
-def model_identity(about: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    What tells a model from another, wherever it lies.
-
-    Args:
-        about (`Mapping[str, Any]`): From [`describe_model`].
-
-    Returns:
-        `dict[str, Any]`: All of it, but the name only where there is neither a checksum of weights nor a commit.
-    """
-    is_known = about.get("sha256") is not None or about.get("revision") is not None
-    identity = {name: value for name, value in about.items() if name != "name" or not is_known}
-    if "base" in about:
-        identity["base"] = model_identity(about["base"])
-    return identity
-
-
 def content_key(*parts: Any) -> str:
     """
-    A name for images, tensors and texts that others do not have.
+    A key for images, tensors and values.
 
     Args:
-        parts: PIL images, tensors, and whatever JSON takes.
+        parts: PIL images, tensors, and values that JSON supports.
 
     Returns:
-        `str`: A hash of the pixels, the numbers and the words.
+        `str`: A hash of the content.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -59,13 +42,12 @@ def content_key(*parts: Any) -> str:
 
 class CachedTowers:
     """
-    A CLIP that encodes no image and no text twice, in this run or in an earlier one with the same cache.
+    A CLIP that encodes each image and text once for all runs with the same cache.
 
-    Images and texts are known by what the towers are given, so the cache serves every benchmark, every data set
-    and every order of the rows.
+    The keys are hashes of the towers' inputs, so that a cache serves every benchmark, data set and order of rows.
 
     Args:
-        model ([`CLIPModel`]): The model; everything but the two towers is its own.
+        model ([`CLIPModel`]): The model.
         tokenizer ([`CLIPTokenizer`]): The model's.
         cache ([`ResultCache`]): Of this model and dtype.
     """
@@ -94,7 +76,7 @@ class CachedTowers:
         return self._features([content_key("tokens", ids) for ids in texts], encode, input_ids.device)
 
     def vision_model(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What the vision tower gives before its projection, `(num_images, hidden_size)`."""
+        """Output of the vision tower before its projection, `(num_images, hidden_size)`."""
 
         def encode(places: list[int]) -> torch.Tensor:
             pooled: torch.Tensor = self._model.vision_model(pixel_values=pixel_values[places]).pooler_output
@@ -105,7 +87,7 @@ class CachedTowers:
     def _features(
         self, keys: list[str], encode: Callable[[list[int]], torch.Tensor], device: torch.device
     ) -> torch.Tensor:
-        """Look the features up, and encode those that are not known, each once."""
+        """Look the features up, and encode the missing ones, each once."""
         places: dict[str, int] = {}
         for place, key in enumerate(keys):
             if key not in self._cache:
@@ -120,4 +102,4 @@ class CachedTowers:
         return torch.from_numpy(np.stack(found).astype(np.float32)).to(device)
 
 
-__all__ = ["CachedTowers", "content_key", "model_identity"]
+__all__ = ["CachedTowers", "content_key"]

@@ -15,17 +15,17 @@ from count_clip.datasets_scripts.publish.model_index import BENCHMARKS, eval_res
 
 def model_index(result: Mapping[str, Any]) -> list[EvalResult]:
     """
-    The figures of one result as entries of a card.
+    The figures of a result as entries of a card.
 
     Args:
-        result (`Mapping[str, Any]`): A result file, as [`result_file`] makes it.
+        result (`Mapping[str, Any]`): From [`result_file`].
 
     Returns:
-        `list[EvalResult]`: One for each figure that has a value. Figures of a part of the data say so in the name of
-        the data. Baselines (`baseline_...`) are no figures of the model and have none.
+        `list[EvalResult]`: One for each defined figure of the model, baselines (`baseline_...`) excluded. For a part
+        of the data, the name of the data has the numbers of rows.
 
     Raises:
-        ValueError: If it is no result file, or of a benchmark that is not known.
+        ValueError: If it is not a result file, or of an unknown benchmark.
     """
     missing = [key for key in ("benchmark", "run", "metrics") if key not in result]
     if missing:
@@ -58,33 +58,33 @@ def model_index(result: Mapping[str, Any]) -> list[EvalResult]:
 
 def check_card(folder: str | Path) -> None:
     """
-    Refuse a folder whose card cannot be written, before the long work.
+    Check that the card of a model can be updated.
 
     Args:
-        folder (`str` or `Path`): Of a model.
+        folder (`str` or `Path`): The model's folder.
 
     Raises:
-        ValueError: If it is no folder, or the metadata of its card cannot be read.
+        ValueError: If there is no such folder, or the metadata of its card cannot be read.
     """
     place = Path(folder).expanduser()
     if not place.is_dir():
-        raise ValueError(f"Expected the folder of a model for its card, but there is no folder {folder}.")
+        raise ValueError(f"Expected the folder of a model, but there is no folder {folder}.")
     _metadata(place / "README.md")
 
 
 def update_card(folder: str | Path, result: Mapping[str, Any]) -> Path:
     """
-    Write the figures of a result into the card of a model; figures of other benchmarks and the text stay.
+    Write the figures of a result into the card of a model; the text and figures of other benchmarks stay.
 
     Args:
-        folder (`str` or `Path`): The model's; a card is made if it has none.
-        result (`Mapping[str, Any]`): A result file, as [`result_file`] makes it.
+        folder (`str` or `Path`): The model's folder; a card is created if it has none.
+        result (`Mapping[str, Any]`): From [`result_file`].
 
     Returns:
         `Path`: The card.
 
     Raises:
-        ValueError: If the metadata of the card cannot be read, or the result is none.
+        ValueError: If the metadata of the card cannot be read, or the result is not a result file.
     """
     place = Path(folder).expanduser()
     path = place / "README.md"
@@ -93,8 +93,8 @@ def update_card(folder: str | Path, result: Mapping[str, Any]) -> Path:
     if metadata.get("model-index"):
         name, others = model_index_to_eval_results(metadata["model-index"])
     entries = model_index(result)
-    measured = {_question(entry) for entry in entries}
-    kept = [entry for entry in others if _question(entry) not in measured]
+    measured = {_key(entry) for entry in entries}
+    kept = [entry for entry in others if _key(entry) not in measured]
     metadata["model-index"] = model_index_of(name, [*kept, *entries])
     if not path.exists():
         path.write_text(f"\n# {name}\n", encoding="utf-8")
@@ -103,7 +103,7 @@ def update_card(folder: str | Path, result: Mapping[str, Any]) -> Path:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """What stands at the top of a card."""
+    """The metadata of a card."""
     import yaml
 
     if not path.exists():
@@ -116,12 +116,12 @@ def _metadata(path: Path) -> dict[str, Any]:
         try:
             model_index_to_eval_results(metadata["model-index"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"The model-index of {path} has not the form that the Hub reads: {error!r}.") from error
+            raise ValueError(f"The model-index of {path} is not valid: {error!r}.") from error
     return metadata or {}
 
 
-def _question(entry: EvalResult) -> tuple[Any, ...]:
-    """What an entry answers: of two answers to the same question the later one counts."""
+def _key(entry: EvalResult) -> tuple[Any, ...]:
+    """What identifies an entry: a later one replaces it."""
     of_data = (entry.dataset_type, entry.dataset_config, entry.dataset_split)
     return (entry.task_type, entry.task_name, *of_data, entry.metric_type, entry.metric_name)
 

@@ -1,4 +1,4 @@
-"""What it takes to repeat a measurement, and the keys that the result files of all benchmarks share."""
+"""The record of a run, and the keys that the result files of all benchmarks share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from count_clip.datasets_scripts.countscenes.config import config_with_objects
 
 
 FORMAT = 1
-"""The version of the shape of a result file; a key that changes its meaning raises it."""
+"""The version of the format of result files."""
 
 _LIBRARIES = ("torch", "transformers", "datasets", "numpy")
 _SECRET_OPTION = re.compile(r"^--?[\w-]*(?:token|password|secret|api-key)[\w-]*", re.IGNORECASE)
@@ -37,15 +37,15 @@ _HUB_COMMIT = re.compile(r"[\\/]([0-9a-f]{40})[\\/]")
 
 def plain_command(arguments: Sequence[str], program: str = "count-clip") -> str:
     """
-    A command line as one would type it, without what nobody else may know.
+    A command line for a shell, without secrets.
 
     Args:
-        arguments (`Sequence[str]`): What stood after the program's name.
+        arguments (`Sequence[str]`): The arguments of the program.
         program (`str`, *optional*, defaults to `"count-clip"`): The program.
 
     Returns:
-        `str`: The command, quoted for a shell. Tokens of the Hub, passwords in addresses and the values of options
-        named after a token, a password, a secret or a key are `***`.
+        `str`: The quoted command; tokens of the Hub, passwords in URLs and the values of options named after a token,
+        a password, a secret or a key are `***`.
     """
     plain, hidden = [], False
     for argument in arguments:
@@ -66,11 +66,11 @@ def weights_sha256(folder: str | Path) -> str | None:
     The checksum of the weights in a folder.
 
     Args:
-        folder (`str` or `Path`): Of a model, of an adapter, or of several adapters with a folder each.
+        folder (`str` or `Path`): The folder of a model, of an adapter, or of several adapters with a folder each.
 
     Returns:
-        `str` or `None`: Of one file, what `sha256sum` prints for it; of several, the checksum of the lines that it
-        prints for all of them in the order of their names. `None` where there are no weights.
+        `str` or `None`: What `sha256sum` prints for the file; for several files, the checksum of the lines that it
+        prints for all of them in the order of their names. `None` without weights.
     """
     place = Path(folder).expanduser()
     files = sorted([*place.glob("*.safetensors"), *place.glob("*/adapter_model.safetensors")])
@@ -88,33 +88,32 @@ def describe_model(
     name: str, model: Any, folder: Path, base: str | None = None, base_folder: Path | None = None
 ) -> dict[str, Any]:
     """
-    Say which model was measured.
+    Describe a model for the record of a run.
 
     Args:
-        name (`str`): As it was given: a folder, or a name on the Hub.
+        name (`str`): A folder, or a name on the Hub.
         model (`PreTrainedModel`): The model.
-        folder (`Path`): Where its files lie; of a name on the Hub, the snapshot in the cache.
-        base (`str`, *optional*): Of adapters, what they belong to.
-        base_folder (`Path`, *optional*): Where the files of that lie.
+        folder (`Path`): The folder of its files; for a name on the Hub, the snapshot in the cache.
+        base (`str`, *optional*): The base model of adapters.
+        base_folder (`Path`, *optional*): The folder of the files of `base`.
 
     Returns:
-        `dict[str, Any]`: `name`, `revision` (the commit, of a model from the Hub), `sha256` (of the weights in a
-        folder), `model_type`, `parameters`, of a CLIP `logit_scale`, and of adapters `base` with the first three of
-        these.
+        `dict[str, Any]`: `name`, `revision` (the commit on the Hub), `sha256` (of the weights in a folder),
+        `model_type`, `parameters`, for a CLIP `logit_scale`, and for adapters `base` with the first three of these.
     """
     about = {
         **_named(name, folder),
         "model_type": model.config.model_type,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-    # What turns cosine similarities into logits, and so scores into probabilities.
+    # The factor from cosine similarities to logits.
     if isinstance(scale := getattr(model, "logit_scale", None), torch.Tensor):
         about["logit_scale"] = round(float(scale.detach().float().exp()), 6)
     return about if base is None or base_folder is None else {**about, "base": _named(base, base_folder)}
 
 
 def _named(name: str, folder: Path) -> dict[str, Any]:
-    """A name and what tells its states apart."""
+    """Name, commit and checksum."""
     is_snapshot = folder.parent.name == "snapshots"
     return {
         "name": name,
@@ -124,39 +123,47 @@ def _named(name: str, folder: Path) -> dict[str, Any]:
 
 
 def describe_baseline(name: str, baseline: Any) -> dict[str, Any]:
+    """The keys of [`describe_model`] for a baseline, from its method `describe`."""
+    return {"name": name, **baseline.describe()}
+
+
+def model_identity(about: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Say which baseline took the place of a model.
+    The part of a description that identifies the model, wherever it was loaded from.
 
     Args:
-        name (`str`): As it was given.
-        baseline: With a method `describe`.
+        about (`Mapping[str, Any]`): From [`describe_model`].
 
     Returns:
-        `dict[str, Any]`: The keys of [`describe_model`], and what the baseline depends on.
+        `dict[str, Any]`: The description, without the name if it has a checksum of the weights or a commit.
     """
-    return {"name": name, **baseline.describe()}
+    is_known = about.get("sha256") is not None or about.get("revision") is not None
+    identity = {name: value for name, value in about.items() if name != "name" or not is_known}
+    if "base" in about:
+        identity["base"] = model_identity(about["base"])
+    return identity
 
 
 def describe_data(
     name: str, rows: Any, config: str | None = None, split: str | None = None, revision: str | None = None
 ) -> dict[str, Any]:
     """
-    Say what was measured on.
+    Describe data for the record of a run.
 
     Args:
-        name (`str`): As it was given.
+        name (`str`): The name of the data.
         rows: The rows: a `datasets.Dataset`, [`CountScenes`], or another sequence.
         config (`str`, *optional*): The configuration.
         split (`str`, *optional*): The split.
-        revision (`str`, *optional*): Which of the states of a set on the Hub was asked for.
+        revision (`str`, *optional*): The requested branch, tag or commit on the Hub.
 
     Returns:
-        `dict[str, Any]`: `name`, `config` (`"mixed-shapes"`: rendered scenes of shapes), `split`, `revision` (the
-        commit on the Hub, or the version of the rendered scenes), `fingerprint` (one for each content, as far as it
-        shows without reading all images) and `rows`; of rendered scenes `seed`.
+        `dict[str, Any]`: `name`, `config` (`"mixed-shapes"` for rendered scenes of shapes), `split`, `revision` (the
+        commit on the Hub, or the version of the rendered scenes), `fingerprint` (of the content, without reading the
+        images) and `rows`; for rendered scenes also `seed`.
     """
     fingerprint = getattr(rows, "_fingerprint", None)
-    # `datasets` (5.2) keeps the rows of a set of the Hub in a folder that is named after its commit.
+    # `datasets` (5.2) caches a data set of the Hub in a folder named after its commit.
     files = [str(file["filename"]) for file in getattr(rows, "cache_files", [])]
     commit = next((found.group(1) for file in files if (found := _HUB_COMMIT.search(file))), None)
     if isinstance(rows, CountScenes):
@@ -176,7 +183,7 @@ def describe_data(
 
 
 def device_name(device: str | torch.device) -> str:
-    """Say where it ran: "cpu", or "cuda:0 (NVIDIA H100)"."""
+    """The name of a device: "cpu", or "cuda:0 (NVIDIA H100)"."""
     where = torch.device(device)
     return f"{where} ({torch.cuda.get_device_name(where)})" if where.type == "cuda" else str(where)
 
@@ -191,19 +198,19 @@ def run_record(
     seconds: float,
 ) -> dict[str, Any]:
     """
-    Everything needed to measure the same once more.
+    The record of a run: everything needed to repeat it.
 
     Args:
         command (`str`): From [`plain_command`].
         model (`Mapping[str, Any]`): From [`describe_model`].
         data (`Mapping[str, Any]`): From [`describe_data`].
-        seed (`int`, *optional*): What the draws began with.
-        dtype (`str`): What the model computed in.
-        device (`str` or `torch.device`): Where it ran.
-        seconds (`float`): How long the measurement took, without the loading.
+        seed (`int`, *optional*): Of the random draws.
+        dtype (`str`): The model's dtype.
+        device (`str` or `torch.device`): The device.
+        seconds (`float`): Time of the measurement, without loading.
 
     Returns:
-        `dict[str, Any]`: These, and the versions of this package, of Python and of the libraries.
+        `dict[str, Any]`: These, and the versions of this package, Python and the libraries.
     """
     return {
         "count_clip": _version("count-clip"),
@@ -222,7 +229,7 @@ def run_record(
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # used from a checkout that is not installed
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
         return None
 
 
@@ -236,22 +243,23 @@ def result_file(
     limited: bool = False,
 ) -> dict[str, Any]:
     """
-    Put a result into the shape that all benchmarks share.
+    Add the keys that all result files share to a result.
 
     Args:
-        benchmark (`str`): Its name: "countbench".
+        benchmark (`str`): Its name, such as "countbench".
         run (`Mapping[str, Any]`): From [`run_record`].
-        result (`Mapping[str, Any]`): What the benchmark has to say for itself.
-        metrics (`Mapping[str, float]`): Its figures by flat names; `None` where there is none.
+        result (`Mapping[str, Any]`): The benchmark's own keys.
+        metrics (`Mapping[str, float]`): The figures by their names; `None` for an undefined one.
         intervals (`Mapping[str, Sequence[float]]`, *optional*): The ends of their 95 % intervals.
-        missing (`int`, *optional*, defaults to 0): Rows that should have been measured and could not be.
-        limited (`bool`, *optional*, defaults to `False`): Whether only a part of the data was to be measured.
+        missing (`int`, *optional*, defaults to 0): Rows that could not be measured.
+        limited (`bool`, *optional*, defaults to `False`): Whether only a part of the data was to be
+            measured.
 
     Returns:
-        `dict[str, Any]`: For JSON. `partial` says whether the figures are of less than the whole data.
+        `dict[str, Any]`: For JSON. `partial` is whether the figures are of a part of the data.
 
     Raises:
-        ValueError: If the benchmark uses one of the shared keys for something else.
+        ValueError: If the benchmark uses one of the shared keys.
     """
     shared = {
         "benchmark": benchmark,
@@ -262,34 +270,25 @@ def result_file(
         "metrics": dict(metrics),
         "intervals": {name: list(ends) for name, ends in (intervals or {}).items()},
     }
-    taken = sorted((shared.keys() & result.keys()) - {"intervals"})
-    if taken:
+    if taken := sorted((shared.keys() & result.keys()) - {"intervals"}):
         raise ValueError(f"Expected a result without the keys of all result files, but it has {', '.join(taken)}.")
     return {**result, **shared}
 
 
 def partial_note(result: Mapping[str, Any]) -> str | None:
-    """
-    Say what part of the data the figures are of.
-
-    Args:
-        result (`Mapping[str, Any]`): From [`result_file`].
-
-    Returns:
-        `str` or `None`: "PARTIAL: ..."; `None` where all was measured.
-    """
+    """A note "PARTIAL: ..." with the numbers of rows for a result of a part of the data; otherwise `None`."""
     if not result["partial"]:
         return None
     rows, missing = result["run"]["data"]["rows"], result["missing"]
-    parts = [] if not missing else [f"{missing} of {rows} rows could not be measured"]
+    notes = [f"{missing} of {rows} rows could not be measured"] if missing else []
     total = result["run"]["data"].get("total")
     if total is not None and rows is not None and rows < total:
-        parts.append(f"only {rows} of {total} rows were to be measured")
-    return f"PARTIAL: {' and '.join(parts) or 'a part of the data was measured'}"
+        notes.append(f"only {rows} of {total} rows were to be measured")
+    return f"PARTIAL: {' and '.join(notes) or 'a part of the data was measured'}"
 
 
 write_plain = partial(json.dumps, ensure_ascii=False, allow_nan=False)
-"""A result as JSON that every program reads: NaN is none."""
+"""A result as standard JSON; NaN raises an error."""
 
 
 __all__ = [
@@ -298,6 +297,7 @@ __all__ = [
     "describe_data",
     "describe_model",
     "device_name",
+    "model_identity",
     "partial_note",
     "plain_command",
     "result_file",

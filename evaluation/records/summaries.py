@@ -1,4 +1,4 @@
-"""The figures of each benchmark under flat names, with 95 % bootstrap intervals: what a card shows of them."""
+"""The figures of each benchmark by flat names, with 95 % bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..functional import (
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures by their names; `None` where the data does not allow one."""
+    """Figures by their names; `None` for an undefined one."""
 
     metrics: dict[str, float | None]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Summary:
 
 
 def summarise_countbench(result: CountBenchResult) -> Summary:
-    """Accuracy, mean deviation and the part that is off by one at most."""
+    """Accuracy, mean deviation and accuracy within one."""
     figures = {"accuracy": counting_accuracy, "mean_deviation": mean_deviation, "off_by_one": off_by_one_accuracy}
     return Summary(
         {name: getattr(result, name) for name in figures},
@@ -40,7 +40,7 @@ def summarise_countbench(result: CountBenchResult) -> Summary:
 
 
 def summarise_density(result: DensityResult) -> Summary:
-    """The errors of the counts, and those of always saying the training mean."""
+    """The errors of the counts, and those of always predicting the training mean."""
     names = ("mae", "rmse", "nae", "sre", "baseline_mae", "baseline_rmse")
     predicted = [row.predicted for row in result.predictions]
     true = [row.count for row in result.predictions]
@@ -55,7 +55,7 @@ def summarise_density(result: DensityResult) -> Summary:
 
 
 def summarise_praco(result: PracoResult) -> Summary:
-    """The errors for each kind of prompt, and PrACo's own figures."""
+    """The errors for each role of prompts, and PrACo's own figures."""
     metrics: dict[str, float | None] = {}
     for role in ROLES:
         figures = getattr(result.figures, role)

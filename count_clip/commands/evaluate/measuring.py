@@ -89,7 +89,7 @@ class Run:
             yield None
             return
         from count_clip.datasets_scripts.files.resumable import ResultCache
-        from count_clip.evaluation.records.cache import model_identity
+        from count_clip.evaluation.records.run_record import model_identity
 
         identity = {**model_identity(self.model), "dtype": self.options.dtype, **depends_on}
         try:

@@ -7,7 +7,8 @@ from count_clip.datasets_scripts.files.resumable import ResultCache
 from count_clip.evaluation.benchmarks.countbench import evaluate_countbench
 from count_clip.evaluation.benchmarks.density import evaluate_density
 from count_clip.evaluation.benchmarks.praco import evaluate_praco
-from count_clip.evaluation.records.cache import CachedTowers, content_key, model_identity
+from count_clip.evaluation.records.cache import CachedTowers, content_key
+from count_clip.evaluation.records.run_record import model_identity
 
 
 @pytest.fixture
