@@ -15,6 +15,7 @@ from typing import Any
 import datasets
 
 from ..files.checks import checked_size, number_in, path_inside, read_text
+from ..files.images import IMAGE_SUFFIXES
 from ..formats.voc import read_split_list
 from ..schema import density_features, density_row
 from .base import CountingSetBuilder, CountingSetConfig, Findings
@@ -75,7 +76,7 @@ class CARPKBuilder(CountingSetBuilder):
         images = {
             entry.stem: entry
             for entry in sorted(find_entry(data, ["Images"], [""], self.WHERE_TO_GET).iterdir())
-            if entry.suffix.lower() in (".png", ".jpg", ".jpeg")
+            if entry.suffix.lower() in IMAGE_SUFFIXES
         }
         annotations = find_entry(data, ["Annotations"], [""], self.WHERE_TO_GET)
         for stem in sorted(set(images) - {stem for listed in names.values() for stem in listed}):

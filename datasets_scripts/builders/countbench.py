@@ -18,6 +18,7 @@ Many of the addresses are dead. The rows without an image are left out by defaul
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ import datasets
 from huggingface_hub.utils import tqdm
 
 from ..captions.numbers import NUMBER_TO_WORD, find_count
-from ..download.client import FetchConfig, Fetcher, FetchError, Fetching, fetch_bytes
+from ..download.client import FetchConfig, FetchError, HttpClient, fetch_bytes
 from ..files.archives import ARCHIVE_SUFFIXES
 from ..files.atomic import remove_leftovers, write_whole
 from ..files.checks import existing_file, parse_json, path_inside, value_of
@@ -37,7 +38,7 @@ from .base import CountingSetBuilder, CountingSetConfig, Findings, folder_finger
 
 
 JSON_NAME = "CountBench.json"
-JSON_ADDRESS = (
+JSON_URL = (
     f"https://raw.githubusercontent.com/teaching-clip-to-count/teaching-clip-to-count.github.io/main/{JSON_NAME}"
 )
 PUBLISHED_SIZE = 540
@@ -72,8 +73,6 @@ class CountBenchConfig(CountingSetConfig):
             Whether to fetch images that are not there from their addresses, to `images` in `data_dir`.
         fetch_options (`dict[str, Any]`, *optional*):
             How to fetch, as [`FetchConfig`] takes it: `{"num_connections": 8}`.
-        fetcher (`Callable[[str], bytes]`, *optional*):
-            What asks for an address in the place of http.
     """
 
     missing: str = "leave_out"
@@ -81,11 +80,10 @@ class CountBenchConfig(CountingSetConfig):
     image_names: str = "auto"
     fetch: bool = False
     fetch_options: dict[str, Any] | None = None
-    fetcher: Fetcher | None = None
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
         """Name the cache also after what was fetched, where that is all there is, and after images elsewhere."""
-        options = {name: value for name, value in config_kwargs.items() if name not in ("fetcher", "fetch_options")}
+        options = {name: value for name, value in config_kwargs.items() if name != "fetch_options"}
         if self.data_dir is None and self.fetch:
             options["fetched"] = folder_fingerprint(fetched_folder())
         if self.images is not None and (place := Path(self.images).expanduser()).is_absolute():
@@ -103,7 +101,7 @@ class CountBenchBuilder(CountingSetBuilder):
     DEFAULT_CONFIG_NAME = "default"
     MISSING_CHOICES = ("error", "leave_out", "keep")
     WHERE_TO_GET = (
-        f"{JSON_ADDRESS} is the list of captions; images are at the addresses in it (fetch=True fetches them), and "
+        f"{JSON_URL} is the list of captions; images are at the addresses in it (fetch=True fetches them), and "
         "those that somebody saved in the parquet file of https://huggingface.co/datasets/nielsr/countbench."
     )
     PUBLISHED_SIZES = {"default": {"test": PUBLISHED_SIZE}}
@@ -127,14 +125,13 @@ class CountBenchBuilder(CountingSetBuilder):
         folder = fetched_folder()
         if not (folder / JSON_NAME).is_file():
             try:
-                fetcher = self.config.fetcher
-                content = fetcher(JSON_ADDRESS) if fetcher else fetch_bytes(JSON_ADDRESS, self._fetch_config())
+                content = fetch_bytes(JSON_URL, self._fetch_config())
             except FetchError as error:
                 raise ConnectionError(
-                    f"Expected {JSON_NAME} at {JSON_ADDRESS}, but it cannot be fetched: {error}. Try again later, or "
+                    f"Expected {JSON_NAME} at {JSON_URL}, but it cannot be fetched: {error}. Try again later, or "
                     "get it otherwise and pass its folder as data_dir."
                 ) from error
-            parse_json(content, JSON_ADDRESS)
+            parse_json(content, JSON_URL)
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / JSON_NAME, content)
         return folder
@@ -214,15 +211,17 @@ class CountBenchBuilder(CountingSetBuilder):
             (index, entries[index]["image_url"]) for index, reference in enumerate(references) if reference is None
         ]
         with (
-            Fetching(self._fetch_config(), self.config.fetcher) as fetching,
+            HttpClient(self._fetch_config()) as client,
             tqdm(total=len(lacking), unit="image", desc="fetching", disable=None) as bar,
         ):
-            for index, result in fetching.as_they_come(lacking):
+            futures = {client.fetch(url): index for index, url in lacking}
+            for future in as_completed(futures):
                 bar.update()
-                if result.content is None or result.image is None:
+                index, result = futures.pop(future), future.result()
+                if result.content is None:
                     entries[index]["problem"] = result.problem
                     continue
-                file = place / f"{_image_id(index)}{result.image.ending}"
+                file = place / f"{_image_id(index)}{result.suffix}"
                 write_whole(file, result.content)
                 references[index] = str(file)
 

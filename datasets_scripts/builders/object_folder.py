@@ -17,6 +17,7 @@ from typing import Any
 import datasets
 
 from ..files.checks import path_inside
+from ..files.images import IMAGE_SUFFIXES
 from ..formats.coco import coco_splits
 from ..formats.folders import read_object_folder
 from ..formats.points import points_splits
@@ -27,7 +28,6 @@ from .base import CountingSetBuilder, CountingSetConfig, Findings
 
 
 _USUAL_SPLITS = ("train", "val", "valid", "validation", "test")
-_IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 @dataclass
@@ -101,7 +101,7 @@ class ObjectFolderBuilder(CountingSetBuilder):
         images = path_inside(folder, options.get("images", "JPEGImages" if kind == "voc" else "images"), "images")
         annotated = {row["image"] for rows in read.values() for row in rows}
         for image in sorted(images.rglob("*")):
-            if image.suffix.lower() in _IMAGE_SUFFIXES and str(image) not in annotated:
+            if image.suffix.lower() in IMAGE_SUFFIXES and str(image) not in annotated:
                 findings.add("Images without an annotation in these splits", image.name, left_out=True)
         return {name: list(rows) for name, rows in read.items()}
 

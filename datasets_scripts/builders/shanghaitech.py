@@ -19,6 +19,7 @@ from typing import Any
 import datasets
 
 from ..files.checks import checked_size, existing_folder
+from ..files.images import IMAGE_SUFFIXES
 from ..formats.mat import read_mat_points
 from ..schema import density_features, density_row
 from .base import CountingSetBuilder, CountingSetConfig, Findings
@@ -79,7 +80,7 @@ class ShanghaiTechBuilder(CountingSetBuilder):
         truth = existing_folder(
             find_entry(place, ["ground_truth", "ground-truth", "ground_truth_mat"], [""], self.WHERE_TO_GET)
         )
-        images = {entry.stem: entry for entry in image_folder.iterdir() if entry.suffix.lower() in (".jpg", ".png")}
+        images = {entry.stem: entry for entry in image_folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES}
         annotations = {entry.stem.removeprefix("GT_"): entry for entry in truth.glob("*.mat")}
         for what, lacking in (
             (f"an annotation in {split}/{truth.name} for each image", set(images) - set(annotations)),

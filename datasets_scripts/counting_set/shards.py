@@ -19,6 +19,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..files.images import IMAGE_SUFFIXES
+
 
 # The usual names of the columns in lower case, the best first.
 _USUAL_COLUMNS = {
@@ -30,7 +32,7 @@ _USUAL_COLUMNS = {
 
 MAX_IMAGE_BYTES = 50 * 2**20
 
-_IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "img")
+_IMAGE_SUFFIXES = (*(suffix[1:] for suffix in IMAGE_SUFFIXES), "img")
 _CAPTION_SUFFIXES = ("txt", "caption", "text")
 # Rows of a table that are in memory at once, without their images and with them.
 _BATCH = 1024

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..captions.nouns import counted_noun
 from ..captions.numbers import NUMBER_TO_WORD, find_count
-from ..files.image_sources import DECODER_ERRORS, IMAGE_ENDINGS
+from ..files.images import DECODER_ERRORS, SAFE_FORMATS
 from .detector import CountedClass, Detection, Detector, count_most_frequent, is_class_of
 from .shards import CaptionReading, CaptionRecord, CaptionShard
 
@@ -215,7 +215,7 @@ def open_image(content: bytes) -> Image.Image:
         ImageError: If it cannot be decoded, or is so large that it may be an attack.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=tuple(IMAGE_ENDINGS)) as opened:
+        with Image.open(io.BytesIO(content), formats=tuple(SAFE_FORMATS)) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")
     except UnidentifiedImageError as error:
         raise ImageError("not an image that can be decoded (of no known kind)") from error

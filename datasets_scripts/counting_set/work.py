@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..download.client import FetchConfig, Fetcher, Fetching
+from ..download.client import FetchConfig, HttpClient
 from .detector import Detector, TransformersDetector
 from .parts import PartFolder, PartReport
 from .shards import CaptionRecord, CaptionShard, ShardError
@@ -82,21 +82,18 @@ def _load_detector(*options: Any) -> Detector:
     return TransformersDetector(*options)
 
 
-def fetch_images(
-    records: Iterable[CaptionRecord], config: FetchConfig | None = None, fetcher: Fetcher | None = None
-) -> Iterator[CaptionRecord]:
+def fetch_images(records: Iterable[CaptionRecord], config: FetchConfig) -> Iterator[CaptionRecord]:
     """
     Fetch the images of captions that have only a URL.
 
     Args:
         records (`Iterable[CaptionRecord]`): The captions.
-        config ([`FetchConfig`], *optional*): Options of the HTTP client.
-        fetcher (`Callable[[str], bytes]`, *optional*): Used in the place of HTTP.
+        config ([`FetchConfig`]): Options of the HTTP client.
 
     Returns:
         `Iterator[CaptionRecord]`: The captions in their order, each with an image or a problem.
     """
-    with Fetching(config, fetcher) as fetching:
+    with HttpClient(config) as client:
         urls = ((record, record.url if record.image is None else None) for record in records)
-        for record, result in fetching.in_order(urls):
+        for record, result in client.in_order(urls):
             yield record if result is None else replace(record, image=result.content, problem=result.problem)

@@ -27,7 +27,7 @@ from ..builders.base import folder_fingerprint
 from ..captions.plurals import plural_of
 from ..files.atomic import write_json
 from ..files.checks import existing_folder
-from ..files.image_sources import DECODER_ERRORS
+from ..files.images import DECODER_ERRORS, IMAGE_SUFFIXES
 from ..formats.coco import coco_splits, read_coco
 from .objects import RGB, ObjectClass, ObjectSource, check_split
 from .photos import left_out, warn_of
@@ -36,7 +36,6 @@ from .sprites import SPRITE_REACH, ObjectPatch, Point, SpriteStore, sprite_folde
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".gif", ".jpg", ".jpeg", ".bmp")
 # With fewer pixels across, an object cannot be recognised.
 _LEAST_SIDE = 16
 # The side of the sprite on which a cut-out is measured.
@@ -238,7 +237,7 @@ def _classes_in(folder: Path, place: Path, faults: list[str]) -> dict[str, list[
         if not below.is_dir() or below.name.startswith("."):
             continue
         for file in sorted(below.rglob("*")):
-            if file.suffix.lower() not in _SUFFIXES or not file.is_file():
+            if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file():
                 continue
             name = file.relative_to(folder).as_posix()
             if not file.resolve().is_relative_to(folder):

@@ -9,13 +9,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..files.checks import existing_folder
-from ..files.image_sources import DECODER_ERRORS
+from ..files.images import DECODER_ERRORS, IMAGE_SUFFIXES
 from .sprites import ImageCache
 
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _LEAST_SIDE = 32
 _MAX_CACHE_BYTES = 128 * 2**20
 
@@ -53,12 +52,12 @@ class Photographs:
         self._files = [
             file
             for file in sorted(self.folder.rglob("*"))
-            if file.suffix.lower() in _SUFFIXES and file.is_file() and self._is_usable(file)
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and self._is_usable(file)
         ]
         if not self._files:
             raise ValueError(
                 f"Expected photographs for backgrounds in {self.folder}, but found none.{left_out(self.faults)} Put "
-                f"some there ({', '.join(_SUFFIXES)}), or leave `backgrounds` out."
+                f"some there ({', '.join(IMAGE_SUFFIXES)}), or leave `backgrounds` out."
             )
         warn_of(self.faults, self.folder)
         self._cache = ImageCache(_MAX_CACHE_BYTES)

@@ -1,1 +1,1 @@
-"""One HTTP client for images on the web: polite, bounded and safe."""
+"""An HTTP client for images on the web: polite, bounded and safe."""

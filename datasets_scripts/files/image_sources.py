@@ -1,4 +1,4 @@
-"""Images in a folder, an archive or a parquet file, found by name now and loaded when their row is written."""
+"""Images in a folder, an archive or a parquet file: listed first, and loaded when their row is written."""
 
 import io
 import os
@@ -12,25 +12,8 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from .archives import archive_files, is_archive, read_archived
+from .images import DECODER_ERRORS
 
-
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
-# Only these readers of Pillow are let near what comes from the web; some of the others start programs.
-IMAGE_ENDINGS = {
-    "AVIF": ".avif",
-    "BMP": ".bmp",
-    "GIF": ".gif",
-    "JPEG": ".jpg",
-    "PNG": ".png",
-    "TIFF": ".tif",
-    "WEBP": ".webp",
-}
-# Pillow's readers raise all of these for files that are cut short or made to do harm.
-DECODER_ERRORS = (
-    *(OSError, SyntaxError, ValueError, ArithmeticError, LookupError, EOFError, MemoryError),
-    Image.DecompressionBombError,
-)
 
 # Where an image is: the path of a file; or the path of an archive or a parquet file, and the name or row in it.
 Reference = str | tuple[str, str] | tuple[str, int]
@@ -38,36 +21,32 @@ Reference = str | tuple[str, str] | tuple[str, int]
 
 def list_images(place: Path) -> dict[str, Reference]:
     """
-    Find the images in a folder or an archive.
+    List the images of a folder, with its subfolders, or of an archive.
 
     Args:
-        place (`Path`): The folder or archive; also what lies deeper in it counts.
+        place (`Path`): The folder or archive.
 
     Returns:
-        `dict[str, Reference]`: Where each is, by its name without folders. Files with unusual endings are among them,
-        for the web gives images any names; those of a kind that holds no image (`.json`, `.txt`) are not.
+        `dict[str, Reference]`: Images by their names without folders. Files with unusual suffixes are included, for
+        URLs name images anyhow; `.json`, `.txt` and other files that are certainly none are not.
 
     Raises:
-        ValueError: If an archive cannot be read or is hostile, or two images have one name.
+        ValueError: If an archive cannot be read or is malicious, or two images have one name.
     """
-    found: dict[str, Reference] = {}
+    entries: list[tuple[str, Reference]]
     if is_archive(place):
-        entries: list[tuple[str, Reference]] = [
-            (name.rpartition("/")[2], (str(place), name)) for name in archive_files(place)
-        ]
+        entries = [(name.rpartition("/")[2], (str(place), name)) for name in archive_files(place)]
     else:
-        entries = [
-            (path.name, str(path))
-            for path in sorted(place.rglob("*"))
-            if path.is_file() and not path.name.startswith(".")
-        ]
+        files = (path for path in sorted(place.rglob("*")) if path.is_file() and not path.name.startswith("."))
+        entries = [(path.name, str(path)) for path in files]
+    found: dict[str, Reference] = {}
     for name, reference in entries:
         if name.lower().endswith((".json", ".jsonl", ".txt", ".csv", ".md", ".parquet")):
             continue
         if name in found:
             raise ValueError(
-                f"Expected each image of {place} under a name of its own, but {name!r} is in two folders of it. "
-                "Rename one, or name the folder of one."
+                f"Expected each image of {place} under its own name, but {name!r} is in two of its folders. Rename "
+                "one, or name the folder of one."
             )
         found[name] = reference
     return found
@@ -81,7 +60,7 @@ def load_image(reference: Reference) -> dict[str, Any]:
         reference (`Reference`): Where it is.
 
     Returns:
-        `dict[str, Any]`: `path`, and `bytes` where the path alone does not lead to it.
+        `dict[str, Any]`: `path`, and `bytes` where the image is in another file.
 
     Raises:
         ValueError: If it cannot be read.
@@ -96,34 +75,20 @@ def load_image(reference: Reference) -> dict[str, Any]:
 
 def image_problem(reference: Reference) -> str | None:
     """
-    Look whether an image can be read, without decoding its pixels.
+    Check that an image can be read, without decoding its pixels.
 
     Args:
         reference (`Reference`): Where it is.
 
     Returns:
-        `str` or `None`: Why not, if it cannot.
+        `str` or `None`: Why it cannot be read.
     """
     loaded = load_image(reference)
-    if isinstance(reference, tuple) and not loaded["bytes"]:
+    content = loaded["bytes"]
+    if isinstance(reference, tuple) and not content:
         return "no image"
-    return content_problem(loaded["path"] if loaded["bytes"] is None else loaded["bytes"])
-
-
-def content_problem(content: bytes | str) -> str | None:
-    """
-    Look whether something is an image, without decoding its pixels.
-
-    Args:
-        content (`bytes` or `str`): What a file holds, or its path.
-
-    Returns:
-        `str` or `None`: Why not, if it is none.
-    """
-    if isinstance(content, bytes) and not content:
-        return "empty"
     try:
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as opened:
+        with Image.open(loaded["path"] if content is None else io.BytesIO(content)) as opened:
             opened.verify()
     except UnidentifiedImageError:
         return "no image"
@@ -141,8 +106,8 @@ def read_parquet_rows(
     Args:
         file (`Path`): The file.
         columns (`Sequence[str]`): The columns to read.
-        others (`Sequence[str]`, *optional*): Columns that have to be there too, and are not read.
-        optional (`Sequence[str]`, *optional*): Columns to read if they are there.
+        others (`Sequence[str]`, *optional*): Required columns that are not read.
+        optional (`Sequence[str]`, *optional*): Columns that are read if the file has them.
 
     Returns:
         `list[dict[str, Any]]`: The rows.
@@ -150,21 +115,21 @@ def read_parquet_rows(
     Raises:
         ValueError: If it cannot be read, or a column is missing.
     """
+    required = [*others, *columns]
     try:
         with pq.ParquetFile(file) as opened:
-            there = opened.schema_arrow.names
-            if lacking := [name for name in [*others, *columns] if name not in there]:
+            names = opened.schema_arrow.names
+            if missing := [name for name in required if name not in names]:
                 raise ValueError(
-                    f"Expected the columns {', '.join([*others, *columns])} in {file}, but {', '.join(lacking)} is "
-                    f"not among {', '.join(there)}. Check that it is the right file."
+                    f"Expected the columns {', '.join(required)} in {file}, but {', '.join(missing)} is not among "
+                    f"{', '.join(names)}. Check that it is the right file."
                 )
-            read = opened.read(columns=[*columns, *(name for name in optional if name in there)])
+            rows: list[dict[str, Any]] = opened.read([*columns, *(n for n in optional if n in names)]).to_pylist()
+            return rows
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"Expected {file} to be a parquet file, but it cannot be read: {error}. It may be cut short: get it again."
         ) from error
-    rows: list[dict[str, Any]] = read.to_pylist()
-    return rows
 
 
 @lru_cache(maxsize=2)

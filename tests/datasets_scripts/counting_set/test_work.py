@@ -46,14 +46,6 @@ def test_images_are_fetched_and_what_fails_is_explained(web: Any, png: Callable[
         (b"here", ""),
         (b"here, too", ""),
         (None, "no image in the archive"),
-        (None, "not an http address: ftp://example.org/a.jpg"),
+        (None, "not an http URL: ftp://example.org/a.jpg"),
     ]
     assert not web.asked["/unneeded"]
-
-
-def test_something_else_may_ask(png: Callable[[int], bytes]) -> None:
-    contents = {f"http://example.org/{place}": png(place) for place in range(3)}
-    records = [_record(place, url) for place, url in enumerate(contents)]
-    config = FetchConfig(host_delay=0)
-    results = fetch_images(records, config, contents.__getitem__)
-    assert [record.image for record in results] == list(contents.values())
