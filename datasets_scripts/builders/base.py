@@ -1,9 +1,10 @@
 """
-What the builders of counting sets share that read a folder.
+The base of the builders that read the folder of a counting set.
 
-A set is read as its authors lay it out, in the folder that `data_dir` names. Everything is read and checked before the
-first row is written, except the pixels: what cannot be right raises an error that names it, what is odd is counted in
-`dataset_info`'s description, in the log and in the column `note` of its row, and what is left out is listed there too.
+A set is read as its authors distribute it, from the folder `data_dir`. Everything but the pixels is read and checked
+before the first row is written: an annotation that cannot be correct raises an error that names it, unusual ones are
+counted in `dataset_info`'s description, in the log and in the column `note` of their row, and everything that is left
+out is listed there, too.
 """
 
 import hashlib
@@ -16,91 +17,24 @@ from typing import Any
 
 import datasets
 
-from ..files.checks import existing_folder
+from ..files.checks import existing_folder, those_there
+from ..formats.findings import Findings
 from ..schema import as_stored
+from .checks import entry_if_there
 
 
 logger = logging.getLogger(__name__)
 
-# Rows that one process takes at a time, where there are several; also the size of a part that a build writes at once.
+# Rows of one shard, which one process writes.
 SHARD_LENGTH = 100
-
-
-class Findings:
-    """What is odd about a source, with examples, in the order in which it was found."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, list[str]] = {}
-        self._left_out: set[str] = set()
-
-    def add(self, what: str, example: str, left_out: bool = False) -> None:
-        """
-        Take something down.
-
-        Args:
-            what (`str`): What it is, in the plural: "Points outside their image, moved to its edge".
-            example (`str`): Where.
-            left_out (`bool`, *optional*, defaults to `False`): Whether something is missing from the rows for it.
-        """
-        self._found.setdefault(what, []).append(example)
-        if left_out:
-            self._left_out.add(what)
-
-    @property
-    def has_left_out(self) -> bool:
-        """`bool`: Whether something is missing from the rows."""
-        return bool(self._left_out)
-
-    def lines(self, num_examples: int = 5, every_left_out: bool = True) -> list[str]:
-        """
-        Say it in a few lines.
-
-        Args:
-            num_examples (`int`, *optional*, defaults to 5):
-                How many places to name for each finding.
-            every_left_out (`bool`, *optional*, defaults to `True`):
-                Whether to name every place of what was left out, however many they are.
-
-        Returns:
-            `list[str]`: A line for each finding.
-        """
-        return [
-            _finding(what, examples, None if every_left_out and what in self._left_out else num_examples)
-            for what, examples in self._found.items()
-        ]
-
-    def long_lines(self, num_examples: int = 5) -> list[str]:
-        """
-        Name every place of what was left out and has more places than are named elsewhere.
-
-        Args:
-            num_examples (`int`, *optional*, defaults to 5): How many are named elsewhere.
-
-        Returns:
-            `list[str]`: A line for each such finding.
-        """
-        return [
-            _finding(what, examples, None)
-            for what, examples in self._found.items()
-            if what in self._left_out and len(examples) > num_examples
-        ]
-
-
-def _finding(what: str, examples: Sequence[str], limit: int | None) -> str:
-    shown = examples[:limit]
-    rest = ", ..." if len(shown) < len(examples) else ""
-    return f"{what}: {len(examples):,} ({', '.join(shown)}{rest})."
 
 
 def folder_fingerprint(folder: str | os.PathLike[str]) -> str:
     """
-    Tell one state of a folder from another, by its files' names, sizes and times of change.
+    Hash the state of a folder: its files' names, sizes and times of change.
 
     Args:
-        folder (`str` or `os.PathLike`): The folder; hidden files and folders in it do not matter.
-
-    Returns:
-        `str`: A hash; also for a folder that is not there.
+        folder (`str` or `os.PathLike`): The folder, which need not exist; hidden files and folders are ignored.
     """
     digest = hashlib.sha256()
     for parent, folders, files in os.walk(os.path.expanduser(folder)):
@@ -108,7 +42,7 @@ def folder_fingerprint(folder: str | os.PathLike[str]) -> str:
         for name in sorted(files):
             if not name.startswith("."):
                 path = os.path.join(parent, name)
-                # Of a link that leads nowhere, the link itself.
+                # Of a broken link, the link itself.
                 status = os.stat(path, follow_symlinks=os.path.exists(path))
                 digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
@@ -117,30 +51,21 @@ def folder_fingerprint(folder: str | os.PathLike[str]) -> str:
 @dataclass
 class CountingSetConfig(datasets.BuilderConfig):
     """
-    What to read.
+    The options of a builder.
 
     Args:
         data_dir (`str`):
             The folder with the set as its authors distribute it.
         missing (`str`, *optional*, defaults to `"error"`):
-            What to do where an image or its annotation is missing: `"error"` raises and names them, `"leave_out"`
-            goes on without them and lists them in the description.
+            What to do if an image or its annotation is missing: `"error"` raises and names them, `"leave_out"`
+            continues without them and lists them in the description.
     """
 
     version: datasets.Version | str | None = "1.0.0"
     missing: str = "error"
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
-        """
-        Name the cache after everything that the rows depend on: the options, and the state of the folder.
-
-        Args:
-            config_kwargs (`dict[str, Any]`): The options that were given.
-            custom_features (`datasets.Features`, *optional*): Columns that were given.
-
-        Returns:
-            `str`: A name for the configuration.
-        """
+        """Name the cache after the options and the state of the folder."""
         options = dict(config_kwargs)
         if self.data_dir is not None:
             options["folder_fingerprint"] = folder_fingerprint(self.data_dir)
@@ -151,19 +76,19 @@ class CountingSetBuilder(datasets.GeneratorBasedBuilder):
     """
     A builder that reads the folder of a counting set.
 
-    A subclass says where to get the set, describes it in `_info`, and reads it in `read_folder`.
+    A subclass defines the class attributes, describes the set in `_info`, and reads it in `read_folder`.
     """
 
     BUILDER_CONFIG_CLASS = CountingSetConfig
-    # Where the set is to be had, as a sentence.
+    # A sentence: the URL of the set.
     WHERE_TO_GET = "Get the set from its authors."
-    # What is known to be wrong with the published set and can be seen by nobody but people.
+    # Known errors of the published set that only a person can see.
     KNOWN_FAULTS: tuple[str, ...] = ()
-    # Whether the configurations read one folder in different ways, only one of which is right.
+    # Whether the configurations are ways to read one folder, only one of which is correct.
     IS_ONE_OF_ITS_CONFIGS = False
-    # What `missing` may say.
+    # The values of `missing`.
     MISSING_CHOICES: tuple[str, ...] = ("error", "leave_out")
-    # How many images its authors say that each split has, for configurations of which that is known.
+    # The published number of images of each split, by configuration.
     PUBLISHED_SIZES: dict[str, dict[str, int]] = {}
 
     def read_folder(self, folder: Path, findings: Findings) -> dict[str, list[dict[str, Any]]]:
@@ -171,8 +96,8 @@ class CountingSetBuilder(datasets.GeneratorBasedBuilder):
         Read the set.
 
         Args:
-            folder (`Path`): Where it lies.
-            findings ([`Findings`]): Takes down what is odd.
+            folder (`Path`): The folder of the set.
+            findings ([`Findings`]): Collects what is unusual.
 
         Returns:
             `dict[str, list[dict[str, Any]]]`: The rows of each split, which [`finish_row`] completes.
@@ -180,46 +105,57 @@ class CountingSetBuilder(datasets.GeneratorBasedBuilder):
         raise NotImplementedError
 
     def default_folder(self) -> Path | None:
-        """
-        Say where the set is if nobody says it.
-
-        Returns:
-            `Path` or `None`: The folder; by default there is none.
-        """
+        """Return the folder of the set if `data_dir` is not given; by default there is none."""
         return None
 
     def finish_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Complete a row of `read_folder` with what is too large to be in memory for all rows at once."""
+        return row
+
+    def check_choice(self, option: str, choices: Sequence[str]) -> None:
+        """Raise `ValueError` if an option has none of its values."""
+        value = getattr(self.config, option)
+        if value not in choices:
+            raise ValueError(f"Expected {option} to be one of {', '.join(choices)}, but got {value!r}. Choose one.")
+
+    def find(self, folder: Path, names: Sequence[str], places: Sequence[str] = ("",)) -> Path:
         """
-        Load what is too large to be kept for all rows at once.
+        Find a file or folder of the set, whose copies have it in different places under different names.
 
         Args:
-            row (`dict[str, Any]`): A row of `read_folder`.
+            folder (`Path`): The folder of the set.
+            names (`Sequence[str]`): Its names; the authors' name first.
+            places (`Sequence[str]`, *optional*): Folders in `folder` to search; `""` is `folder` itself.
 
-        Returns:
-            `dict[str, Any]`: The row as it is written.
+        Raises:
+            FileNotFoundError: If there is none.
         """
-        return row
+        if found := entry_if_there(folder, names, places):
+            return found
+        others = f" (or in {', '.join(place for place in places if place)} there)" if any(places) else ""
+        raise FileNotFoundError(
+            f"Expected {' or '.join(names)} in {folder}{others}, but there is none ({those_there(folder, '*')}). "
+            f"{self.WHERE_TO_GET}"
+        )
 
     def handle_missing(self, folder: Path, what: str, names: Sequence[str], findings: Findings) -> None:
         """
-        Raise because of what is missing, or take it down, as `missing` says.
+        Raise an error for missing files, or add them to the findings, as the option `missing` states.
 
         Args:
-            folder (`Path`): Where the set lies.
-            what (`str`): What there should be, without the folder's name.
-            names (`Sequence[str]`): Of what; nothing happens where there are none.
-            findings ([`Findings`]): Takes down what is left out.
+            folder (`Path`): The folder of the set.
+            what (`str`): What is expected, without the folder's name.
+            names (`Sequence[str]`): The missing ones, if any.
+            findings ([`Findings`]): Collects what is left out.
 
         Raises:
             FileNotFoundError: If something is missing and `missing` is `"error"`.
         """
-        if not names:
-            return
-        if self.config.missing == "error":
+        if names and self.config.missing == "error":
             shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
             raise FileNotFoundError(
                 f"Expected {what} in {folder}, but {len(names):,} are missing: {shown}. {self.WHERE_TO_GET} "
-                "To go on without them, pass missing='leave_out'."
+                "To continue without them, pass missing='leave_out'."
             )
         kept = "Kept" if self.config.missing == "keep" else "Left out"
         for name in names:
@@ -227,17 +163,13 @@ class CountingSetBuilder(datasets.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         if self.config.name not in self.builder_configs:
-            # `datasets` makes one up where none is named and there is no default.
+            # `datasets` makes one up if none is named and there is no default.
             known = " or ".join(map(repr, self.builder_configs))
             raise ValueError(
                 f"Expected the name of a configuration, but got none. Choose {known}: "
                 f"load_dataset({self.dataset_name!r}, {next(iter(self.builder_configs))!r}, ...)."
             )
-        if self.config.missing not in self.MISSING_CHOICES:
-            raise ValueError(
-                f"Expected missing to be one of {', '.join(self.MISSING_CHOICES)}, but got {self.config.missing!r}. "
-                "Choose one."
-            )
+        self.check_choice("missing", self.MISSING_CHOICES)
         data_dir = self.default_folder() if self.config.data_dir is None else self.config.data_dir
         if data_dir is None:
             raise ValueError(
@@ -255,7 +187,7 @@ class CountingSetBuilder(datasets.GeneratorBasedBuilder):
                 f"Expected images in {folder}, but all of them were left out: {' '.join(findings.lines())}"
             )
         self._describe(splits, findings)
-        # A list is what `datasets` divides among processes.
+        # `datasets` divides a list among processes.
         return [
             datasets.SplitGenerator(
                 name=name,
@@ -275,17 +207,13 @@ class CountingSetBuilder(datasets.GeneratorBasedBuilder):
 
     def _describe(self, splits: dict[str, list[dict[str, Any]]], findings: Findings) -> None:
         self.findings = findings
+        published = self.PUBLISHED_SIZES.get(self.config.name, {})
         lines = []
         for name, rows in splits.items():
             num_images = len({row["image_id"] for row in rows})
-            of = (
-                f" of the published {size:,}" if (size := self._published_size(name)) not in (None, num_images) else ""
-            )
+            of = f" of the published {published[name]:,}" if published.get(name, num_images) != num_images else ""
             counted = f", {sum(row['count'] for row in rows):,} objects" if "count" in self.info.features else ""
             lines.append(f"{name}: {num_images:,}{of} images{counted}.")
         level = logging.WARNING if findings.has_left_out else logging.INFO
         logger.log(level, "\n".join([self.dataset_name, *lines, *findings.lines(every_left_out=False)]))
         self.info.description = "\n".join([self._info().description, "", *lines, *findings.lines()])
-
-    def _published_size(self, split: str) -> int | None:
-        return self.PUBLISHED_SIZES.get(self.config.name, {}).get(split)

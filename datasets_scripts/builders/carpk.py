@@ -1,9 +1,9 @@
 """
 CARPK and PUCPR+: cars on parking places, a box a car, from a drone and from a high building.
 
-The folder holds what the authors distribute: `CARPK_devkit/data/` or `PUCPR+_devkit/data/` with `Images/`,
-`Annotations/*.txt` (a car a line: x0 y0 x1 y1 and the class, which is 1) and `ImageSets/{train,test}.txt`. The folder
-above them, or one of the three levels themselves, does as well.
+The folder has the authors' layout: `CARPK_devkit/data/` or `PUCPR+_devkit/data/` with `Images/`,
+`Annotations/*.txt` (a car a line: x0 y0 x1 y1 and the class, which is 1) and `ImageSets/{train,test}.txt`. `data_dir`
+is the folder above them, or one of these levels.
 
     load_dataset("carpk", data_dir="datasets")            # 989 images for training, 459 for testing
     load_dataset("carpk", "pucpr", data_dir="datasets")   # 100 and 25
@@ -19,7 +19,7 @@ from ..files.images import IMAGE_SUFFIXES
 from ..formats.voc import read_split_list
 from ..schema import density_features, density_row
 from .base import CountingSetBuilder, CountingSetConfig, Findings
-from .checks import find_entry, middles, note_of, settle_boxes
+from .checks import fix_boxes, middles, record
 
 
 _DEVKITS = {"carpk": "CARPK_devkit", "pucpr": "PUCPR+_devkit"}
@@ -61,9 +61,9 @@ class CARPKBuilder(CountingSetBuilder):
         """Read the annotations, and the sizes of the images."""
         kit = _DEVKITS[self.config.name]
         places = ("", "data", kit, f"{kit}/data", f"datasets/{kit}/data")
-        lists = find_entry(folder, ["ImageSets"], places, self.WHERE_TO_GET)
+        lists = self.find(folder, ["ImageSets"], places)
         data = lists.parent
-        # The folder of one of the two would do for the other, with other figures.
+        # Both sets have one layout.
         other = next(name for name in _DEVKITS.values() if name != kit)
         if other in data.relative_to(folder.parent).parts:
             raise ValueError(
@@ -75,10 +75,10 @@ class CARPKBuilder(CountingSetBuilder):
             raise ValueError(f"Expected no image in both splits of {lists}, but {both[0]!r} is. Remove it from one.")
         images = {
             entry.stem: entry
-            for entry in sorted(find_entry(data, ["Images"], [""], self.WHERE_TO_GET).iterdir())
+            for entry in sorted(self.find(data, ["Images"]).iterdir())
             if entry.suffix.lower() in IMAGE_SUFFIXES
         }
-        annotations = find_entry(data, ["Annotations"], [""], self.WHERE_TO_GET)
+        annotations = self.find(data, ["Annotations"])
         for stem in sorted(set(images) - {stem for listed in names.values() for stem in listed}):
             findings.add("Images in no split", stem, left_out=True)
         return {split: self._rows(listed, images, annotations, findings, split) for split, listed in names.items()}
@@ -87,27 +87,20 @@ class CARPKBuilder(CountingSetBuilder):
         self, names: list[str], images: dict[str, Path], annotations: Path, findings: Findings, split: str
     ) -> list[dict[str, Any]]:
         files = {stem: path_inside(annotations, f"{stem}.txt", f"an image of {split}") for stem in names}
-        lacking = [stem for stem in names if stem not in images]
-        self.handle_missing(
-            annotations.parent, f"an image in Images for each name in ImageSets/{split}.txt", lacking, findings
-        )
-        lacking = [stem for stem in names if stem in images and not files[stem].is_file()]
-        self.handle_missing(
-            annotations.parent,
-            f"an annotation in Annotations for each name in ImageSets/{split}.txt",
-            lacking,
-            findings,
-        )
+        without_image = [stem for stem in names if stem not in images]
+        unannotated = [stem for stem in names if stem in images and not files[stem].is_file()]
+        for what, missing in (("an image in Images", without_image), ("an annotation in Annotations", unannotated)):
+            self.handle_missing(
+                annotations.parent, f"{what} for each name in ImageSets/{split}.txt", missing, findings
+            )
         rows = []
         for stem in names:
-            if stem not in images or not files[stem].is_file():
+            if stem in without_image or stem in unannotated:
                 continue
             size = checked_size(images[stem], None, None, str(files[stem]))
-            boxes, odd = settle_boxes(_read_boxes(files[stem]), size, str(files[stem]))
-            for what, _ in odd:
-                findings.add(what, stem)
-            points = middles(boxes, size)
-            rows.append(density_row(str(images[stem]), stem, "cars", points, boxes=boxes, note=note_of(odd)))
+            boxes, odd = fix_boxes(_read_boxes(files[stem]), size, str(files[stem]))
+            note = record(odd, stem, findings)
+            rows.append(density_row(str(images[stem]), stem, "cars", middles(boxes, size), boxes=boxes, note=note))
         return rows
 
 

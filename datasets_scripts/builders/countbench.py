@@ -1,23 +1,23 @@
 """
 CountBench: 540 captions that state a number from two to ten, 60 for each, with images from the web.
 
-The authors publish `CountBench.json` (captions, numbers and addresses) and no images. They come from
+The authors publish `CountBench.json` (captions, numbers and URLs) and no images. They come from
 
-- a folder or an archive (zip, tar) beside the json: `images/`, `images.zip`, `images.tar.gz`, ... or what `images`
-  names. Files are called by the place of their row, from zero, with or without zeros in front (`007.jpg`; as
-  img2dataset and this builder number them), or as they are on the web (`top-10-best-gaming-headsets-1024x448.jpg`).
-- the network: `fetch=True` fetches those that are not there to `images/`, and without `data_dir` the json as well.
-- the parquet form that people share (`nielsr/countbench` on the Hub): columns `image`, `text` and `number`.
+- a folder or an archive (zip, tar) next to the JSON: `images/`, `images.zip`, `images.tar.gz`, ... or the one that
+  `images` names. File names are the index of their row, from zero, with or without leading zeros (`007.jpg`; as
+  img2dataset and this builder number them), or those of the web (`top-10-best-gaming-headsets-1024x448.jpg`).
+- the network: `fetch=True` downloads missing images to `images/`, and without `data_dir` the JSON as well.
+- the common parquet form (`nielsr/countbench` on the Hub): columns `image`, `text` and `number`.
 
     load_dataset("countbench", data_dir="CountBench")   # one split, "test"
 
-Many of the addresses are dead. The rows without an image are left out by default and all listed in
-`dataset_info.description`; `missing="keep"` keeps them with an empty `image` and the reason in `note`.
+Many of the URLs are dead. The rows without an image are left out by default and listed in `dataset_info.description`;
+`missing="keep"` keeps them with an empty `image` and the reason in `note`.
 """
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,22 +57,22 @@ _CITATION = """\
 @dataclass
 class CountBenchConfig(CountingSetConfig):
     """
-    What to read of CountBench.
+    The options of the builder.
 
     Args:
         missing (`str`, *optional*, defaults to `"leave_out"`):
-            What to do with rows whose image is not there: `"leave_out"` lists them in the description, `"keep"`
-            keeps them with an empty `image` and a `note`, `"error"` raises.
+            What to do with rows without an image: `"leave_out"` lists them in the description, `"keep"` keeps them
+            with an empty `image` and a `note`, `"error"` raises.
         images (`str`, *optional*):
-            The folder or archive with the images, inside `data_dir` or by its absolute path; by default `images` or
-            `images.zip`, say.
+            The folder or archive with the images, inside `data_dir` or an absolute path; by default `images`,
+            `images.zip`, ....
         image_names (`str`, *optional*, defaults to `"auto"`):
-            What the files are called by: `"place"`, the place of their row from zero; `"web"`, their name there;
+            How the files are named: `"place"`, the index of their row from zero; `"web"`, their name on the web;
             `"auto"`, whichever fits more files.
         fetch (`bool`, *optional*, defaults to `False`):
-            Whether to fetch images that are not there from their addresses, to `images` in `data_dir`.
+            Whether to download missing images from their URLs, to `images` in `data_dir`.
         fetch_options (`dict[str, Any]`, *optional*):
-            How to fetch, as [`FetchConfig`] takes it: `{"num_connections": 8}`.
+            Options of [`FetchConfig`]: `{"num_connections": 8}`.
     """
 
     missing: str = "leave_out"
@@ -82,7 +82,7 @@ class CountBenchConfig(CountingSetConfig):
     fetch_options: dict[str, Any] | None = None
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
-        """Name the cache also after what was fetched, where that is all there is, and after images elsewhere."""
+        """Name the cache also after the downloaded folder, if there is no other, and after images elsewhere."""
         options = {name: value for name, value in config_kwargs.items() if name != "fetch_options"}
         if self.data_dir is None and self.fetch:
             options["fetched"] = folder_fingerprint(fetched_folder())
@@ -101,8 +101,8 @@ class CountBenchBuilder(CountingSetBuilder):
     DEFAULT_CONFIG_NAME = "default"
     MISSING_CHOICES = ("error", "leave_out", "keep")
     WHERE_TO_GET = (
-        f"{JSON_URL} is the list of captions; images are at the addresses in it (fetch=True fetches them), and "
-        "those that somebody saved in the parquet file of https://huggingface.co/datasets/nielsr/countbench."
+        f"{JSON_URL} is the list of captions; images are at the URLs in it (fetch=True downloads them), and "
+        "some are in the parquet file of https://huggingface.co/datasets/nielsr/countbench."
     )
     PUBLISHED_SIZES = {"default": {"test": PUBLISHED_SIZE}}
 
@@ -115,11 +115,11 @@ class CountBenchBuilder(CountingSetBuilder):
             features=features,
             citation=_CITATION,
             homepage="https://teaching-clip-to-count.github.io",
-            license="cc-by-4.0 (captions and addresses, from LAION-400M; the images are their owners')",
+            license="cc-by-4.0 (captions and URLs, from LAION-400M; the images are their owners')",
         )
 
     def default_folder(self) -> Path | None:
-        """Fetch the list of captions, if it may be, to a folder for it and its images."""
+        """Download the list of captions to a cache folder, with `fetch=True`."""
         if not self.config.fetch:
             return None
         folder = fetched_folder()
@@ -129,7 +129,7 @@ class CountBenchBuilder(CountingSetBuilder):
             except FetchError as error:
                 raise ConnectionError(
                     f"Expected {JSON_NAME} at {JSON_URL}, but it cannot be fetched: {error}. Try again later, or "
-                    "get it otherwise and pass its folder as data_dir."
+                    "download it by other means and pass its folder as data_dir."
                 ) from error
             parse_json(content, JSON_URL)
             folder.mkdir(parents=True, exist_ok=True)
@@ -137,12 +137,8 @@ class CountBenchBuilder(CountingSetBuilder):
         return folder
 
     def read_folder(self, folder: Path, findings: Findings) -> dict[str, list[dict[str, Any]]]:
-        """Read the captions, and look which images there are."""
-        if self.config.image_names not in IMAGE_NAMES:
-            raise ValueError(
-                f"Expected image_names to be one of {', '.join(IMAGE_NAMES)}, but got "
-                f"{self.config.image_names!r}. Choose one."
-            )
+        """Read the captions, and list the images."""
+        self.check_choice("image_names", IMAGE_NAMES)
         place = self._place_of_images(folder)
         parquet = sorted([*folder.glob("*.parquet"), *(folder / "data").glob("*.parquet")])
         references: Sequence[Reference | None]
@@ -152,7 +148,7 @@ class CountBenchBuilder(CountingSetBuilder):
             entries, references = _read_parquet(parquet)
         else:
             existing_file(folder / JSON_NAME, f"and no parquet file. {self.WHERE_TO_GET}")
-        _take_down_oddities(entries, findings)
+        _find_oddities(entries, findings)
         return {"test": self._rows(folder, entries, references, findings)}
 
     def finish_row(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -162,10 +158,8 @@ class CountBenchBuilder(CountingSetBuilder):
     def _place_of_images(self, folder: Path) -> Path | None:
         if self.config.images is not None:
             images = Path(self.config.images).expanduser()
-            if images.is_absolute():  # said by whoever calls, not by an annotation
-                place = images
-            else:
-                place = path_inside(folder, self.config.images, "the images of CountBench")
+            is_absolute = images.is_absolute()  # an option, not a name from the data
+            place = images if is_absolute else path_inside(folder, self.config.images, "the images of CountBench")
             if not place.exists():
                 raise FileNotFoundError(f"Expected images at {place}, but there is nothing. {self.WHERE_TO_GET}")
             return place
@@ -192,7 +186,7 @@ class CountBenchBuilder(CountingSetBuilder):
         ]
         if place is None and not self.config.fetch:
             raise FileNotFoundError(
-                f"Expected the images beside {file}, in a folder images or an archive images.zip, but there is "
+                f"Expected the images next to {file}, in a folder images or an archive images.zip, but there is "
                 f"neither. {self.WHERE_TO_GET}"
             )
         found = {} if place is None else list_images(place)
@@ -204,17 +198,17 @@ class CountBenchBuilder(CountingSetBuilder):
         return entries, references
 
     def _fetch(self, place: Path, entries: list[dict[str, Any]], references: list[Reference | None]) -> None:
-        """Fetch what is not there; what cannot be had stays `None`."""
+        """Download missing images; the reference of one that fails stays `None`."""
         place.mkdir(parents=True, exist_ok=True)
         remove_leftovers(place)
-        lacking = [
+        missing = [
             (index, entries[index]["image_url"]) for index, reference in enumerate(references) if reference is None
         ]
         with (
             HttpClient(self._fetch_config()) as client,
-            tqdm(total=len(lacking), unit="image", desc="fetching", disable=None) as bar,
+            tqdm(total=len(missing), unit="image", desc="fetching", disable=None) as bar,
         ):
-            futures = {client.fetch(url): index for index, url in lacking}
+            futures = {client.fetch(url): index for index, url in missing}
             for future in as_completed(futures):
                 bar.update()
                 index, result = futures.pop(future), future.result()
@@ -238,13 +232,12 @@ class CountBenchBuilder(CountingSetBuilder):
         references: Sequence[Reference | None],
         findings: Findings,
     ) -> list[dict[str, Any]]:
-        rows = []
-        lacking = []
+        rows, missing = [], []
         for index, (entry, reference) in enumerate(zip(entries, references, strict=True)):
             problem = entry.pop("problem", "not there") if reference is None else image_problem(reference)
             notes = [entry.pop("note")] if "note" in entry else []
             if problem is not None:
-                lacking.append(f"{_image_id(index)} ({problem})")
+                missing.append(f"{_image_id(index)} ({problem})")
                 if self.config.missing == "leave_out":
                     continue
                 notes.append(f"no image: {problem}")
@@ -257,17 +250,12 @@ class CountBenchBuilder(CountingSetBuilder):
                     "note": "; ".join(notes) or None,
                 }
             )
-        self.handle_missing(folder, "an image for each caption", lacking, findings)
+        self.handle_missing(folder, "an image for each caption", missing, findings)
         return rows
 
 
 def fetched_folder() -> Path:
-    """
-    Name the folder of the captions and images that were fetched.
-
-    Returns:
-        `Path`: A folder in the cache of `datasets`.
-    """
+    """The folder of downloaded captions and images in the cache of `datasets`."""
     return Path(datasets.config.DOWNLOADED_DATASETS_PATH) / "countbench"
 
 
@@ -290,32 +278,31 @@ def _number_of(entry: Any, where: str) -> int:
     return number
 
 
-def _take_down_oddities(entries: list[dict[str, Any]], findings: Findings) -> None:
+def _find_oddities(entries: list[dict[str, Any]], findings: Findings) -> None:
     times = Counter(entry["image_url"] for entry in entries if entry["image_url"])
     for index, entry in enumerate(entries):
         stated = find_count(entry["text"])
         if stated is None or stated.number != entry["number"]:
-            said = "none in a word" if stated is None else repr(stated.word)
-            entry["note"] = f"the first number that the caption states is {said}"
+            first = "none in a word" if stated is None else repr(stated.word)
+            entry["note"] = f"the first number that the caption states is {first}"
             findings.add("Captions whose first number is not the one that counts", _image_id(index))
         if times[entry["image_url"]] > 1:
-            findings.add("Rows whose image is another row's too", _image_id(index))
+            findings.add("Rows with the image of another row", _image_id(index))
 
 
-def _match(found: dict[str, Reference], addresses: Sequence[str], names: str) -> list[Reference | None]:
-    """Which of the images is whose."""
+def _match(found: dict[str, Reference], urls: Sequence[str], names: str) -> list[Reference | None]:
+    """Find the image of each URL."""
     by_place = {int(stem): one for name, one in found.items() if (stem := name.partition(".")[0]).isdecimal()}
-    web_names = [unquote(urlsplit(address).path).rpartition("/")[2] for address in addresses]
+    web_names = [unquote(urlsplit(url).path).rpartition("/")[2] for url in urls]
     times = Counter(web_names)
     matched: dict[str, list[Reference | None]] = {
-        "place": [by_place.get(index) for index in range(len(addresses))],
-        # A name that several have says nothing.
+        "place": [by_place.get(index) for index in range(len(urls))],
+        # A name of several URLs is ambiguous.
         "web": [found.get(name) if name and times[name] == 1 else None for name in web_names],
     }
     if names != "auto":
         return matched[names]
-    fits: Callable[[str], int] = lambda kind: sum(one is not None for one in matched[kind])  # noqa: E731
-    return matched["web" if fits("web") > fits("place") else "place"]
+    return max(matched.values(), key=lambda references: sum(one is not None for one in references))
 
 
 def _name_of(reference: Reference) -> str:

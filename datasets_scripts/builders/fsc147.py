@@ -1,23 +1,23 @@
 """
-FSC-147: 6,135 images of 147 kinds of objects, no kind in two splits; a point an object and boxes around a few.
+FSC-147: 6,135 images of 147 classes of objects, no class in two splits; a point an object and boxes around a few.
 
-The folder holds what its authors distribute: `annotation_FSC147_384.json`, `Train_Test_Val_FSC_147.json` and
-`ImageClasses_FSC147.txt`, the images in `images_384_VarV2/`, and perhaps the density maps in
-`gt_density_map_adaptive_384_VarV2/`; and `FSC-147-D.json` if descriptions are wanted.
+The folder has the authors' layout: `annotation_FSC147_384.json`, `Train_Test_Val_FSC_147.json` and
+`ImageClasses_FSC147.txt`, the images in `images_384_VarV2/`, and optionally the density maps in
+`gt_density_map_adaptive_384_VarV2/` and the descriptions in `FSC-147-D.json`.
 
     load_dataset("fsc147", data_dir="FSC147")                   # `text` is the class: "hot air balloons"
     load_dataset("fsc147", "descriptions", data_dir="FSC147")   # FSC-147-D: "the hot air balloons"
-    load_dataset("fsc147", "coco", data_dir="FSC147")           # the parts of validation and test of COCO's kinds
+    load_dataset("fsc147", "coco", data_dir="FSC147")           # the images of COCO's classes in validation and test
 
-The faults of the published files, all of which `dataset_info.description` counts with examples:
+The errors of the published files, which `dataset_info.description` counts with examples:
 
 - 11 images have a class but are in no split (6,146 rows for 6,135 images); they are left out.
 - Some images have four to six example boxes instead of three; all are kept, in their order.
 - Some images have a point twice or more often. They are kept, because the published errors are measured against the
   number of points with them; `duplicate_points="drop"` counts each place once.
 - Some example boxes contain no point.
-- Some classes are singular or name what holds the objects ("skateboard", "donuts tray"); they are kept as published,
-  and the descriptions say it better, one of them with "the the".
+- Some classes are singular or name a container ("skateboard", "donuts tray"); they are kept as published. The
+  descriptions are better; one of them has "the the".
 """
 
 import itertools
@@ -32,12 +32,12 @@ import datasets
 from ..files.checks import checked_size, existing_folder, list_of, parse_json, read_array, read_text, value_of
 from ..schema import density_features, density_row
 from .base import CountingSetBuilder, CountingSetConfig, Findings
-from .checks import REPEATED_POINTS, Oddities, entry_if_there, find_entry, note_of, settle_boxes, settle_points
+from .checks import REPEATED_POINTS, Oddities, entry_if_there, fix_boxes, fix_points, record
 
 
 DUPLICATE_CHOICES = ("keep", "drop")
 
-# Where the files lie in the copies that people share.
+# The folders of the files in common copies.
 _PLACES = ("", "FSC_147", "FSC147", "FSC-147", "FSC147_384_V2", "data", "annotations")
 _CLASS_SPLITS = {"train": "train", "validation": "val", "test": "test"}
 _COCO_SPLITS = {"validation": "val_coco", "test": "test_coco"}
@@ -61,15 +61,14 @@ _DESCRIPTIONS_CITATION = """
 @dataclass
 class FSC147Config(CountingSetConfig):
     """
-    What to read of FSC-147.
+    The options of the builder.
 
     Args:
         duplicate_points (`str`, *optional*, defaults to `"keep"`):
-            `"keep"` counts a point that is there twice as two, as the published errors do; `"drop"` as one.
+            `"keep"` counts a repeated point as two, as the published errors do; `"drop"` as one.
         density_maps (`bool`, *optional*, defaults to `False`):
             Whether to add a column `density_map`, the authors' map of each image (rows of objects per pixel, float32
-            of the image's own size; large and slow). Without it a map is made from the points, which is what the
-            trainers of this package do.
+            of the image's own size; large and slow). The trainers of this package make maps from the points instead.
     """
 
     duplicate_points: str = "keep"
@@ -83,7 +82,7 @@ class FSC147Builder(CountingSetBuilder):
     BUILDER_CONFIGS = [
         FSC147Config(name="default", description="All splits; the class of an image is its text."),
         FSC147Config(name="descriptions", description="All splits; the description in FSC-147-D is the text."),
-        FSC147Config(name="coco", description="The images of COCO's kinds in validation and test."),
+        FSC147Config(name="coco", description="The images of COCO's classes in validation and test."),
     ]
     DEFAULT_CONFIG_NAME = "default"
     WHERE_TO_GET = (
@@ -92,8 +91,8 @@ class FSC147Builder(CountingSetBuilder):
         "and density maps in its README; https://github.com/niki-amini-naieni/CounTX has FSC-147-D.json."
     )
     KNOWN_FAULTS = (
-        'Some classes are singular or name what holds the objects ("skateboard", "donuts tray"); the descriptions of '
-        "FSC-147-D say it better.",
+        'Some classes are singular or name a container ("skateboard", "donuts tray"); the descriptions of FSC-147-D '
+        "are better.",
     )
     PUBLISHED_SIZES = {
         "default": {"train": 3659, "validation": 1286, "test": 1190},
@@ -107,8 +106,8 @@ class FSC147Builder(CountingSetBuilder):
             features["density_map"] = datasets.List(datasets.List(datasets.Value("float32")))
         with_descriptions = self.config.name == "descriptions"
         return datasets.DatasetInfo(
-            description="FSC-147: images of 147 kinds of objects, a point an object, boxes around a few. Classes of "
-            "the splits are disjoint.",
+            description="FSC-147: images of 147 classes of objects, a point an object, boxes around a few. The "
+            "splits share no class.",
             features=features,
             citation=_CITATION + (_DESCRIPTIONS_CITATION if with_descriptions else ""),
             homepage="https://github.com/cvlab-stonybrook/LearningToCountEverything",
@@ -117,11 +116,7 @@ class FSC147Builder(CountingSetBuilder):
 
     def read_folder(self, folder: Path, findings: Findings) -> dict[str, list[dict[str, Any]]]:
         """Read the annotations, and the sizes of the images."""
-        if self.config.duplicate_points not in DUPLICATE_CHOICES:
-            raise ValueError(
-                f"Expected duplicate_points to be one of {', '.join(DUPLICATE_CHOICES)}, but got "
-                f"{self.config.duplicate_points!r}. Choose one."
-            )
+        self.check_choice("duplicate_points", DUPLICATE_CHOICES)
         source = _Source(folder, self, findings)
         return {split: list(source.rows(names)) for split, names in source.splits.items()}
 
@@ -129,13 +124,13 @@ class FSC147Builder(CountingSetBuilder):
         """Read the density map."""
         if "density_map" not in row:
             return row
-        row = dict(row)  # streams come here again
+        row = dict(row)  # a stream may be read again
         shape = tuple(row.pop("map_shape"))
         return {**row, "density_map": read_array(row["density_map"], shape).tolist()}
 
 
 class _Source:
-    """The files of a folder, read and compared with one another."""
+    """The files of a folder, read and checked against each other."""
 
     def __init__(self, folder: Path, builder: FSC147Builder, findings: Findings) -> None:
         self.folder = folder
@@ -161,25 +156,24 @@ class _Source:
             entry = self.annotations[name]
             image = self.images / name
             size = checked_size(image, None, None, where)
-            points, odd = settle_points(list_of(entry, "points", where), size, where)
-            boxes, odd_boxes = settle_boxes(self._examples(entry, where), size, f"{where}, example")
+            points, odd = fix_points(list_of(entry, "points", where), size, where)
+            boxes, odd_boxes = fix_boxes(self._examples(entry, where), size, f"{where}, example")
             points, odd = self._without_duplicates(points, odd)
-            odd += odd_boxes
-            for what, _ in odd:
-                self.findings.add(what, name)
-            self._look_at_examples(name, boxes, points)
-            said = self.descriptions.get(name)
+            note = record(odd + odd_boxes, name, self.findings)
+            self._check_examples(name, boxes, points)
+            description = self.descriptions.get(name)
+            text = description if self.config.name == "descriptions" else None
             row = density_row(
                 str(image),
                 PurePosixPath(name).stem,
-                said if said is not None and self.config.name == "descriptions" else self.classes[name],
+                self.classes[name] if text is None else text,
                 points,
                 exemplar_boxes=boxes,
-                description=said,
-                note=note_of(odd),
+                description=description,
+                note=note,
             )
             if self.maps is not None:
-                # Loaded when the row is written: together the maps have gigabytes.
+                # Loaded when the row is written: all maps take gigabytes.
                 row |= {
                     "density_map": str(self.maps / f"{PurePosixPath(name).stem}.npy"),
                     "map_shape": (size[1], size[0]),
@@ -187,7 +181,7 @@ class _Source:
             yield row
 
     def _find(self, folder: Path, name: str) -> Path:
-        return find_entry(folder, [name], _PLACES, self.builder.WHERE_TO_GET)
+        return self.builder.find(folder, [name], _PLACES)
 
     def _read_json(self, file: Path) -> dict[str, Any]:
         content = parse_json(file.read_bytes(), str(file))
@@ -203,21 +197,21 @@ class _Source:
         for number, line in enumerate(read_text(self.class_file).splitlines(), start=1):
             if not line.strip():
                 continue
-            name, _, said = (part.strip() for part in line.partition("\t"))
-            if not (name and said):
+            name, _, label = (cell.strip() for cell in line.partition("\t"))
+            if not (name and label):
                 raise ValueError(
                     f"Expected an image's name, a tab and its class in line {number} of {self.class_file}, but got "
                     f"{line!r}. Correct the file."
                 )
-            if classes.setdefault(name, said) != said:
+            if classes.setdefault(name, label) != label:
                 raise ValueError(
-                    f"Expected one class for each image in {self.class_file}, but line {number} says {said!r} for "
-                    f"{name}, which is {classes[name]!r} before. Remove one."
+                    f"Expected one class for each image in {self.class_file}, but line {number} has {label!r} for "
+                    f"{name}, after {classes[name]!r}. Remove one."
                 )
         return classes
 
     def _splits(self) -> dict[str, list[str]]:
-        """The names in every list of the split file, checked against each other."""
+        """The lists of the split file, checked against each other."""
         content = self._read_json(self.split_file)
         lists = {key: list_of(content, key, self.split_file) for key in ("train", "val", "test")}
         lists |= {key: list_of(content, key, self.split_file) for key in ("val_coco", "test_coco") if key in content}
@@ -244,19 +238,18 @@ class _Source:
         return lists
 
     def _chosen_splits(self, lists: dict[str, list[str]]) -> dict[str, list[str]]:
-        """The images of each split to be read, without those that are left out."""
+        """The images of each split, without those that are left out."""
         wanted = _COCO_SPLITS if self.config.name == "coco" else _CLASS_SPLITS
         if absent := [key for key in wanted.values() if key not in lists]:
             raise ValueError(
                 f"Expected the splits {', '.join(absent)} in {self.split_file}, but it has {', '.join(lists)}. "
                 f"{self.builder.WHERE_TO_GET}"
             )
-        there = {entry.name for entry in self.images.iterdir()}
         chosen = {split: lists[key] for split, key in wanted.items()}
         known: list[tuple[str, Any]] = [
             (f"a class in {self.class_file.name} for each image of the splits", self.classes),
             (f"an annotation in {self.annotation_file.name} for each image of the splits", self.annotations),
-            (f"the images of the splits in {self.images.name}", there),
+            (f"the images of the splits in {self.images.name}", {entry.name for entry in self.images.iterdir()}),
         ]
         if self.config.name == "descriptions":
             known.append(("a description in FSC-147-D.json for each image of the splits", self.descriptions))
@@ -264,8 +257,8 @@ class _Source:
             with_maps = {f"{entry.stem}.jpg" for entry in self.maps.iterdir()}
             known.append((f"a density map in {self.maps.name} for each image of the splits", with_maps))
         for what, names in known:
-            lacking = [name for split in chosen.values() for name in split if name not in names]
-            self.builder.handle_missing(self.folder, what, lacking, self.findings)
+            missing = [name for split in chosen.values() for name in split if name not in names]
+            self.builder.handle_missing(self.folder, what, missing, self.findings)
             chosen = {split: [name for name in listed if name in names] for split, listed in chosen.items()}
         return chosen
 
@@ -275,23 +268,22 @@ class _Source:
             if self.config.name == "descriptions":
                 self._find(folder, "FSC-147-D.json")
             return {}
-        said = {}
+        found = {}
         for name, entry in self._read_json(file).items():
-            said[name] = value_of(entry, "text_description", str, f"{file}, {name}").strip()
-            words = said[name].split()
-            if any(word == following for word, following in itertools.pairwise(words)):
-                self.findings.add("Descriptions with a word twice, as published", f"{name}: {said[name]!r}")
-        return said
+            text = found[name] = value_of(entry, "text_description", str, f"{file}, {name}").strip()
+            if any(word == following for word, following in itertools.pairwise(text.split())):
+                self.findings.add("Descriptions with a word twice, as published", f"{name}: {text!r}")
+        return found
 
     def _compare_with(self, listed: set[str]) -> None:
-        """Take down what belongs to no split at all."""
+        """Find what belongs to no split."""
         for what, names in (("a class", self.classes), ("an annotation", self.annotations)):
             for name in names:
                 if name not in listed:
                     self.findings.add(f"Images with {what} that are in no split", name, left_out=True)
 
     def _examples(self, entry: Any, where: str) -> list[list[float]]:
-        """The boxes around the corners that are given for each."""
+        """The boxes of the example corners."""
         boxes = []
         for place, corners in enumerate(list_of(entry, "box_examples_coordinates", where)):
             good = isinstance(corners, list) and len(corners) >= 2
@@ -304,7 +296,7 @@ class _Source:
             boxes.append([min(columns), min(rows), max(columns), max(rows)])
         return boxes
 
-    def _look_at_examples(self, name: str, boxes: list[list[float]], points: list[list[float]]) -> None:
+    def _check_examples(self, name: str, boxes: list[list[float]], points: list[list[float]]) -> None:
         if len(boxes) != 3:
             self.findings.add(f"Images with {len(boxes)} example boxes instead of three, all kept", name)
         for x0, y0, x1, y1 in boxes:

@@ -1,12 +1,12 @@
 """
-Anyone's images with boxes or points as a counting set: Pascal VOC, COCO json, json lines or a table of points.
+Your own images with boxes or points as a counting set: Pascal VOC, COCO json, json lines or a table of points.
 
     load_dataset("object_folder", "voc", data_dir="cells", names={"RBC": "red blood cells"})
     load_dataset("object_folder", "coco", data_dir="pears", text="pears")
     load_dataset("object_folder", "points", data_dir="nuclei", text="cell nuclei")
     load_dataset("object_folder", "csv", data_dir="birds", text="birds")
 
-How each lies is written in `object_folders`. The splits are those that the folder has; "val" becomes "validation".
+`formats/folders.py` documents the layouts. The splits are those of the folder; "val" becomes "validation".
 """
 
 from collections.abc import Mapping
@@ -33,19 +33,20 @@ _USUAL_SPLITS = ("train", "val", "valid", "validation", "test")
 @dataclass
 class ObjectFolderConfig(CountingSetConfig):
     """
-    What to read.
+    The options of the builder.
 
     Args:
         names (`Mapping[str, str]` or `Callable[[str], str]`, *optional*):
-            What to say for each name in the annotations, in the plural, or a function that says it for any name. Every
-            image gives a row for each text.
+            The text for each name in the annotations, in the plural, or a function that returns it. Every image gives
+            a row for each text.
         text (`str`, *optional*):
-            Instead of `names`: what to say for every object.
+            Instead of `names`: one text for all objects.
         splits (`list[str]`, *optional*):
-            The parts to read, as the folder names them; by default those of train, val and test that it has, and
-            without any of these all annotations as "train".
+            The splits to read, by the folder's names; by default those of train, val and test that it has, or all
+            annotations as "train" if it has none of these.
         images (`str`, *optional*):
-            The folder of the images, inside `data_dir`; by default `JPEGImages` for `"voc"` and else `images`.
+            The folder of the images, inside `data_dir`; by default `JPEGImages` for `"voc"` and `images`
+            for the others.
         empty_boxes (`str`, *optional*, defaults to `"drop"`):
             `"drop"`, `"keep"` or `"error"`: what to do with boxes of no width or no height.
         polygons (`bool`, *optional*, defaults to `False`):
@@ -81,24 +82,22 @@ class ObjectFolderBuilder(CountingSetBuilder):
 
     def read_folder(self, folder: Path, findings: Findings) -> dict[str, list[dict[str, Any]]]:
         """Read every split of the folder."""
-        kind = self.config.name
-        if self.config.polygons and kind != "coco":
-            raise ValueError(f"Expected polygons for 'coco' only, but got them for {kind!r}. Leave them out.")
+        format = self.config.name
+        if self.config.polygons and format != "coco":
+            raise ValueError(f"Expected polygons for 'coco' only, but got them for {format!r}. Leave them out.")
         options: dict[str, Any] = {} if self.config.images is None else {"images": self.config.images}
-        if kind in ("voc", "coco"):
+        if format in ("voc", "coco"):
             options["empty_boxes"] = self.config.empty_boxes
-        if kind == "coco":
+        if format == "coco":
             options["polygons"] = self.config.polygons
         read: dict[str, ObjectRows] = {}
         for split in self._splits(folder):
             name = "validation" if split in ("val", "valid") else split or "train"
             read[name] = read_object_folder(
-                folder, kind, split, names=_plain_names(self.config.names), text=self.config.text, **options
+                folder, format, split, names=_plain_names(self.config.names), text=self.config.text, **options
             )
-            for what, examples in read[name].report.findings().items():
-                for example in examples:
-                    findings.add(what, f"{name}: {example}", left_out="left out" in f"{what} {example}")
-        images = path_inside(folder, options.get("images", "JPEGImages" if kind == "voc" else "images"), "images")
+            findings.extend(read[name].report.findings, prefix=f"{name}: ")
+        images = path_inside(folder, options.get("images", "JPEGImages" if format == "voc" else "images"), "images")
         annotated = {row["image"] for rows in read.values() for row in rows}
         for image in sorted(images.rglob("*")):
             if image.suffix.lower() in IMAGE_SUFFIXES and str(image) not in annotated:
@@ -113,13 +112,13 @@ class ObjectFolderBuilder(CountingSetBuilder):
         there = {
             "voc": voc_splits,
             "coco": coco_splits,
-            "points": lambda lies_in: points_splits(lies_in, ".jsonl"),
-            "csv": lambda lies_in: points_splits(lies_in, ".csv"),
+            "points": lambda path: points_splits(path, ".jsonl"),
+            "csv": lambda path: points_splits(path, ".csv"),
         }[self.config.name](folder)
         usual: list[str | None] = [split for split in _USUAL_SPLITS if split in there]
         return usual or ["train" if self.config.name == "points" else None]
 
 
 def _plain_names(names: Names) -> Names:
-    # `datasets` may hand a mapping on in a form of its own.
+    # `datasets` may pass a mapping of another type.
     return dict(names) if isinstance(names, Mapping) else names

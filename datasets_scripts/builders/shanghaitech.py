@@ -1,15 +1,15 @@
 """
 ShanghaiTech: crowds, a point a head. Part A is from the web, part B from streets in Shanghai.
 
-The folder holds what the authors distribute: `part_A_final/` and `part_B_final/` (in some copies `part_A/` and
+The folder has the authors' layout: `part_A_final/` and `part_B_final/` (in some copies `part_A/` and
 `part_B/`), each with `train_data/` and `test_data/` of `images/IMG_n.jpg` and `ground_truth/GT_IMG_n.mat` (in some
 copies `ground-truth/`).
 
     load_dataset("shanghaitech", "part_A", data_dir="ShanghaiTech")   # 300 images for training, 182 for testing
     load_dataset("shanghaitech", "part_B", data_dir="ShanghaiTech")   # 400 and 316
 
-The points are kept as published; some images have one twice or more often, which `note` says. A split that is not
-there is left out.
+The points are kept as published; some images have a point twice or more often, which `note` states. A split that is
+missing is left out.
 """
 
 import re
@@ -23,10 +23,10 @@ from ..files.images import IMAGE_SUFFIXES
 from ..formats.mat import read_mat_points
 from ..schema import density_features, density_row
 from .base import CountingSetBuilder, CountingSetConfig, Findings
-from .checks import entry_if_there, find_entry, note_of, settle_points
+from .checks import entry_if_there, fix_points, record
 
 
-# Where the parts lie in the copies that people share.
+# The folders of the parts in common copies.
 _PLACES = ("", "ShanghaiTech", "shanghaitech", "ShanghaiTech_Crowd_Counting_Dataset")
 
 _CITATION = """\
@@ -63,30 +63,28 @@ class ShanghaiTechBuilder(CountingSetBuilder):
         """Read the annotations, and the sizes of the images."""
         part = self.config.name
         names = [f"{part}_final", part, f"{part.lower()}_final", part.lower()]
-        lies_in = find_entry(folder, names, _PLACES, self.WHERE_TO_GET)
+        part_folder = self.find(folder, names, _PLACES)
         splits = {}
         for split in ("train", "test"):
-            place = entry_if_there(lies_in, [f"{split}_data", split], [""])
+            place = entry_if_there(part_folder, [f"{split}_data", split], [""])
             if place is None:
-                findings.add("Splits that are not there", split, left_out=True)
+                findings.add("Missing splits", split, left_out=True)
             else:
                 splits[split] = self._rows(place, split, findings)
         if not splits:
-            find_entry(lies_in, ["train_data", "test_data"], [""], self.WHERE_TO_GET)
+            self.find(part_folder, ["train_data", "test_data"])
         return splits
 
     def _rows(self, place: Path, split: str, findings: Findings) -> list[dict[str, Any]]:
-        image_folder = existing_folder(find_entry(place, ["images"], [""], self.WHERE_TO_GET))
-        truth = existing_folder(
-            find_entry(place, ["ground_truth", "ground-truth", "ground_truth_mat"], [""], self.WHERE_TO_GET)
-        )
+        image_folder = existing_folder(self.find(place, ["images"]))
+        truth = existing_folder(self.find(place, ["ground_truth", "ground-truth", "ground_truth_mat"]))
         images = {entry.stem: entry for entry in image_folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES}
         annotations = {entry.stem.removeprefix("GT_"): entry for entry in truth.glob("*.mat")}
-        for what, lacking in (
+        for what, missing in (
             (f"an annotation in {split}/{truth.name} for each image", set(images) - set(annotations)),
             (f"an image in {split}/{image_folder.name} for each annotation", set(annotations) - set(images)),
         ):
-            self.handle_missing(place.parent, what, sorted(lacking, key=_natural), findings)
+            self.handle_missing(place.parent, what, sorted(missing, key=_natural), findings)
         if not images:
             raise ValueError(f"Expected images in {image_folder}, but there is none. {self.WHERE_TO_GET}")
         rows = []
@@ -94,16 +92,15 @@ class ShanghaiTechBuilder(CountingSetBuilder):
             where = str(annotations[stem])
             size = checked_size(images[stem], None, None, where)
             points, stated = read_mat_points(annotations[stem])
-            points, odd = settle_points(points, size, where)
+            points, odd = fix_points(points, size, where)
             if stated is not None and stated != len(points):
                 odd.append(("Images whose annotation states another number", f"the annotation states {stated}"))
-            for what, _ in odd:
-                findings.add(what, stem)
             image_id = f"{self.config.name}/{split}/{stem}"
-            rows.append(density_row(str(images[stem]), image_id, "people", points, note=note_of(odd)))
+            note = record(odd, stem, findings)
+            rows.append(density_row(str(images[stem]), image_id, "people", points, note=note))
         return rows
 
 
 def _natural(name: str) -> list[Any]:
-    """So that IMG_2 comes before IMG_10."""
+    """Sort IMG_2 before IMG_10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

@@ -1,16 +1,16 @@
 """
-Folders of real images with boxes or points, as they lie on disk, turned into rows of the one density schema.
+Folders of images with boxes or points, read as rows of the density schema.
 
 - `"voc"` (Pascal VOC): `Annotations/*.xml`, splits in `ImageSets/Main/<split>.txt`, images in `JPEGImages/`
-- `"coco"` (COCO json): `<split>.json` or `annotations/instances_<split>.json` (without a split `instances.json`),
+- `"coco"` (COCO JSON): `<split>.json` or `annotations/instances_<split>.json` (without a split `instances.json`),
   images in `images/`
-- `"points"` (json lines): `<split>.jsonl`, where a line has `file_name`, `width`, `height` and `points`
+- `"points"` (JSON lines): `<split>.jsonl`, where a line has `file_name`, `width`, `height` and `points`
   `[[x, y], ...]`; images in `images/`
 - `"csv"` (a table): `<split>.csv` (without a split `points.csv`) with the columns `file_name`, `x`, `y` and perhaps
   `name`, a point a line; images in `images/`
 
-Nothing is dropped in silence: what is left out is in the report of every reader, and logged. What cannot be right (an
-image that is not there, a point outside it, a file cut short) raises an error that names it.
+Everything that is left out is in the report of every reader, and logged. An annotation that cannot be correct (an
+image that is missing, a point outside it, a truncated file) raises an error that names it.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,12 @@ import datasets
 
 from .coco import read_coco
 from .points import read_points_csv, read_points_jsonl
-from .rows import FolderReport, Names, ObjectRows
+from .rows import Names, ObjectRows
 from .voc import read_voc
 
 
 __all__ = [
     "FORMATS",
-    "FolderReport",
     "ObjectRows",
     "load_object_folder",
     "read_coco",
@@ -43,7 +42,7 @@ FORMATS: dict[str, Callable[..., ObjectRows]] = {
     "points": read_points_jsonl,
     "csv": read_points_csv,
 }
-"""The reader of each format, by the name that `load_object_folder` knows."""
+"""The reader of each format."""
 
 
 def read_object_folder(
@@ -55,29 +54,33 @@ def read_object_folder(
     **options: Any,
 ) -> ObjectRows:
     """
-    Read a folder of real images in any of the formats.
+    Read a folder of images in any of the formats.
 
     Args:
         path (`str` or `Path`):
             The folder.
         format (`str`):
-            A key of `FORMATS`: how it lies, see the top of this file.
+            A key of `FORMATS`; see the top of this file.
         split (`str`, *optional*):
-            Which part of it.
+            The split to read.
         names (`Mapping[str, str]` or `Callable[[str], str]`, *optional*):
-            What to say for each name in the annotations, in the plural (not for `"points"`).
+            The text for each name in the annotations, in the plural: `{"person": "people"}`; or a function that
+            returns it, such as [`plural_of`]. Every image gives a row for each text, with count 0 if it has no such
+            object. Names with the same text are counted together. Not for `"points"`.
         text (`str`, *optional*):
-            Instead of `names`: what to say for every object.
+            Instead of `names`: one text for all objects.
         options (`Any`, *optional*):
-            More arguments of [`read_voc`], [`read_coco`], [`read_points_jsonl`] or [`read_points_csv`].
+            More arguments of the format's reader: `images` (the folder of the images, inside `path`), `empty_boxes`
+            (of `"voc"` and `"coco"`: `"drop"`, the default, leaves boxes without width or height out, `"keep"` counts
+            them, `"error"` raises; they are reported in any case), `annotations` and `polygons` (of `"coco"`).
 
     Returns:
         `ObjectRows`: The rows, whose `image` is the image's absolute path, and what was left out.
 
     Raises:
-        FileNotFoundError: If the folder or a file that it should hold is missing.
+        FileNotFoundError: If the folder or one of its files is missing.
         TypeError: If the format's reader has no such option.
-        ValueError: If there is no such format, or the folder's content cannot be right.
+        ValueError: If there is no such format, or the folder's content cannot be correct.
     """
     if format not in FORMATS:
         raise ValueError(f"Expected format to be one of {', '.join(FORMATS)}, but got {format!r}. Name one of these.")
@@ -85,7 +88,7 @@ def read_object_folder(
         if names is not None:
             raise ValueError(
                 f"Expected text rather than names for format='points', whose points have no names, but got {names!r}. "
-                "Pass text='cell nuclei', say."
+                "Pass for example text='cell nuclei'."
             )
     else:
         options["names"] = names
@@ -103,18 +106,16 @@ def load_object_folder(
     **options: Any,
 ) -> datasets.Dataset:
     """
-    Load a folder of real images as a density set.
+    Load a folder of images as a density set.
 
     Args:
         path, format, split, names, text, options: As [`read_object_folder`] takes them.
 
     Returns:
-        `datasets.Dataset`: Rows of the density schema; images are read from their files when a row is looked at.
-        `info.description` tells what was found and what was left out.
+        `datasets.Dataset`: Rows of the density schema; images are read from their files on access. `info.description`
+        describes the content and what was left out.
 
     Raises:
-        FileNotFoundError: If the folder or a file that it should hold is missing.
-        TypeError: If the format's reader has no such option.
-        ValueError: If there is no such format, or the folder's content cannot be right.
+        FileNotFoundError, TypeError, ValueError: As [`read_object_folder`] raises them.
     """
     return read_object_folder(path, format, split, names, text, **options).to_dataset()

@@ -14,8 +14,8 @@ def read_mat_points(file: Path) -> tuple[list[list[float]], int | None]:
         file (`Path`): A `.mat` file up to version 7.2, which holds numbers and no code.
 
     Returns:
-        `tuple[list[list[float]], int | None]`: `[x, y]` of each point as written, and how many the file says there
-        are, if it does.
+        `tuple[list[list[float]], int | None]`: `[x, y]` of each point as written, and the number that the file states,
+        if it states one.
 
     Raises:
         ImportError: If scipy is not installed.
@@ -33,7 +33,7 @@ def read_mat_points(file: Path) -> tuple[list[list[float]], int | None]:
     except (MatReadError, NotImplementedError, OSError, TypeError, ValueError, IndexError, EOFError) as error:
         raise ValueError(
             f"Expected {file} to be a .mat file of version 7.2 or before, but it cannot be read: "
-            f"{error or 'it ends early'}. Get it again, or save it with '-v7'."
+            f"{error or 'it is truncated'}. Download it again, or save it with '-v7'."
         ) from error
     info = _only(content.get("image_info"), file, "image_info, a cell with one structure")
     if not isinstance(info, np.void) or info.dtype.names is None or "location" not in info.dtype.names:

@@ -9,7 +9,8 @@ import datasets
 import pytest
 
 from count_clip.datasets_scripts.builders import base as counting_set
-from count_clip.datasets_scripts.builders.base import Findings, folder_fingerprint
+from count_clip.datasets_scripts.builders.base import folder_fingerprint
+from count_clip.datasets_scripts.formats.findings import Findings
 from count_clip.datasets_scripts.registration import DATASETS
 from count_clip.datasets_scripts.schema import caption_features, density_features, density_row, fill_row
 

@@ -57,7 +57,7 @@ def test_rows_are_what_the_authors_say(countbench: Path, load: Load) -> None:
     assert info.description.splitlines()[2:] == [
         "test: 3 of the published 540 images.",
         "Captions whose first number is not the one that counts: 1 (003).",
-        "Rows whose image is another row's too: 2 (003, 004).",
+        "Rows with the image of another row: 2 (003, 004).",
         "Left out, missing an image for each caption: 2 (002 (not there), 004 (not there)).",
     ]
     assert rows["test"][2]["note"] == "the first number that the caption states is 'Two'"
@@ -288,6 +288,6 @@ def test_published_captions_have_the_known_faults(shared: Path, load: Load, tmp_
     assert rows["image_url"][:] == [entry["image_url"] for entry in published]
     assert [image.getpixel((0, 0))[0] for image in rows["image"]] == [place % 250 for place in range(540)]
     assert rows.info.description.splitlines()[2] == "test: 540 images."
-    assert "Rows whose image is another row's too: 4 (" in rows.info.description
+    assert "Rows with the image of another row: 4 (" in rows.info.description
     noted = [image_id for image_id, note in zip(rows["image_id"], rows["note"], strict=True) if note]
     assert {"021", "073", "470", "504"} <= set(noted)

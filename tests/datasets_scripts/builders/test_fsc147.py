@@ -257,7 +257,7 @@ def test_image_annotated_twice_is_named(fsc147: Path, load: Load) -> None:
     ("line", "message"),
     [
         ("13.jpg", r"an image's name, a tab and its class in line 7"),
-        ("2.jpg\tcars", r"line 7 says 'cars' for 2\.jpg"),
+        ("2.jpg\tcars", r"line 7 has 'cars' for 2\.jpg"),
     ],
 )
 def test_bad_lines_of_the_class_file_are_named(fsc147: Path, load: Load, line: str, message: str) -> None:

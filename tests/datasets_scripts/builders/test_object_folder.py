@@ -6,6 +6,7 @@ import pytest
 
 from count_clip.datasets_scripts.captions.plurals import plural_of
 from count_clip.datasets_scripts.formats.folders import load_object_folder, read_coco, read_points_csv
+from count_clip.datasets_scripts.formats.rows import REPEATED
 
 
 Load = Callable[..., Any]
@@ -48,7 +49,7 @@ def test_table_gives_a_row_for_each_image_and_name(table: Path) -> None:
 def test_the_same_point_twice_is_counted_twice_and_noted(table: Path) -> None:
     rows = read_points_csv(table, split="val", text="birds")
     assert (rows[0]["count"], rows[0]["note"]) == (2, "1 of the 2 points is the same as another")
-    assert rows.report.repeated == ["one: 1 of the 2 points is the same as another"]
+    assert rows.report.findings.places(REPEATED) == ["one: 1 of the 2 points is the same as another"]
     assert "same point more than once, counted as often: 1 (one: 1 of the 2" in rows.report.summary()
 
 

@@ -33,7 +33,7 @@ def test_copies_name_things_otherwise(shanghaitech: Path, load: Load) -> None:
         rows = load("shanghaitech", "part_B", data_dir=str(folder))
         assert list(rows) == ["train"]
         assert rows["train"]["count"][:] == [1]
-        assert "Splits that are not there: 1 (test)." in rows["train"].info.description
+        assert "Missing splits: 1 (test)." in rows["train"].info.description
         assert "train: 1 of the published 400 images" in rows["train"].info.description
 
 

@@ -297,9 +297,7 @@ def test_this_machine_gets_no_request_unless_that_is_allowed(web: Any, host: str
     assert not web.asked
 
 
-def test_a_name_that_leads_here_after_the_check_is_refused(
-    web: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_that_leads_here_after_the_check_is_refused(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name server may resolve a name to one server for the check and to another for the connection."""
     from count_clip.datasets_scripts.download.request import RequestSender
 

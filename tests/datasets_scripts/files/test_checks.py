@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from count_clip.datasets_scripts.builders.checks import entry_if_there, middles, settle_boxes, settle_points
+from count_clip.datasets_scripts.builders.checks import entry_if_there, fix_boxes, fix_points, middles
 from count_clip.datasets_scripts.files.checks import checked_size, leads_out, parse_json, those_there
 
 
@@ -70,25 +70,25 @@ def test_a_folder_is_said_to_hold_a_few_of_its_files(tmp_path: Path) -> None:
 
 
 def test_points_a_little_outside_belong_to_the_edge() -> None:
-    points, odd = settle_points([[-2, 5], [40, 30], [41.9, 31], [3, 3]], (40, 30), "here")
+    points, odd = fix_points([[-2, 5], [40, 30], [41.9, 31], [3, 3]], (40, 30), "here")
     assert points == [[0, 5], [39.99, 29.99], [39.99, 29.99], [3, 3]]
     assert [note for _, note in odd] == ["2 of the 4 points outside the image, moved to its edge"]
-    assert settle_points([], (40, 30), "here") == ([], [])
+    assert fix_points([], (40, 30), "here") == ([], [])
 
 
 @pytest.mark.parametrize("point", [[-2.1, 5], [42.1, 5], [5, -1.6], [5, 31.6], [1e9, 1]])
 def test_points_farther_outside_are_refused(point: list) -> None:
     with pytest.raises(ValueError, match="point 1 of here to lie in the image of 40 x 30 pixels, but got"):
-        settle_points([[1, 1], point], (40, 30), "here")
+        fix_points([[1, 1], point], (40, 30), "here")
 
 
 def test_points_that_differ_beyond_the_edge_are_not_repeated() -> None:
-    _, odd = settle_points([[-1, 5], [-2, 5]], (40, 30), "here")
+    _, odd = fix_points([[-1, 5], [-2, 5]], (40, 30), "here")
     assert [note for _, note in odd] == ["2 of the 2 points outside the image, moved to its edge"]
 
 
 def test_boxes_are_turned_and_cut_but_never_dropped() -> None:
-    boxes, odd = settle_boxes([[9, 8, 1, 2], [-1, 0, 5, 31], [3, 3, 3, 3]], (40, 30), "here")
+    boxes, odd = fix_boxes([[9, 8, 1, 2], [-1, 0, 5, 31], [3, 3, 3, 3]], (40, 30), "here")
     assert boxes == [[1, 2, 9, 8], [0, 0, 5, 30], [3, 3, 3, 3]]
     assert [note.split(" boxes ")[1].split()[0] for _, note in odd] == ["written", "reaching", "without"]
     assert middles([[0, 0, 40, 30], [40, 30, 40, 30]], (40, 30)) == [[20, 15], [39.99, 29.99]]

@@ -16,6 +16,7 @@ from count_clip.datasets_scripts.formats.folders import (
     read_points_jsonl,
     read_voc,
 )
+from count_clip.datasets_scripts.formats.rows import BOXES_WITHOUT_AREA, CROWDS, OTHER_NAMES
 from count_clip.datasets_scripts.schema import density_features
 
 
@@ -131,8 +132,8 @@ def test_voc_counts_names_together_or_leaves_them_out_and_says_so(voc: Path) -> 
     assert [row["count"] for row in everything] == [3, 1]
     some = read_voc(voc, names={"apple": "apples"})
     assert [row["count"] for row in some] == [2, 0]
-    assert some.report.other_names == {"pear": 2}
-    assert "not asked for, with their objects: 1 (pear (2))." in some.report.summary()
+    assert some.report.findings.places(OTHER_NAMES) == ["pear (2)"]
+    assert "Names without a text, with their objects: 1 (pear (2))." in some.report.summary()
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,9 @@ def test_boxes_without_area_are_never_silent(voc: Path, caplog, empty_boxes: str
     with caplog.at_level(logging.WARNING):
         rows = read_voc(voc, split="few", names={"pear": "pears"}, empty_boxes=empty_boxes)
     assert rows[0]["count"] == len(rows[0]["boxes"]) == count
-    assert rows.report.boxes_without_area == [f"Annotations/two.xml, object 2 (pear), from (12, 7) to (12, 7): {fate}"]
+    assert rows.report.findings.places(BOXES_WITHOUT_AREA) == [
+        f"Annotations/two.xml, object 2 (pear), from (12, 7) to (12, 7): {fate}"
+    ]
     assert "Boxes without area: 1" in caplog.text
     with pytest.raises(ValueError, match=r"Expected boxes with an area, but .*two\.xml, object 2 \(pear\) goes from"):
         read_voc(voc, split="few", names={"pear": "pears"}, empty_boxes="error")
@@ -243,7 +246,7 @@ def test_coco_gives_rows_and_leaves_crowd_pairs_out(coco: Path, caplog) -> None:
     ]
     assert rows[0]["boxes"] == [[1.5, 2, 5.5, 8]]
     assert rows[0]["points"] == [[3.5, 5]]
-    assert rows.report.crowd_pairs == ["deep/two: people"]
+    assert rows.report.findings.places(CROWDS) == ["deep/two: people"]
     assert "left out because of a crowd region: 1 (deep/two: people)" in caplog.text
 
 
@@ -256,7 +259,7 @@ def test_a_function_may_say_what_to_call_each_name(coco: Path, voc: Path) -> Non
     assert read_voc(voc, split="few", names=str.upper) == read_voc(
         voc, split="few", names={"apple": "APPLE", "pear": "PEAR"}
     )
-    with pytest.raises(ValueError, match="say a text for each name, but for 'dog' got ''"):
+    with pytest.raises(ValueError, match="a text for each name, but for 'dog' got ''"):
         read_coco(coco, split="train", names=lambda name: "")
     with pytest.raises(ValueError, match="Expected names or text, but got both"):
         read_coco(coco, split="train", names=plural_of, text="things")
@@ -384,7 +387,7 @@ def test_points_name_what_is_wrong_with_a_line(points: Path, line: str, error: t
 
 
 def test_points_need_a_text_and_lines(points: Path) -> None:
-    with pytest.raises(ValueError, match="Expected text to say what the points of .* mark, but got None"):
+    with pytest.raises(ValueError, match="Expected text for what the points of .* mark, but got None"):
         read_points_jsonl(points, split="train")
     with pytest.raises(FileNotFoundError, match=r"dev\.jsonl, but there is none \(there are: train\.jsonl\)"):
         read_points_jsonl(points, split="dev", text="nuclei")
@@ -497,7 +500,7 @@ def test_blood_cells_are_as_many_as_published(shared: Path) -> None:
     folder = shared / "data" / "blood_cells"
     rows = {split: read_voc(folder, split=split, names=CELLS) for split in ("train", "val", "test")}
     assert {split: len(read) // 3 for split, read in rows.items()} == {"train": 205, "val": 87, "test": 72}
-    without_area = [found for read in rows.values() for found in read.report.boxes_without_area]
+    without_area = [found for read in rows.values() for found in read.report.findings.places(BOXES_WITHOUT_AREA)]
     assert len(without_area) == 2
     objects = Counter()
     for read in rows.values():
@@ -514,7 +517,7 @@ def test_pears_are_as_many_as_published(shared: Path) -> None:
     folder = shared / "data" / "pears"
     rows = {split: read_coco(folder, split=split, names={"pear": "pears"}) for split in ("train", "val", "test")}
     assert {split: len(read) for split, read in rows.items()} == {"train": 138, "val": 53, "test": 60}
-    assert {split: len(read.report.boxes_without_area) for split, read in rows.items()} == {
+    assert {split: len(read.report.findings.places(BOXES_WITHOUT_AREA)) for split, read in rows.items()} == {
         "train": 8,
         "val": 1,
         "test": 4,
@@ -546,6 +549,6 @@ def test_nuclei_are_as_many_as_published(shared: Path) -> None:
 def test_coco_photos_leave_crowds_out(shared: Path) -> None:
     rows = read_coco(shared / "data" / "coco_photos", names={"person": "people", "dog": "dogs"})
     assert rows.report.num_images == 260
-    assert len(rows) == 2 * 260 - len(rows.report.crowd_pairs)
-    assert len(rows.report.crowd_pairs) > 0
+    assert len(rows) == 2 * 260 - len(rows.report.findings.places(CROWDS))
+    assert len(rows.report.findings.places(CROWDS)) > 0
     assert max(row["count"] for row in rows) <= 13

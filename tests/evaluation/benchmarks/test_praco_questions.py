@@ -7,6 +7,7 @@ from count_clip.datasets_scripts.captions.plurals import plural_of
 from count_clip.datasets_scripts.countscenes.builder import CountScenes
 from count_clip.datasets_scripts.countscenes.shapes import shape_classes
 from count_clip.datasets_scripts.formats.folders import read_coco
+from count_clip.datasets_scripts.formats.rows import CROWDS
 from count_clip.evaluation.benchmarks.praco_questions import (
     draw_mosaic,
     in_drawn_order,
@@ -226,8 +227,8 @@ def test_photographs_with_crowds_do_not_say_how_many(shared):
     rows = read_coco(shared / "data" / "coco_photos", names=plural_of)
     images, skipped = labelled_images(rows)
     assert (len(images), skipped) == (260, [])
-    assert len(rows.report.crowd_pairs) == 40
-    for pair in rows.report.crowd_pairs:
+    assert len(rows.report.findings.places(CROWDS)) == 40
+    for pair in rows.report.findings.places(CROWDS):
         image_id, text = pair.split(": ")
         assert text not in by_id(images)[image_id].counts
     assert sum(len(image.counts) for image in images) == 260 * 80 - 40
