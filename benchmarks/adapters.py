@@ -52,7 +52,7 @@ from count_clip.trainers.counting.config import CountingConfig
 from count_clip.trainers.counting.trainer import CountingTrainer
 from count_clip.trainers.density.config import DensityConfig
 from count_clip.trainers.density.trainer import DensityTrainer
-from count_clip.trainers.running.adapters import adapter_configs, add_adapters, leave_room
+from count_clip.trainers.running.adapters import adapter_configs, add_adapters, shorten_texts
 
 
 HEAD = ["interaction", "decoder", "patch_projection"]
@@ -260,7 +260,7 @@ class Benchmark:
             return model, processor
         configs = adapter_configs(what, processor.tokenizer)
         model = add_adapters(model, configs)
-        leave_room(processor, configs)
+        shorten_texts(processor, configs)
         return model, processor
 
     def trainer(self, method: str, seed: int, learning_rate: float, steps: int) -> Any:

@@ -37,8 +37,8 @@ from transformers.utils import logging
 from count_clip.datasets_scripts.countscenes.builder import CountScenes
 from count_clip.modeling.modeling_count_clip import CLIPForCounting, counting_loss, image_text_contrastive_loss
 from count_clip.modeling.processing_count_clip import CountCLIPProcessor
-from count_clip.trainers.core.collators import CountingDataCollator
-from count_clip.trainers.running.scratch import build_counting_model
+from count_clip.trainers.counting.collator import CountingDataCollator
+from count_clip.trainers.running.models import build_counting_model
 
 
 # As in trainers/configs/countscenes_density.yaml, whose towers countscenes_base takes.

@@ -39,7 +39,7 @@ from transformers import AutoModel, AutoProcessor, CLIPModel
 from count_clip.datasets_scripts.captions.numbers import NUMBER_WORDS
 from count_clip.evaluation.benchmarks.countbench import evaluate_countbench, nine_captions
 from count_clip.evaluation.functional import NUMBERS, predicted_numbers
-from count_clip.trainers.running.scratch import build_counting_model
+from count_clip.trainers.running.models import build_counting_model
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -182,11 +182,11 @@ def read_config(path: Path | None = None, settings: Sequence[str] = (), quick: b
 
 def _try_out(config: Mapping[str, Any]) -> None:
     """Read both kinds of runs and a few rows once, so that a mistake shows now and not in an hour."""
-    from count_clip.trainers.running.arguments import CONFIGS, RunArguments, convert
+    from count_clip.trainers.running.arguments import TASKS, RunArguments, convert
     from count_clip.trainers.running.data import load_rows
 
     for part in ("base", "arms"):
-        values = convert((RunArguments, CONFIGS["counting"]), config[part], f"in `{part}`")
+        values = convert((RunArguments, TASKS["counting"].config), config[part], f"in `{part}`")
         for key in ("max_steps", "per_device_train_batch_size"):
             if values.get(key) is None:
                 raise ValueError(f"Expected `{part}.{key}` to be a whole number, but it is missing.")

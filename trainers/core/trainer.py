@@ -20,7 +20,7 @@ from transformers.utils import logging, strtobool
 from count_clip.modeling.prompt_tuning import AdapterStack
 
 from ..hub.push import HubTrainer, take_token
-from .rows import ImageRows
+from .rows import as_rows
 from .sampling import EpochCallback, EpochSampler
 
 
@@ -150,11 +150,11 @@ class BaseTrainer(HubTrainer):
     def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader:
         """The batches of a test set, as the evaluation collator makes them."""
         with self._evaluation_batches():
-            return super().get_test_dataloader(named_rows(test_dataset))
+            return super().get_test_dataloader(as_rows(test_dataset))
 
     def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
         """As in `Trainer`; images that cannot be read are named."""
-        return super().evaluate(named_rows(eval_dataset), **kwargs)
+        return super().evaluate(as_rows(eval_dataset), **kwargs)
 
     @contextmanager
     def _evaluation_batches(self) -> Iterator[None]:
@@ -233,23 +233,6 @@ def _with_own_generator(loader: Any) -> Any:
     return loader
 
 
-def named_rows(rows: Any) -> Any:
-    """
-    Make data sets name their images that cannot be read.
-
-    Args:
-        rows: A data set, a dictionary of data sets, the name of one, or `None`.
-
-    Returns:
-        Map-style data sets as [`ImageRows`]; everything else as it is.
-    """
-    if isinstance(rows, dict):
-        return {name: named_rows(part) for name, part in rows.items()}
-    if rows is None or isinstance(rows, str | ImageRows | torch.utils.data.IterableDataset):
-        return rows
-    return ImageRows(rows) if hasattr(rows, "__len__") else rows
-
-
 def base_name(name: str) -> str:
     """
     The name that a parameter has without adapters, from the name that it has with them.
@@ -285,4 +268,4 @@ def require_model_type(model: Any, expected: str, trainer: str, other: str) -> N
         )
 
 
-__all__ = ["BaseTrainer", "base_name", "named_rows", "require_model_type"]
+__all__ = ["BaseTrainer", "base_name", "require_model_type"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from transformers import TrainingArguments
 
@@ -22,35 +22,34 @@ class CountingConfig(TrainingArguments):
         num_counterfactuals (`int`, *optional*, defaults to 1):
             Wrong captions for each counting row, from 1 (the paper's) to 8 (all other numbers).
         counting_fraction (`float`, *optional*):
-            The share of counting rows that the sampler aims at; by default as the data comes.
+            The share of counting rows that the sampler aims at; by default that of the data.
         balance_numbers (`bool`, *optional*, defaults to `False`):
-            Whether the counting loss of a row is weighted by one over how often its number occurs among the counting
-            rows of the training set, so that all numbers weigh alike; see [`number_weights`].
+            Whether rows of rare numbers weigh more in the counting loss; see [`number_weights`].
         gradient_cache_chunk_size (`int`, *optional*):
             Encode so many images, or captions, at a time, and again in the backward pass: the gradients of
             `per_device_train_batch_size` in the memory of this many, for one more forward pass. By default the batch
             is encoded at once.
         train_towers (`str`, *optional*, defaults to `"all"`):
             What trains: `"all"`, or only the `"text"` or the `"vision"` tower with its projection. The logit scale
-            trains in any case.
+            always trains.
         max_logit_scale (`float`, *optional*, defaults to 100.0):
-            The most that similarities may be multiplied with; the learned scale is held below it after every step.
+            Upper bound of the learned logit scale, enforced after every step.
         remove_unused_columns (`bool`, *optional*, defaults to `False`):
-            The collator needs columns that the model does not know.
+            The collator needs columns that the model does not take.
         ddp_find_unused_parameters (`bool`, *optional*, defaults to `False`):
-            Every parameter that trains takes part in every step, so there is nothing to look for.
+            Every trained parameter takes part in every step.
     """
 
-    learning_rate: float = field(default=5e-6, metadata={"help": "The initial learning rate for AdamW."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Keep the columns the collator needs."})
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Whether DDP looks for those."})
-    counting_loss: bool = field(default=True, metadata={"help": "Whether captions with a number get the loss."})
-    num_counterfactuals: int = field(default=1, metadata={"help": "Wrong captions for each counting row, 1 to 8."})
-    counting_fraction: float | None = field(default=None, metadata={"help": "Share of counting rows in a batch."})
-    balance_numbers: bool = field(default=False, metadata={"help": "Whether rare numbers weigh more in the loss."})
-    gradient_cache_chunk_size: int | None = field(default=None, metadata={"help": "Rows to encode at a time."})
-    train_towers: str = field(default="all", metadata={"help": "What trains: all, text or vision."})
-    max_logit_scale: float = field(default=100.0, metadata={"help": "Upper bound of the learned logit scale."})
+    learning_rate: float = 5e-6
+    remove_unused_columns: bool = False
+    ddp_find_unused_parameters: bool | None = False
+    counting_loss: bool = True
+    num_counterfactuals: int = 1
+    counting_fraction: float | None = None
+    balance_numbers: bool = False
+    gradient_cache_chunk_size: int | None = None
+    train_towers: str = "all"
+    max_logit_scale: float = 100.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,11 +57,11 @@ class CountingConfig(TrainingArguments):
             raise ValueError(f"`train_towers` must be one of {', '.join(TOWERS)}, but got {self.train_towers!r}.")
         if not 1 <= self.num_counterfactuals <= 8:
             raise ValueError(
-                "`num_counterfactuals` must lie between 1 and 8, for a caption with one of the numbers two to ten has "
-                f"eight wrong ones, but got {self.num_counterfactuals}."
+                "`num_counterfactuals` must be between 1 and 8 (the numbers from two to ten without the right one), "
+                f"but got {self.num_counterfactuals}."
             )
         if self.counting_fraction is not None and not 0 <= self.counting_fraction <= 1:
-            raise ValueError(f"`counting_fraction` must lie between 0 and 1, but got {self.counting_fraction}.")
+            raise ValueError(f"`counting_fraction` must be between 0 and 1, but got {self.counting_fraction}.")
         if self.gradient_cache_chunk_size is not None and self.gradient_cache_chunk_size < 1:
             raise ValueError(
                 f"`gradient_cache_chunk_size` must be at least 1, but got {self.gradient_cache_chunk_size}. Leave it "

@@ -14,10 +14,10 @@ from transformers.utils import logging
 
 from count_clip.datasets_scripts.captions.numbers import NUMBER_TO_WORD, find_count
 
-from ..core.collators import CountingDataCollator, CountingEvalDataCollator, is_counting_row
-from ..core.rows import row_column
+from ..core.rows import as_rows
 from ..core.sampling import EpochSampler
-from ..core.trainer import BaseTrainer, named_rows, require_model_type
+from ..core.trainer import BaseTrainer, require_model_type
+from .collator import CountingDataCollator, CountingEvalDataCollator, is_counting_row
 from .config import CountingConfig
 
 
@@ -79,8 +79,8 @@ class CountingTrainer(BaseTrainer):
             data_collator=data_collator,
             eval_collator=CountingEvalDataCollator(processing_class),
             epoch_listeners=(data_collator,) if hasattr(data_collator, "set_epoch") else (),
-            train_dataset=named_rows(train_dataset),
-            eval_dataset=named_rows(eval_dataset),
+            train_dataset=as_rows(train_dataset),
+            eval_dataset=as_rows(eval_dataset),
             processing_class=processing_class,
             **kwargs,
         )
@@ -175,7 +175,7 @@ def counting_flags(rows: Any) -> list[bool]:
     Returns:
         `list[bool]`: A flag a row.
     """
-    columns = [row_column(rows, name) for name in ("number", "is_counting")]
+    columns = [as_rows(rows).column(name) for name in ("number", "is_counting")]
     return [
         is_counting_row({"number": number, "is_counting": explicit}) for number, explicit in zip(*columns, strict=True)
     ]
@@ -210,7 +210,7 @@ def number_weights(numbers: Iterable[int]) -> dict[int, float]:
 
 def _balance(rows: Any) -> dict[int, float]:
     """The weights for a training set; a row's number is the one that its caption states, of several its own."""
-    columns = (row_column(rows, "text"), row_column(rows, "number"), counting_flags(rows))
+    columns = (as_rows(rows).column("text"), as_rows(rows).column("number"), counting_flags(rows))
     counted = [
         find_count(text, stated=number or None) for text, number, counts in zip(*columns, strict=True) if counts
     ]

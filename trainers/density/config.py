@@ -38,53 +38,42 @@ class DensityConfig(TrainingArguments):
             processor, which is what the model sees when it is used.
         scale_jitter (`list[float]`, *optional*, defaults to `[1.0, 1.0]`):
             Least and largest factor on that length, drawn for each sample. It never becomes shorter than a window.
-        noise_probability (`float`, *optional*, defaults to 0.25):
-            How often Gaussian noise is added.
-        color_probability (`float`, *optional*, defaults to 0.25):
-            How often brightness, contrast, saturation and hue are changed.
-        blur_probability (`float`, *optional*, defaults to 0.25):
-            How often the window is blurred.
-        affine_probability (`float`, *optional*, defaults to 0.25):
-            How often the window is rotated, scaled, sheared and shifted.
-        horizontal_flip_probability (`float`, *optional*, defaults to 0.5):
-            How often left and right are swapped.
-        vertical_flip_probability (`float`, *optional*, defaults to 0.0):
-            How often top and bottom are swapped.
-        quarter_turn_probability (`float`, *optional*, defaults to 0.0):
-            How often the window is turned by 90, 180 or 270 degrees.
+        noise_probability, color_probability, blur_probability,
+        affine_probability (`float`, *optional*, defaults to 0.25),
+        horizontal_flip_probability (`float`, *optional*, defaults to 0.5),
+        vertical_flip_probability, quarter_turn_probability (`float`, *optional*, defaults to 0.0):
+            See [`DensityAugmentation`].
         prompts_per_image (`int`, *optional*, defaults to 1):
             With more than one, a sample is an image with so many of its prompts, which share the pass through the
             vision tower; an epoch has a sample for each image instead of one for each row.
         remove_unused_columns (`bool`, *optional*, defaults to `False`):
-            The collator needs columns that the model does not know.
+            The collator needs columns that the model does not take.
         ddp_find_unused_parameters (`bool`, *optional*, defaults to `False`):
-            Every parameter that trains takes part in every step, so there is nothing to look for.
+            Every trained parameter takes part in every step.
     """
 
-    learning_rate: float = field(default=1e-4, metadata={"help": "The initial learning rate for AdamW."})
-    weight_decay: float = field(default=0.05, metadata={"help": "Weight decay for AdamW."})
-    adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 for AdamW."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Keep the columns the collator needs."})
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Whether DDP looks for those."})
-    lr_scheduler_type: str = field(
-        default="linear", metadata={"help": "The schedule of the learning rate; step for lr_step_epochs."}
-    )
-    contrastive_epochs: float = field(default=0.0, metadata={"help": "Epochs of the contrastive loss alone."})
-    trainable: str = field(default="prompts", metadata={"help": "What trains: prompts, vision or all."})
-    clip_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the towers."})
-    lr_step_epochs: float | None = field(default=None, metadata={"help": "Epochs between steps of the rate."})
-    lr_step_gamma: float = field(default=0.33, metadata={"help": "Factor of a step of the learning rate."})
-    density_sigma: float = field(default=1.0, metadata={"help": "Width of an object in the target, in pixels."})
-    train_resize: int | None = field(default=None, metadata={"help": "Shorter side before the crop, in pixels."})
-    scale_jitter: list[float] = field(default_factory=lambda: [1.0, 1.0], metadata={"help": "Factors on that side."})
-    noise_probability: float = field(default=0.25, metadata={"help": "How often noise is added."})
-    color_probability: float = field(default=0.25, metadata={"help": "How often colours are changed."})
-    blur_probability: float = field(default=0.25, metadata={"help": "How often the window is blurred."})
-    affine_probability: float = field(default=0.25, metadata={"help": "How often an affine map is applied."})
-    horizontal_flip_probability: float = field(default=0.5, metadata={"help": "How often left and right swap."})
-    vertical_flip_probability: float = field(default=0.0, metadata={"help": "How often top and bottom swap."})
-    quarter_turn_probability: float = field(default=0.0, metadata={"help": "How often windows turn by 90 degrees."})
-    prompts_per_image: int = field(default=1, metadata={"help": "Prompts of an image in one pass."})
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.05
+    adam_beta2: float = 0.95
+    remove_unused_columns: bool = False
+    ddp_find_unused_parameters: bool | None = False
+    lr_scheduler_type: str = "linear"
+    contrastive_epochs: float = 0.0
+    trainable: str = "prompts"
+    clip_learning_rate: float | None = None
+    lr_step_epochs: float | None = None
+    lr_step_gamma: float = 0.33
+    density_sigma: float = 1.0
+    train_resize: int | None = None
+    scale_jitter: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    noise_probability: float = 0.25
+    color_probability: float = 0.25
+    blur_probability: float = 0.25
+    affine_probability: float = 0.25
+    horizontal_flip_probability: float = 0.5
+    vertical_flip_probability: float = 0.0
+    quarter_turn_probability: float = 0.0
+    prompts_per_image: int = 1
 
     def __post_init__(self) -> None:
         if self.lr_scheduler_type == "step":

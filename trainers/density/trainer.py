@@ -9,10 +9,12 @@ import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..core.collators import DensityDataCollator, DensityEvalDataCollator
-from ..core.trainer import BaseTrainer, base_name, named_rows, require_model_type
+from ..core.rows import as_rows
+from ..core.trainer import BaseTrainer, base_name, require_model_type
+from .augmentation import DensityAugmentation
+from .collator import DensityDataCollator, DensityEvalDataCollator
 from .config import DensityConfig
-from .dataset import DensityAugmentation, DensityTrainingDataset
+from .dataset import DensityTrainingDataset
 
 
 TOWERS = ("vision_model.", "text_model.", "text_projection.")
@@ -77,7 +79,7 @@ class DensityTrainer(BaseTrainer):
             eval_collator=DensityEvalDataCollator(processing_class),
             epoch_listeners=() if train_dataset is None else (train_dataset,),
             train_dataset=train_dataset,
-            eval_dataset=named_rows(eval_dataset),
+            eval_dataset=as_rows(eval_dataset),
             processing_class=processing_class,
             **kwargs,
         )

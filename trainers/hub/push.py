@@ -17,7 +17,7 @@ from transformers.utils import logging
 from .card import CARD, CardError, write_model_card
 from .release import STALE, ReleaseError, prepare_release
 from .repository import Destination, HubError, Pushed, explained, prepare_repository, push_folder, without_token
-from .run_card import training_record, write_loss_curve
+from .training import training_record, write_loss_curve
 
 
 logger = logging.get_logger(__name__)

@@ -1,4 +1,4 @@
-"""What the `peft` key of a run means: which adapters a model gets."""
+"""The adapters that the `peft` key of a run names."""
 
 from __future__ import annotations
 
@@ -7,25 +7,63 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
-from transformers import TrainingArguments
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, logging
 
 from count_clip.modeling.prompt_tuning import AdapterStack, ContextPromptConfig, VisualPromptConfig
 
-from .arguments import check_keys, convert, unknown_key
+from .arguments import TASKS, RunArguments, check_keys, convert, unknown_key
 
 
 logger = logging.get_logger(__name__)
 
-# Beside PEFT's own names for its methods.
+# Names in addition to those of PEFT.
 TYPES = {"visual_prompt": "CLIP_VPT", "context_prompt": "CLIP_COOP"}
-# What is not for a file to say.
+# Fields that a file must not set.
 _NOT_KEYS = ("peft_type", "task_type", "base_model_name_or_path", "inference_mode", "auto_mapping", "peft_version")
-# Where LoRA and its like go if nothing is said, as in CLIPs elsewhere: the towers' queries and values.
+# The default of LoRA and similar methods, as usual for CLIPs: queries and values of both towers.
 DEFAULT_TARGETS = r"(.*\.)?(text_model|vision_model)\.encoder\.layers\.\d+\.self_attn\.(q_proj|v_proj)"
+
+
+def adapt_model(run: RunArguments, args: Any, model: Any, processor: Any, goes_on: bool = False) -> tuple[Any, Any]:
+    """
+    Put the adapters of a run on its model.
+
+    Args:
+        run ([`RunArguments`]): Its `peft` names them.
+        args ([`CountingConfig`] or [`DensityConfig`]): The arguments of the training.
+        model: The base.
+        processor: Its processor; context prompts shorten its texts.
+        goes_on (`bool`, *optional*, defaults to `False`): Whether the run resumes from a checkpoint.
+
+    Returns:
+        The adapted model and the processor. A base that no name loads again (because it is new, made from another
+        model or has other fields) is saved in the folder `base` of the run; a resumed run loads it from there.
+    """
+    configs = adapter_configs(run.peft or [], processor.tokenizer)
+    everything = TASKS[run.task].tuned_by
+    if getattr(args, everything) != args.__dataclass_fields__[everything].default:
+        logger.warning(
+            f"`{everything}: {getattr(args, everything)}` has no effect with `peft`: the adapters train, and what "
+            "their `modules_to_save` name."
+        )
+    name, folder = None if run.model_config else run.model_name_or_path, Path(str(args.output_dir), "base")
+    if name is None:
+        if goes_on and (folder / CONFIG_NAME).is_file():
+            model = type(model).from_pretrained(folder, dtype=torch.float32)
+            processor = type(processor).from_pretrained(folder)
+        elif args.process_index == 0:
+            logger.warning(f"The adapters need a base to be loaded on; it is saved in {folder}.")
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
+        name = str(folder)
+    model.name_or_path = model.config.name_or_path = name
+    adapted = add_adapters(model, configs)
+    shorten_texts(processor, configs)
+    return adapted, processor
 
 
 def adapter_configs(
@@ -36,9 +74,9 @@ def adapter_configs(
 
     Args:
         spec (`Mapping`, `Sequence[Mapping]` or `str`): One adapter or several: `type` (`visual_prompt`,
-            `context_prompt`, or a method of PEFT such as `lora`), perhaps a `name`, and fields of the type's
+            `context_prompt`, or a method of PEFT such as `lora`), optionally a `name`, and fields of the type's
             configuration. A text alone is a type.
-        tokenizer: Reads the texts that context prompts start from.
+        tokenizer: For the texts that context prompts start from.
 
     Returns:
         `dict[str, PeftConfig]`: Names and configurations. One adapter without a name is `"default"`.
@@ -51,7 +89,7 @@ def adapter_configs(
     for part in spec if not isinstance(spec, Mapping | str) else [spec]:
         options = {"type": part} if isinstance(part, str) else dict(part)
         kind = options.pop("type", None)
-        # PEFT does not like the name of a method for that of an adapter.
+        # PEFT refuses the name of a method as that of an adapter.
         name = str(options.pop("name", f"{kind}_adapter" if several else "default"))
         if name in configs:
             raise ValueError(f"Two adapters of `peft` are called {name!r}. Give each a `name` of its own.")
@@ -106,47 +144,20 @@ def add_adapters(model: Any, configs: Mapping[str, PeftConfig]) -> PeftModel:
     return AdapterStack(model, configs)
 
 
-def leave_room(processor: Any, configs: Mapping[str, PeftConfig]) -> None:
+def shorten_texts(processor: Any, configs: Mapping[str, PeftConfig]) -> None:
     """
-    Have a processor leave the positions to a text that context prompts leave to it.
+    Reserve the positions of context prompts in the texts of a processor.
 
     Args:
         processor: The processor of the base; changed in place.
-        configs (`Mapping[str, PeftConfig]`): Of adapters that were made.
+        configs (`Mapping[str, PeftConfig]`): Of adapters that are on the base.
     """
-    taken = sum(
-        config.num_virtual_tokens or 0 for config in configs.values() if isinstance(config, ContextPromptConfig)
-    )
+    contexts = [config for config in configs.values() if isinstance(config, ContextPromptConfig)]
+    taken = sum(config.num_virtual_tokens or 0 for config in contexts)
     if hasattr(processor, "num_context_tokens"):
         processor.num_context_tokens += taken
     else:
         processor.max_text_length -= taken
 
 
-def name_base(model: Any, processor: Any, name: str | None, args: TrainingArguments) -> None:
-    """
-    See to it that adapters can say which base they belong to.
-
-    Args:
-        model: The base.
-        processor: Its processor.
-        name (`str`, *optional*): Where it was loaded from, if loading it from there again gives the same base.
-            Otherwise it is saved into the folder `base` of the run.
-        args (`TrainingArguments`): Say where the run writes.
-    """
-    if name is None:
-        folder = base_folder(args)
-        if args.process_index == 0:
-            logger.warning(f"The adapters need a base to be loaded on; it is saved in {folder}.")
-            model.save_pretrained(folder)
-            processor.save_pretrained(folder)
-        name = str(folder)
-    model.name_or_path = model.config.name_or_path = name
-
-
-def base_folder(args: TrainingArguments) -> Path:
-    """Where a run saves the base of its adapters if it is saved nowhere else."""
-    return Path(str(args.output_dir), "base")
-
-
-__all__ = ["TYPES", "adapter_configs", "add_adapters", "base_folder", "leave_room", "name_base"]
+__all__ = ["TYPES", "adapt_model", "adapter_configs", "add_adapters", "shorten_texts"]

@@ -20,7 +20,26 @@ from ..counting.config import CountingConfig
 from ..density.config import DensityConfig
 
 
-CONFIGS: dict[str, type[TrainingArguments]] = {"counting": CountingConfig, "density": DensityConfig}
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What differs between the trainings of the two models."""
+
+    config: type[TrainingArguments]
+    other_source: str
+    """The key that names the other model, whose towers this one can start from."""
+    tuned_by: str
+    """The argument that chooses what trains, which adapters replace."""
+    metrics: tuple[str, str]
+    benchmark: str
+    """The benchmark of the metrics, for cards."""
+
+
+TASKS = {
+    "counting": Task(
+        CountingConfig, "density_name_or_path", "train_towers", ("accuracy", "mean_deviation"), "countbench"
+    ),
+    "density": Task(DensityConfig, "clip_name_or_path", "trainable", ("mae", "rmse"), "density"),
+}
 
 
 @dataclasses.dataclass
@@ -133,19 +152,19 @@ def parse_run(path: str, overrides: Sequence[str]) -> tuple[RunArguments, Traini
             source[keys[0]] = "on the command line"
     where = {key: source.get(key, f"in {file}") for key in ("task", *values)}
     task = values.get("task")
-    if task not in CONFIGS:
-        raise ValueError(f"Expected `task` to be one of {', '.join(CONFIGS)}, but got {task!r} {where['task']}.")
+    if task not in TASKS:
+        raise ValueError(f"Expected `task` to be one of {', '.join(TASKS)}, but got {task!r} {where['task']}.")
     for key, inner in _SHORT.items():
         if isinstance(values.get(key), str):
             values[key] = {inner: values[key]}
-    values = convert((RunArguments, CONFIGS[task]), values, where)
+    values = convert((RunArguments, TASKS[task].config), values, where)
     # One process or several: an accelerator is used where there is one.
     if not torch.cuda.is_available():
         values.setdefault("dataloader_pin_memory", False)
         if not torch.backends.mps.is_available():
             values.setdefault("use_cpu", True)
     own = {key: values.pop(key) for key in RunArguments.__dataclass_fields__ if key in values}
-    return RunArguments(**own), CONFIGS[task](**values)
+    return RunArguments(**own), TASKS[task].config(**values)
 
 
 def convert(classes: Sequence[type], values: Mapping[str, Any], where: Mapping[str, str] | str) -> dict[str, Any]:
@@ -348,8 +367,9 @@ def check_keys(values: Mapping[str, Any], known: Iterable[str], where: str) -> N
 
 
 __all__ = [
-    "CONFIGS",
+    "TASKS",
     "RunArguments",
+    "Task",
     "check_keys",
     "convert",
     "find_config",

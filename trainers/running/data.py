@@ -1,4 +1,4 @@
-"""The rows that a run trains on and measures itself with, from what its configuration says of them."""
+"""The rows of a run: for training, evaluation and test."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import dataclasses
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 from transformers.utils import logging
 
-from ..core.rows import GeneralRows, row_column
+from ..core.rows import Rows
 from .arguments import check_keys
 
 
@@ -19,28 +18,27 @@ logger = logging.get_logger(__name__)
 
 # For the captions of counting runs, whatever the data set.
 COUNTING_OPTIONS = ("general", "caption_noise", "counting_filter")
-FOLDER_KINDS = ("voc", "coco", "points", "csv")
+FOLDER_FORMATS = ("voc", "coco", "points", "csv")
 DEFAULT_SPLITS = {"dataset": "train", "eval_dataset": "validation", "test_dataset": "test"}
 
 
-def load_rows(spec: Mapping[str, Any], task: str, key: str = "dataset") -> Any:
+def load_rows(spec: Mapping[str, Any], task: str, key: str = "dataset") -> Rows:
     """
-    Load the rows of one part of a run.
+    Load a data set of a run.
 
     Args:
-        spec (`Mapping`): `name` and what belongs to it. `countscenes` takes the fields of its scenes; `voc`, `coco`,
-            `points` and `csv` take what `load_object_folder` does, above all `path`; every other name is for
-            `datasets.load_dataset` or, if it is a folder that `save_to_disk` made, for `load_from_disk`. `max_rows`
-            keeps the first so many. For counting, `general: true` makes general pairs of all rows, also of those whose
-            captions state a number; `caption_noise` (the arguments of [`NoisyCaptions`]) spoils the numbers in the
-            captions of `countscenes`, and `counting_filter` then says which of them are left (see
-            [`filter_counting`]). In the place of all this, `parts` is a list of such specifications, whose rows come
-            one after the other: `counting_fraction` says how they are mixed.
+        spec (`Mapping`): `name` and its options. `countscenes` takes the fields of its scenes; `voc`, `coco`, `points`
+            and `csv` the arguments of `load_object_folder`, above all `path`; every other name those of
+            `datasets.load_dataset` or, for a folder that `save_to_disk` made, `load_from_disk`. `max_rows` keeps the
+            first rows. For counting, `general: true` makes general pairs of all rows, also of those whose captions
+            state a number; `caption_noise` (the arguments of [`NoisyCaptions`]) adds wrong numbers to the captions of
+            `countscenes`, which `counting_filter` filters (see [`filter_counting`]). Instead, `parts` is a list of
+            such specifications, whose rows are concatenated; `counting_fraction` mixes them.
         task (`str`): `"counting"` or `"density"`.
-        key (`str`, *optional*, defaults to `"dataset"`): Where it stands in the configuration, for messages.
+        key (`str`, *optional*, defaults to `"dataset"`): The key of the configuration, for messages.
 
     Returns:
-        Map-style rows.
+        [`Rows`].
 
     Raises:
         ValueError: If a key is unknown, or there are no rows.
@@ -55,26 +53,25 @@ def load_rows(spec: Mapping[str, Any], task: str, key: str = "dataset") -> Any:
         raise ValueError(f"`{key}.{next(iter(counting))}` is for counting runs, but this is a {task} run.")
     if not isinstance(name, str):
         raise ValueError(
-            f"Expected `{key}.name` to say which data to read: countscenes, {', '.join(FOLDER_KINDS)}, or the name or "
-            f"folder of a data set of the datasets library; but got {name!r}."
+            f"Expected `{key}.name` to be countscenes, {', '.join(FOLDER_FORMATS)}, or the name or folder of a data "
+            f"set of the datasets library, but got {name!r}."
         )
     max_rows = options.pop("max_rows", None)
     for field in ("path", "data_dir", "cutouts", "backgrounds"):
         if isinstance(options.get(field), str) and not Path(options[field]).expanduser().exists():
             raise FileNotFoundError(
-                f"There is no folder {options[field]!r}, which `{key}.{field}` names. Set it to where the data lies, "
-                f"for example with `--{key}.{field} FOLDER` on the command line."
+                f"There is no folder {options[field]!r}, which `{key}.{field}` names. Set it to the folder of the "
+                f"data, for example with `--{key}.{field} FOLDER` on the command line."
             )
     if name == "countscenes":
         rows = _countscenes(options, task, key)
-    elif name in FOLDER_KINDS:
+    elif name in FOLDER_FORMATS:
         rows = _object_folder(name, options, key)
     else:
         rows = _hub_dataset(name, options, key)
-    if counting:
-        rows = _counting_options(rows, counting, key)
+    rows = _counting_options(rows, counting, key) if counting else Rows(rows)
     if max_rows is not None:
-        rows = torch.utils.data.Subset(rows, range(min(int(max_rows), len(rows))))
+        rows = rows.select(range(min(int(max_rows), len(rows))))
     if len(rows) == 0:
         raise ValueError(f"`{key}` ({dict(spec)}) has no rows. Check its split and its folder.")
     return rows
@@ -85,19 +82,17 @@ def load_splits(run: Any) -> dict[str, Any]:
     Load all rows of a run.
 
     Args:
-        run ([`RunArguments`]): Says which. What `eval_dataset` and `test_dataset` do not say is as in `dataset`,
-            unless they name other data.
+        run ([`RunArguments`]): The run. `eval_dataset` and `test_dataset` inherit the options of `dataset` unless they
+            name other data.
 
     Returns:
-        `dict`: `dataset` and, where they are given, `eval_dataset` and `test_dataset`.
+        `dict` of [`Rows`]: `dataset` and, where they are given, `eval_dataset` and `test_dataset`.
 
     Raises:
         ValueError: If there is no `dataset`.
     """
     if run.dataset is None:
-        raise ValueError(
-            "`dataset` is missing: say which rows to train on, for example `dataset: {name: countscenes}`."
-        )
+        raise ValueError("`dataset` is missing: name the training rows, for example `dataset: {name: countscenes}`.")
     splits = {"dataset": load_rows(run.dataset, run.task)}
     for key in ("eval_dataset", "test_dataset"):
         spec = getattr(run, key)
@@ -105,8 +100,7 @@ def load_splits(run: Any) -> dict[str, Any]:
             inherited = {name: value for name, value in run.dataset.items() if name not in ("split", "max_rows")}
             if "parts" in inherited and "name" not in spec:
                 raise ValueError(
-                    f"`{key}.name` is missing: `dataset` has several parts, so `{key}` has to say itself which data "
-                    "to read."
+                    f"`{key}.name` is missing: `dataset` has several parts, so `{key}` has to name its own data."
                 )
             spec = spec if "name" in spec else {**inherited, **spec}
             splits[key] = load_rows(spec, run.task, key)
@@ -123,13 +117,12 @@ def _parts(spec: dict[str, Any], task: str, key: str) -> Any:
             f"Expected `{key}.parts` to be a list of data sets, each with a `name` and what belongs to it, but got "
             f"{parts!r:.80}."
         )
-    return torch.utils.data.ConcatDataset(
-        [load_rows(part, task, f"{key}.parts[{place}]") for place, part in enumerate(parts)]
-    )
+    first, *others = (load_rows(part, task, f"{key}.parts[{place}]") for place, part in enumerate(parts))
+    return sum(others, first)
 
 
 def _counting_options(rows: Any, options: Mapping[str, Any], key: str) -> Any:
-    """Spoil the captions, filter them, and make general pairs of them, as far as each is asked for."""
+    """Add noise to the captions, filter them, and make general pairs, each where the options demand it."""
     from count_clip.datasets_scripts.captions.noise import NoisyCaptions, filter_counting
 
     noise, how = options.get("caption_noise"), options.get("counting_filter")
@@ -138,35 +131,35 @@ def _counting_options(rows: Any, options: Mapping[str, Any], key: str) -> Any:
             raise ValueError(f"Expected `{key}.caption_noise` to be keys and values, but got {noise!r}.")
         check_keys(noise, _parameters(NoisyCaptions) - {"rows"}, f"`{key}.caption_noise`")
         rows = NoisyCaptions(rows, **noise)
+    kept = None
     if how is not None:
         if not isinstance(rows, NoisyCaptions):
             raise ValueError(
-                f"`{key}.counting_filter` needs `{key}.caption_noise`: captions that are right are left as they are. "
+                f"`{key}.counting_filter` needs `{key}.caption_noise`: right captions are not filtered. "
                 "`count-clip data counting-set` filters captions of the web."
             )
         kept, counts = filter_counting(rows, str(how))
         logger.warning(f"`{key}`, filter {how}: {', '.join(f'{name} {number}' for name, number in counts.items())}.")
-        # `Subset` wants anything with an index and a length, whatever its annotation says.
-        rows = torch.utils.data.Subset(cast(Any, rows), kept)
+    rows = Rows(rows) if kept is None else Rows(rows).select(kept)
     general = options.get("general", False)
     if not isinstance(general, bool):
         raise ValueError(f"Expected `{key}.general` to be true or false, but got {general!r}.")
-    return GeneralRows(rows) if general else rows
+    return rows.with_values(is_counting=False) if general else rows
 
 
 def _counting_rows(rows: Any) -> Any:
     """The rows that the nine-caption protocol can measure: those whose captions state a number from two to ten."""
     from count_clip.datasets_scripts.captions.numbers import NUMBER_TO_WORD
 
-    numbers = row_column(rows, "number")
+    numbers = rows.column("number")
     kept = [index for index, number in enumerate(numbers) if number in NUMBER_TO_WORD]
     if len(kept) == len(rows):
         return rows
     logger.warning(
         f"{len(rows) - len(kept)} of {len(rows)} evaluation rows state no number from two to ten; the others are "
-        "measured. What `eval_dataset` and `test_dataset` do not say is as in `dataset`, `number_rate` too."
+        "measured. `eval_dataset` and `test_dataset` inherit the options of `dataset`, `number_rate` too."
     )
-    return torch.utils.data.Subset(rows, kept)
+    return rows.select(kept)
 
 
 def _countscenes(options: dict[str, Any], task: str, key: str) -> Any:
@@ -179,21 +172,21 @@ def _countscenes(options: dict[str, Any], task: str, key: str) -> Any:
     return CountScenes(**options)
 
 
-def _object_folder(kind: str, options: dict[str, Any], key: str) -> Any:
+def _object_folder(format: str, options: dict[str, Any], key: str) -> Any:
     from count_clip.datasets_scripts.formats.folders import FORMATS, load_object_folder
 
     check_keys(
-        options, (_parameters(load_object_folder) | _parameters(FORMATS[kind])) - {"format"}, f"`{key}` ({kind})"
+        options, (_parameters(load_object_folder) | _parameters(FORMATS[format])) - {"format"}, f"`{key}` ({format})"
     )
     if "path" not in options:
         raise ValueError(
-            f"`{key}.path` is missing: say where the {kind} data lies, for example with `--{key}.path FOLDER` on the "
-            "command line."
+            f"`{key}.path` is missing: name the folder of the {format} data, for example with `--{key}.path FOLDER` "
+            "on the command line."
         )
     path = Path(options.pop("path")).expanduser()
     # The folders that people share mostly say "val".
     options.setdefault("split", {"dataset": "train", "eval_dataset": "val", "test_dataset": "test"}[_part_of(key)])
-    return load_object_folder(path, kind, **options)
+    return load_object_folder(path, format, **options)
 
 
 def _hub_dataset(name: str, options: dict[str, Any], key: str) -> Any:

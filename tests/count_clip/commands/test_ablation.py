@@ -10,7 +10,6 @@ from PIL import Image
 from count_clip import ablation
 from count_clip.ablation import Arm, arm_run, base_run, order_holds, read_config, report
 from count_clip.cli import main
-from count_clip.trainers.core.rows import row_column
 from count_clip.trainers.running.arguments import parse_run
 from count_clip.trainers.running.data import load_splits
 
@@ -113,11 +112,13 @@ def test_every_row_of_an_arm_is_new_and_as_many_count_as_are_asked_for(tmp_path,
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({**arm_run(name, 0, "base", config), "output_dir": str(tmp_path)}))
     rows = load_splits(parse_run(str(file), [])[0])["dataset"]
-    counting, general = rows.datasets
+    is_general = [flag is False for flag in rows.column("is_counting")]
+    counting = rows.select(index for index, flag in enumerate(is_general) if not flag)
+    general = rows.select(index for index, flag in enumerate(is_general) if flag)
     assert len(general) == 40
     assert len(counting) == pytest.approx(40, abs=0 if name == "C" else 14)
-    assert len(set(row_column(rows, "image_id"))) == len(rows)
-    agree = [a == b for a, b in zip(*(row_column(counting, x) for x in ("number", "true_number")), strict=True)]
+    assert len(set(rows.column("image_id"))) == len(rows)
+    agree = [a == b for a, b in zip(*(counting.column(x) for x in ("number", "true_number")), strict=True)]
     assert all(agree) if name != "C" else 0.2 < sum(agree) / len(agree) < 0.75
 
 

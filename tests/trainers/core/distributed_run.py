@@ -20,7 +20,7 @@ from count_clip.trainers.density.config import DensityConfig
 from count_clip.trainers.density.trainer import DensityTrainer
 from count_clip.trainers.run import finish_processes
 from count_clip.trainers.running.adapters import adapter_configs, add_adapters
-from count_clip.trainers.running.scratch import build_counting_model, build_density_model
+from count_clip.trainers.running.models import build_counting_model, build_density_model
 
 
 SIZES = {

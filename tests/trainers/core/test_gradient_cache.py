@@ -10,7 +10,7 @@ from torch import nn
 
 from count_clip.datasets_scripts.captions.numbers import NUMBER_TO_WORD
 from count_clip.modeling import modeling_count_clip
-from count_clip.trainers.core.collators import CountingDataCollator
+from count_clip.trainers.counting.collator import CountingDataCollator
 from count_clip.trainers.counting.config import CountingConfig
 from count_clip.trainers.counting.trainer import CountingTrainer, freeze_towers
 from count_clip.trainers.running.adapters import adapter_configs, add_adapters

@@ -1,16 +1,15 @@
 import datasets
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from count_clip.datasets_scripts.countscenes.builder import CountScenes
-from count_clip.trainers.core.rows import ImageRows, read_row, row_column
+from count_clip.trainers.core.rows import Rows, as_rows
 
 
 def test_images_come_in_rgb_whatever_their_mode():
     rows = [{"image": Image.new(mode, (4, 5)), "text": "x"} for mode in ("L", "RGBA", "P", "CMYK", "I;16")]
-    assert [row["image"].mode for row in (ImageRows(rows)[i] for i in range(len(rows)))] == ["RGB"] * len(rows)
+    assert [row["image"].mode for row in (Rows(rows)[i] for i in range(len(rows)))] == ["RGB"] * len(rows)
 
 
 def _dataset_with_broken_file(tmp_path) -> datasets.Dataset:
@@ -23,22 +22,21 @@ def _dataset_with_broken_file(tmp_path) -> datasets.Dataset:
 
 
 def test_broken_file_of_a_dataset_is_named(tmp_path):
-    rows = ImageRows(_dataset_with_broken_file(tmp_path))
+    rows = Rows(_dataset_with_broken_file(tmp_path))
     assert rows[0]["image"].size == (9, 9)
     with pytest.raises(ValueError, match=r"row 1 \(image_id 'two', file .*broken\.jpg"):
         rows[1]
 
 
-def test_broken_file_is_named_inside_subsets_and_concatenations(tmp_path):
-    dataset = _dataset_with_broken_file(tmp_path)
-    both = torch.utils.data.ConcatDataset([dataset, torch.utils.data.Subset(dataset, [1, 0])])
-    with pytest.raises(ValueError, match="image_id 'two'"):
-        read_row(both, 2)
+def test_broken_file_is_named_inside_selections_and_concatenations(tmp_path):
+    rows = Rows(_dataset_with_broken_file(tmp_path))
+    with pytest.raises(ValueError, match=r"row 2 \(image_id 'two', file .*broken\.jpg"):
+        (rows + rows.select([1, 0]))[2]
 
 
 def test_missing_image_is_named():
     with pytest.raises(ValueError, match=r"row 0 \(image_id 'a'\).*columns are \['image', 'image_id'\]"):
-        read_row([{"image_id": "a", "image": None}], 0)
+        Rows([{"image_id": "a", "image": None}])[0]
 
 
 def test_streams_are_refused():
@@ -46,39 +44,49 @@ def test_streams_are_refused():
         pass
 
     with pytest.raises(TypeError, match="Stream"):
-        ImageRows(Stream())
+        Rows(Stream())
 
 
 def test_columns_are_read_without_drawing_images(monkeypatch):
     scenes = CountScenes("train", "captions", objects="shapes", num_scenes=6, image_size=64)
     expected = [scenes[i]["text"] for i in range(6)]
     monkeypatch.setattr(CountScenes, "__getitem__", lambda self, index: pytest.fail("drew a scene"))
-    assert row_column(scenes, "text") == expected
-    assert row_column(scenes, "is_counting") == [None] * 6
-    parts = torch.utils.data.ConcatDataset([torch.utils.data.Subset(scenes, [4, 1]), ImageRows(scenes)])
-    assert row_column(parts, "text") == [expected[4], expected[1], *expected]
+    rows = Rows(scenes)
+    assert rows.column("text") == expected
+    assert rows.column("is_counting") == [None] * 6
+    assert rows.with_values(is_counting=False).column("is_counting") == [False] * 6
+    assert (rows.select([4, 1]) + rows).column("text") == [expected[4], expected[1], *expected]
 
 
-def test_of_several_parts_only_the_chosen_rows_are_planned(monkeypatch):
+def test_of_several_parts_only_the_selected_rows_are_planned(monkeypatch):
     parts = [CountScenes("train", "captions", objects="shapes", num_scenes=5, seed=seed) for seed in (0, 1)]
-    parts.insert(1, [{"text": "a"}, {"text": "b"}])
-    rows = torch.utils.data.ConcatDataset(parts)
-    expected = row_column(rows, "text")
-    asked = []
+    rows = Rows(parts[0]) + Rows([{"text": "a"}, {"text": "b"}]) + Rows(parts[1])
+    expected = rows.column("text")
+    planned = []
     column = CountScenes.column
     monkeypatch.setattr(
         CountScenes,
         "column",
-        lambda self, name, indices=None: asked.append(list(indices)) or column(self, name, indices),
+        lambda self, name, indices=None: planned.append(list(indices)) or column(self, name, indices),
     )
-    chosen = [11, 0, 6, 4, 0, -1]
-    assert row_column(torch.utils.data.Subset(rows, chosen), "text") == [expected[index] for index in chosen]
-    assert asked == [[0, 4, 0], [4, 4]]
+    selected = [11, 0, 6, 4, 0, -1]
+    assert rows.select(selected).column("text") == [expected[index] for index in selected]
+    assert planned == [[0, 4, 0], [4, 4]]
 
 
 def test_columns_of_lists_and_datasets():
-    rows = [{"number": 2, "text": "a"}, {"text": "b"}]
-    assert row_column(rows, "number") == [2, None]
-    assert row_column(datasets.Dataset.from_list([{"number": 3}]), "number") == [3]
-    assert row_column(datasets.Dataset.from_list([{"number": 3}]), "count") == [None]
-    assert np.array(row_column(rows, "text")).tolist() == ["a", "b"]
+    rows = Rows([{"number": 2, "text": "a"}, {"text": "b"}])
+    assert rows.column("number") == [2, None]
+    assert rows.column("text") == ["a", "b"]
+    data = Rows(datasets.Dataset.from_list([{"number": 3}, {"number": 4}]))
+    assert data.column("number") == [3, 4]
+    assert data.select([1]).column("number") == [4]
+    assert data.column("count") == [None, None]
+
+
+def test_only_map_style_data_is_wrapped():
+    stream = datasets.Dataset.from_list([{"a": 1}]).to_iterable_dataset()
+    wrapped = as_rows({"x": [{"a": 1}], "name": "train", "stream": stream, "none": None})
+    assert isinstance(wrapped["x"], Rows)
+    assert as_rows(wrapped["x"]) is wrapped["x"]
+    assert (wrapped["name"], wrapped["stream"], wrapped["none"]) == ("train", stream, None)

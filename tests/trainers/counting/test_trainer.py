@@ -8,7 +8,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from count_clip.datasets_scripts.captions.numbers import NUMBER_TO_WORD, counting_captions
-from count_clip.trainers.core.collators import CountingDataCollator
+from count_clip.trainers.counting.collator import CountingDataCollator
 from count_clip.trainers.counting.config import CountingConfig
 from count_clip.trainers.counting.trainer import CountingTrainer, number_weights
 

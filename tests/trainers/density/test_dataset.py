@@ -5,12 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from count_clip.trainers.density.dataset import (
-    DensityAugmentation,
-    DensityTrainingDataset,
-    density_target,
-    random_affine,
-)
+from count_clip.trainers.density.augmentation import DensityAugmentation, random_affine
+from count_clip.trainers.density.dataset import DensityTrainingDataset, density_target
 
 
 SIDE = 48

@@ -18,8 +18,9 @@ from count_clip.trainers.hub.card import (
     figures_from_file,
     write_model_card,
 )
-from count_clip.trainers.hub.run_card import data_name, figures_of_run, training_record, write_loss_curve
+from count_clip.trainers.hub.training import training_record, write_loss_curve
 from count_clip.trainers.running.arguments import RunArguments
+from count_clip.trainers.running.card import data_name, figures_of_run
 
 
 FIGURES = [
@@ -218,7 +219,6 @@ HISTORIES = {
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
 def test_losses_are_drawn(history: list, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     path = write_loss_curve(tmp_path, history)
     assert path == tmp_path / "training_loss.png"
     with Image.open(path) as image:

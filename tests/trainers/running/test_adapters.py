@@ -258,8 +258,10 @@ def test_processor_leaves_the_context_its_room(write, tmp_path, bases):
 
 
 def test_prompts_do_not_decay(write, bases):
-    from count_clip.trainers.run import adapt_model, build_model, build_trainer
+    from count_clip.trainers.run import build_trainer
+    from count_clip.trainers.running.adapters import adapt_model
     from count_clip.trainers.running.data import load_splits
+    from count_clip.trainers.running.models import build_model
 
     run, args = parse_run(
         write(on_base(DENSITY, bases), peft=[{**VISUAL, "norm": True, "projection": True}, LORA]), []

@@ -4,10 +4,9 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from count_clip.datasets_scripts.captions.numbers import find_count
-from count_clip.trainers.core.rows import GeneralRows, ImageRows, row_column
+from count_clip.trainers.core.rows import Rows
 from count_clip.trainers.core.sampling import EpochSampler
 from count_clip.trainers.counting.trainer import counting_flags
 from count_clip.trainers.run import main
@@ -24,26 +23,26 @@ def test_parts_come_one_after_the_other():
     rows = load_rows({"parts": [SCENES, {**GENERAL, "max_rows": 4}]}, "counting")
     assert len(rows) == 34
     assert rows[0]["number"] == find_count(rows[0]["text"]).number
-    assert row_column(rows, "number")[30:] == [rows[index]["number"] for index in range(30, 34)]
+    assert rows.column("number")[30:] == [rows[index]["number"] for index in range(30, 34)]
 
 
 def test_general_rows_never_count_whatever_their_captions_say():
     rows = load_rows(GENERAL, "counting")
-    assert any(row_column(rows, "number"))
+    assert any(rows.column("number"))
     assert counting_flags(rows) == [False] * 30
     assert rows[3]["is_counting"] is False
-    assert isinstance(ImageRows(rows)[3]["image"].size, tuple)
+    assert isinstance(rows[3]["image"].size, tuple)
 
 
 def test_filtered_rows_state_the_number_in_the_image():
     kept, everything = (load_rows({**NOISY, "counting_filter": how}, "counting") for how in ("full", "naive"))
     assert len(everything) == 30
     assert 0 < len(kept) < 30
-    assert row_column(kept, "number") == row_column(kept, "true_number")
-    assert row_column(everything, "number") != row_column(everything, "true_number")
+    assert kept.column("number") == kept.column("true_number")
+    assert everything.column("number") != everything.column("true_number")
     assert counting_flags(kept) == [True] * len(kept)
     row = kept[len(kept) - 1]
-    assert (row["text"], row["number"]) == (row_column(kept, "text")[-1], row_column(kept, "number")[-1])
+    assert (row["text"], row["number"]) == (kept.column("text")[-1], kept.column("number")[-1])
 
 
 def test_batches_hold_the_chosen_share_of_both_parts():
@@ -54,9 +53,9 @@ def test_batches_hold_the_chosen_share_of_both_parts():
 
 
 def test_broken_image_of_a_general_row_is_named():
-    rows = GeneralRows(torch.utils.data.Subset([{"image": None, "image_id": "a", "text": "x"}], [0]))
+    rows = Rows([{"image": None, "image_id": "a", "text": "x"}]).with_values(is_counting=False)
     with pytest.raises(ValueError, match="row 0 .*image_id 'a'"):
-        ImageRows(rows)[0]
+        rows[0]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityMode
 from count_clip.modeling.modeling_count_clip import CLIPForCounting
 from count_clip.modeling.processing_clip_count_density import CLIPCountDensityProcessor
 from count_clip.modeling.processing_count_clip import CountCLIPProcessor
-from count_clip.trainers.core.rows import row_column
 from count_clip.trainers.run import counting_figures, main, summary
 from count_clip.trainers.running.arguments import parse_run
 from count_clip.trainers.running.data import load_splits
@@ -250,7 +249,7 @@ def test_early_stopping_and_the_best_model(write):
         ),
         ({"test_dataset": {"num_scene": 3}}, ValueError, "`num_scene` in `test_dataset`"),
         ({"dataset": None}, ValueError, "`dataset` is missing"),
-        ({"dataset": {"split": "train"}}, ValueError, "`dataset.name` to say which data"),
+        ({"dataset": {"split": "train"}}, ValueError, "`dataset.name` to be countscenes"),
         ({"dataset": {"name": "countscenes", "objects": "shapes", "num_scenes": 0}}, ValueError, "has no rows"),
         ({"scratch": None}, ValueError, "exactly one of .*`scratch`.* of a density run comes from, but got none"),
         ({"clip_name_or_path": "x"}, ValueError, "but got `clip_name_or_path` and `scratch`"),
@@ -292,7 +291,7 @@ def test_a_checkpoint_of_another_model_is_named(write, tmp_path):
 @pytest.mark.parametrize("name", ["countscenes_base", "countscenes_counting"])
 def test_shipped_counting_runs_report_countbench_protocol(name):
     run, _ = parse_run(name, [])
-    numbers = row_column(load_splits(run)["test_dataset"], "number")
+    numbers = load_splits(run)["test_dataset"].column("number")
     assert Counter(numbers) == dict.fromkeys(range(2, 11), 60)
 
 

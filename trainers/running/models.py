@@ -1,9 +1,10 @@
-"""Small models with new weights, for where there is no checkpoint to start from: tokenizer, towers, processor."""
+"""The model of a run and its processor: from a checkpoint, from another model's towers, or small and new."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 from transformers.models.clip import CLIPImageProcessorPil
 
+from count_clip.datasets_scripts.captions.numbers import NUMBER_WORDS
 from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
 from count_clip.modeling.configuration_count_clip import CountCLIPConfig
 from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
@@ -22,22 +24,110 @@ from count_clip.modeling.modeling_count_clip import CLIPForCounting
 from count_clip.modeling.processing_clip_count_density import CLIPCountDensityProcessor
 from count_clip.modeling.processing_count_clip import CountCLIPProcessor
 
-from .arguments import check_keys
+from ..core.rows import Rows
+from .arguments import TASKS, RunArguments, check_keys
 
 
 BOS, EOS, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
+# Of larger training sets so many rows stand for all: for the words of the tokenizer and the mean count.
+MAX_ROWS_READ = 10_000
 SCRATCH_KEYS = ("vision", "text", "projection_dim", "vocab_size")
+
+
+def build_model(run: RunArguments, train_rows: Rows) -> tuple[Any, Any]:
+    """
+    Load or make the model of a run and its processor.
+
+    Args:
+        run ([`RunArguments`]): The run.
+        train_rows ([`Rows`]): The training rows; the tokenizer of a new model is trained on their texts.
+
+    Returns:
+        The model and its processor.
+
+    Raises:
+        ValueError: If the run names no source of the model or several, the checkpoint is of another model, or there
+            is no such implementation of attention.
+        FileNotFoundError: If a folder is missing.
+    """
+    others = {name: task.other_source for name, task in TASKS.items()}
+    allowed = ["model_name_or_path", others[run.task], "scratch"]
+    given = [name for name in dict.fromkeys([*allowed, *others.values()]) if getattr(run, name) is not None]
+    if len(given) != 1 or given[0] not in allowed:
+        raise ValueError(
+            f"Expected exactly one of {', '.join(f'`{name}`' for name in allowed)} as the source of the model of a "
+            f"{run.task} run, but got {' and '.join(f'`{name}`' for name in given) or 'none'}."
+        )
+    name = run.model_name_or_path or getattr(run, others[run.task])
+    # A name on the Hub has one slash and no folder before it here; `runs/` is where all our configurations write.
+    is_folder = name and (name.startswith(("/", ".", "~", "runs/")) or name.count("/") > 1)
+    if is_folder and not Path(name).expanduser().is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {name!r}, which `{given[0]}` names. If it is what another configuration writes, run "
+            "that one first."
+        )
+    model, processor = (_counting_model if run.task == "counting" else _density_model)(run, train_rows)
+    if run.attn_implementation is not None:
+        model.set_attn_implementation(run.attn_implementation)
+    return model, processor
+
+
+def _counting_model(run: RunArguments, train_rows: Rows) -> tuple[Any, Any]:
+    if run.image_processor:
+        raise ValueError("`image_processor` is for density runs; the images of a counting run are prepared as CLIP's.")
+    overrides = run.model_config or {}
+    check_keys(overrides, CountCLIPConfig().to_dict(), "`model_config`")
+    if run.scratch is not None:
+        return build_counting_model(run.scratch, _texts(train_rows), overrides)
+    if run.density_name_or_path is not None:
+        return counting_model_from_density(run.density_name_or_path, overrides)
+    model = CLIPForCounting.from_pretrained(run.model_name_or_path, dtype=torch.float32, **overrides)
+    return model, CountCLIPProcessor.from_pretrained(run.model_name_or_path)
+
+
+def _density_model(run: RunArguments, train_rows: Rows) -> tuple[Any, Any]:
+    overrides, options = run.model_config or {}, run.image_processor or {}
+    check_keys(overrides, CLIPCountDensityConfig(text_config={}, vision_config={}).to_dict(), "`model_config`")
+    check_keys(options, CLIPCountDensityImageProcessorPil().to_dict(), "`image_processor`")
+    if run.scratch is not None:
+        return build_density_model(run.scratch, _texts(train_rows), overrides, options)
+    if run.clip_name_or_path is not None:
+        clip = run.clip_name_or_path
+        model = CLIPCountDensityModel.from_clip(clip, **overrides)
+        try:  # images as the CLIP's were
+            written, _ = CLIPCountDensityImageProcessorPil.get_image_processor_dict(clip)
+        except OSError:
+            written = {}
+        options = {name: written[name] for name in ("image_mean", "image_std") if name in written} | options
+        return model, density_processor(model.config, CLIPTokenizer.from_pretrained(clip), options)
+    model = CLIPCountDensityModel.from_pretrained(run.model_name_or_path, dtype=torch.float32, **overrides)
+    processor = CLIPCountDensityProcessor.from_pretrained(run.model_name_or_path)
+    if options:
+        processor.image_processor = CLIPCountDensityImageProcessorPil.from_pretrained(
+            run.model_name_or_path, **options
+        )
+    return model, processor
+
+
+def _texts(rows: Rows) -> list[str]:
+    """Texts of the training rows, and the numbers that their counterfactuals will have."""
+    return [*sample_rows(rows).column("text"), *NUMBER_WORDS]
+
+
+def sample_rows(rows: Rows) -> Rows:
+    """At most `MAX_ROWS_READ` of the rows, the first and others at even distances."""
+    return rows.select(range(0, len(rows), -(-len(rows) // MAX_ROWS_READ)))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024, max_length: int = 77) -> CLIPTokenizer:
     """
-    Train a tokenizer of CLIP's kind on captions: byte-level, lower-case, with ends of words.
+    Train a CLIP tokenizer on captions: byte-level, lower-case, with ends of words.
 
-    The same texts give the same tokenizer. Every string can be tokenised, whether its words were seen or not.
+    The same texts give the same tokenizer. It encodes every string.
 
     Args:
         texts (`Iterable[str]`): Captions.
-        vocab_size (`int`, *optional*, defaults to 1024): The most tokens; fewer if the texts have no more to merge.
+        vocab_size (`int`, *optional*, defaults to 1024): Upper bound of its tokens.
         max_length (`int`, *optional*, defaults to 77): Positions of the text tower.
 
     Returns:
@@ -64,12 +154,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024, max_length: in
 
 def _learn_merges(texts: Iterable[str], alphabet: list[str], num_merges: int) -> list[tuple[str, str]]:
     """The most frequent pairs, in the order in which they are merged."""
-    # How a CLIP tokenizer cuts a text into words.
+    # The words of a CLIP tokenizer.
     plain = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(BPE(continuing_subword_prefix="", end_of_word_suffix=END_OF_WORD))
     learner.normalizer, learner.pre_tokenizer = plain.normalizer, plain.pre_tokenizer
     trainer = BpeTrainer(
-        # The learner counts only those ends of words that it saw, so this asks for enough merges and maybe for more.
+        # The learner counts only ends of words that it saw: this gives enough merges, or more.
         vocab_size=num_merges + 2 * len(alphabet),
         initial_alphabet=alphabet,
         end_of_word_suffix=END_OF_WORD,
@@ -84,11 +174,11 @@ def build_counting_model(
     scratch: Mapping[str, Any], texts: Iterable[str], model_config: Mapping[str, Any] | None = None
 ) -> tuple[CLIPForCounting, CountCLIPProcessor]:
     """
-    Make a small [`CLIPForCounting`] with new weights, and its processor.
+    Make a [`CLIPForCounting`] with new weights, and its processor.
 
     Args:
         scratch (`Mapping`): Its size: `vision` (fields of a `CLIPVisionConfig`), `text` (fields of a
-            `CLIPTextConfig`), `projection_dim`, `vocab_size`. What is left out is as in CLIP.
+            `CLIPTextConfig`), `projection_dim`, `vocab_size`; by default CLIP's.
         texts (`Iterable[str]`): Captions, for the tokenizer.
         model_config (`Mapping`, *optional*): Other fields of the [`CountCLIPConfig`].
 
@@ -109,9 +199,8 @@ def counting_model_from_density(
     """
     Start a [`CLIPForCounting`] from the towers of a density model, and make its processor.
 
-    Patches that were taught where objects are give the class token something to count, which a small tower would
-    otherwise learn slowly from captions alone. The visual projection starts as that of the patches; the last norm and
-    the logit scale are new.
+    Patch embeddings that localize objects help the class token of a small tower to count, which it learns slowly from
+    captions alone. The visual projection starts as that of the patches; the last norm and the logit scale are new.
 
     Args:
         name_or_path (`str`): A [`CLIPCountDensityModel`] without visual prompts, whose vision tower was trained.
@@ -126,8 +215,8 @@ def counting_model_from_density(
     density = CLIPCountDensityModel.from_pretrained(name_or_path, dtype=torch.float32)
     if density.visual_prompts is not None:
         raise ValueError(
-            f"The vision tower of {name_or_path!r} was not trained itself but tuned by visual prompts, which a CLIP "
-            "does not have. Start from the CLIP that it was made from."
+            f"The vision tower of {name_or_path!r} was tuned by visual prompts, which a CLIP does not have. Start "
+            "from the CLIP that it was made from."
         )
     config = CountCLIPConfig(
         text_config=density.config.text_config.to_dict(),
@@ -136,9 +225,8 @@ def counting_model_from_density(
         **(model_config or {}),
     )
     model = CLIPForCounting(config)
-    for part in ("text_model", "vision_model", "text_projection"):
-        getattr(model, part).load_state_dict(getattr(density, part).state_dict())
-    # The patches' way into the space of the texts is a good start for the class token's.
+    for module in ("text_model", "vision_model", "text_projection"):
+        getattr(model, module).load_state_dict(getattr(density, module).state_dict())
     with torch.no_grad():
         model.visual_projection.weight.copy_(density.contrastive_patch_projection.weight)
     return model, _counting_processor(config, CLIPTokenizer.from_pretrained(name_or_path))
@@ -157,11 +245,10 @@ def build_density_model(
     image_processor: Mapping[str, Any] | None = None,
 ) -> tuple[CLIPCountDensityModel, CLIPCountDensityProcessor]:
     """
-    Make a small [`CLIPCountDensityModel`] with new weights, and its processor.
+    Make a [`CLIPCountDensityModel`] with new weights, and its processor.
 
     Args:
-        scratch (`Mapping`): Its size, as for [`build_counting_model`]. The vision tower's `image_size` is by default
-            the window's.
+        scratch (`Mapping`): Its size, as for [`build_counting_model`]. `image_size` is by default that of windows.
         texts (`Iterable[str]`): Prompts, for the tokenizer.
         model_config (`Mapping`, *optional*): Other fields of the [`CLIPCountDensityConfig`].
         image_processor (`Mapping`, *optional*): Options of the [`CLIPCountDensityImageProcessorPil`].
@@ -205,7 +292,7 @@ def density_processor(
 def _towers(
     scratch: Mapping[str, Any], texts: Iterable[str], vision_defaults: Mapping[str, Any]
 ) -> tuple[CLIPTokenizer, dict[str, Any]]:
-    """The tokenizer, and the fields of the configuration that say how large the model is."""
+    """The tokenizer, and the sizes of the model as fields of its configuration."""
     check_keys(scratch, SCRATCH_KEYS, "`scratch`")
     vision, text = dict(scratch.get("vision") or {}), dict(scratch.get("text") or {})
     check_keys(vision, CLIPVisionConfig().to_dict(), "`scratch.vision`")
@@ -226,7 +313,9 @@ def _towers(
 __all__ = [
     "build_counting_model",
     "build_density_model",
+    "build_model",
     "counting_model_from_density",
     "density_processor",
+    "sample_rows",
     "train_tokenizer",
 ]

@@ -1,4 +1,4 @@
-"""From rows to the batches of the two models, for training and for evaluation."""
+"""Batches for [`CLIPForCounting`], for training and for evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from count_clip.datasets_scripts.captions.numbers import NUMBER_TO_WORD, counterfactuals, counting_captions, find_count
 
-from .sampling import Epoch, sample_generator
+from ..core.sampling import Epoch, sample_generator
 
 
 logger = logging.get_logger(__name__)
@@ -74,7 +74,7 @@ class CountingDataCollator:
         counting_mask = torch.tensor(mask, dtype=torch.bool)
         if self.number_weights is not None:
             weights = [
-                self.number_weights[_stated_number(row) or 0] for row, counts in zip(rows, mask, strict=True) if counts
+                self.number_weights[stated_number(row) or 0] for row, counts in zip(rows, mask, strict=True) if counts
             ]
             batch["counting_weights"] = torch.tensor(weights, dtype=torch.float32)
         if wrong:
@@ -147,95 +147,8 @@ class CountingEvalDataCollator:
         return {
             **batch,
             "caption_index": torch.tensor([[place[caption] for caption in nine] for nine in captions]),
-            "labels": torch.tensor([_stated_number(row) for row in rows]),
+            "labels": torch.tensor([stated_number(row) for row in rows]),
         }
-
-
-class DensityDataCollator:
-    """
-    Make training batches for a [`CLIPCountDensityModel`] from the samples of a [`DensityTrainingDataset`].
-
-    Args:
-        processor ([`CLIPCountDensityProcessor`]): Tokenises the prompts.
-    """
-
-    def __init__(self, processor: Any):
-        self.processor = processor
-
-    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | bool]:
-        """
-        Make a batch.
-
-        Args:
-            samples (`Sequence[Mapping]`):
-                Samples with `pixel_values`, `labels` and `text`; each with one prompt, or each with as many.
-
-        Returns:
-            `dict` with what [`CLIPCountDensityModel`] takes: `pixel_values`, `input_ids`, `attention_mask`, `labels`
-            `(batch_size, window_size, window_size)` and `return_loss`. With several prompts a sample their number
-            stands after `batch_size` in the shapes of `input_ids`, `attention_mask` and `labels`.
-        """
-        texts = [sample["text"] for sample in samples]
-        if isinstance(texts[0], str):
-            tokens = self.processor.tokenize(texts)
-        else:
-            tokens = self.processor.tokenize([text for prompts in texts for text in prompts])
-            tokens = {name: tensor.unflatten(0, (len(texts), -1)) for name, tensor in tokens.items()}
-        return {
-            "pixel_values": torch.stack([sample["pixel_values"] for sample in samples]),
-            "labels": torch.stack([sample["labels"] for sample in samples]),
-            **tokens,
-            "return_loss": True,
-        }
-
-
-class DensityEvalDataCollator:
-    """
-    Make evaluation batches for a [`CLIPCountDensityModel`]: whole images, as windows.
-
-    Args:
-        processor ([`CLIPCountDensityProcessor`]): Cuts images and tokenises prompts.
-    """
-
-    def __init__(self, processor: Any):
-        self.processor = processor
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """
-        Make a batch.
-
-        Args:
-            rows (`Sequence[Mapping]`): Rows with `image`, `text` and `count` (or `points`).
-
-        Returns:
-            `dict` with the processor's windows and `labels` `(num_images,)`, the true counts.
-        """
-        counts = [float(row_count(row)) for row in rows]
-        batch = self.processor(images=[row["image"] for row in rows], text=[row["text"] for row in rows])
-        return {**batch, "labels": torch.tensor(counts)}
-
-
-def row_count(row: Mapping[str, Any]) -> int:
-    """
-    How many objects a row of the density schema holds.
-
-    Args:
-        row (`Mapping`): A row with `count` or `points`.
-
-    Returns:
-        `int`.
-
-    Raises:
-        ValueError: If it has neither.
-    """
-    if row.get("count") is not None:
-        return int(row["count"])
-    if row.get("points") is not None:
-        return len(row["points"])
-    raise ValueError(
-        f"Expected a row with `count` or `points`, but its columns are {sorted(row)}. Rename the columns to the "
-        "density schema: image, image_id, text, count, points."
-    )
 
 
 def is_counting_row(row: Mapping[str, Any]) -> bool:
@@ -263,7 +176,7 @@ def check_counting_row(row: Mapping[str, Any]) -> None:
         ValueError: If the caption has no number word from two to ten, or another than the row's `number`.
     """
     number, first = row.get("number"), find_count(row["text"])
-    if _stated_number(row) is not None and number != 0:
+    if stated_number(row) is not None and number != 0:
         return
     found = "has no number word from two to ten" if first is None else f"says {NUMBER_TO_WORD[first.number]}"
     raise ValueError(
@@ -273,7 +186,7 @@ def check_counting_row(row: Mapping[str, Any]) -> None:
     )
 
 
-def _stated_number(row: Mapping[str, Any]) -> int | None:
+def stated_number(row: Mapping[str, Any]) -> int | None:
     """The number of a row, if its caption states it, or else the first that the caption states."""
     match = find_count(row["text"], stated=row.get("number") or None)
     return None if match is None else int(match.number)
@@ -282,9 +195,7 @@ def _stated_number(row: Mapping[str, Any]) -> int | None:
 __all__ = [
     "CountingDataCollator",
     "CountingEvalDataCollator",
-    "DensityDataCollator",
-    "DensityEvalDataCollator",
     "check_counting_row",
     "is_counting_row",
-    "row_count",
+    "stated_number",
 ]

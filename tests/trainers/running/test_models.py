@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
-from count_clip.trainers.running.scratch import (
+from count_clip.trainers.running.models import (
     build_counting_model,
     build_density_model,
     counting_model_from_density,
@@ -60,7 +60,7 @@ def test_words_of_the_texts_become_single_tokens():
 
 def test_same_texts_give_the_same_tokenizer_in_another_process():
     code = (
-        "from count_clip.trainers.running.scratch import train_tokenizer; import json;"
+        "from count_clip.trainers.running.models import train_tokenizer; import json;"
         f"print(json.dumps(train_tokenizer({TEXTS[::-1]!r}, 560).get_vocab(), sort_keys=True))"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""What the card of a training holds: its command, its arguments, its figures, and the curve of its losses."""
+"""The record of a training for its card, and the curve of its losses."""
 
 from __future__ import annotations
 
@@ -14,16 +14,9 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.utils import logging
 
-from count_clip.datasets_scripts.countscenes.config import config_with_objects
+from .card import LOSS_IMAGE, TrainingRecord
 
-from ..running.arguments import RunArguments
-from ..running.data import FOLDER_KINDS
-from .card import LOSS_IMAGE, Figure, TrainingRecord
-
-
-logger = logging.get_logger(__name__)
 
 # Where the run writes and how it uses the machine: none of it changes what is learnt.
 _LEFT_OUT = (
@@ -65,64 +58,6 @@ def training_record(args: TrainingArguments, command: str, facts: Mapping[str, A
     return TrainingRecord(command, arguments, {**(facts or {}), **about})
 
 
-def figures_of_run(run: RunArguments, results: Mapping[str, Any], command: str) -> list[Figure]:
-    """
-    Collect the figures that a run measured at its end.
-
-    Args:
-        run ([`RunArguments`]): The run.
-        results (`Mapping[str, Any]`): From `run.train`.
-        command (`str`): The run's command.
-
-    Returns:
-        `list[Figure]`: A figure for each metric and set of rows.
-    """
-    metrics, benchmark = {
-        "counting": (("accuracy", "mean_deviation"), "countbench"),
-        "density": (("mae", "rmse"), "density"),
-    }[run.task]
-    figures = []
-    for part, measured in results.get("after", {}).items():
-        spec = getattr(run, f"{part}_dataset") or {}
-        inherited = {} if "name" in spec else {k: v for k, v in (run.dataset or {}).items() if k != "split"}
-        data = {"split": {"eval": "validation", "test": "test"}[part], **inherited, **spec}
-        config = data.get("config")
-        if config is not None and data.get("name") == "countscenes":
-            config = config_with_objects(config, data.get("objects"))
-        for metric in metrics:
-            notes = [f"{measured['num_rows']} rows"]
-            if (baseline := measured.get(f"mean_{metric}")) is not None:
-                notes.append(f"always the mean: {baseline:.4g}")
-            figures.append(
-                Figure(
-                    metric,
-                    float(measured[metric]),
-                    data_name(data),
-                    command,
-                    config=config,
-                    split=str(data["split"]),
-                    note=", ".join(notes),
-                    benchmark=benchmark,
-                )
-            )
-    return figures
-
-
-def data_name(spec: Mapping[str, Any]) -> str:
-    """
-    Name the data of a run.
-
-    Args:
-        spec (`Mapping[str, Any]`): `dataset` of a run.
-
-    Returns:
-        `str`: Its name; for a folder of this machine the last part of its path.
-    """
-    name = str(spec.get("name"))
-    path = Path(str(spec.get("path", name) if name in FOLDER_KINDS else name)).expanduser()
-    return path.name if name in FOLDER_KINDS or path.exists() else name
-
-
 def write_loss_curve(folder: str | Path, history: Sequence[Mapping[str, Any]]) -> Path | None:
     """
     Draw the losses of a training, on a logarithmic axis where they differ by more than a factor of 50.
@@ -132,17 +67,14 @@ def write_loss_curve(folder: str | Path, history: Sequence[Mapping[str, Any]]) -
         history (`Sequence[Mapping[str, Any]]`): `trainer.state.log_history`.
 
     Returns:
-        `Path` or `None`: The image; none where fewer than two values were logged, or without matplotlib.
+        `Path` or `None`: The image; none where fewer than two values were logged.
     """
     series = _losses(history)
     if sum(map(len, series.values())) < 2:
         return None
-    try:
-        from matplotlib.figure import Figure as Canvas
-    except ImportError:
-        logger.info("The losses are not drawn: `pip install matplotlib` for a curve on the card.")
-        return None
-    canvas = Canvas(figsize=(9.6, 5.4), dpi=100, layout="constrained")
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(9.6, 5.4), dpi=100, layout="constrained")
     axes = canvas.add_subplot(xlabel="step", ylabel="loss")
     for name, points in series.items():
         axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 40 else None)
@@ -178,4 +110,4 @@ def _version(name: str) -> str | None:
         return None
 
 
-__all__ = ["data_name", "figures_of_run", "training_record", "write_loss_curve"]
+__all__ = ["training_record", "write_loss_curve"]

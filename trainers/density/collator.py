@@ -1,0 +1,98 @@
+"""Batches for density models, for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+
+class DensityDataCollator:
+    """
+    Make training batches for a [`CLIPCountDensityModel`] from the samples of a [`DensityTrainingDataset`].
+
+    Args:
+        processor ([`CLIPCountDensityProcessor`]): Tokenises the prompts.
+    """
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | bool]:
+        """
+        Make a batch.
+
+        Args:
+            samples (`Sequence[Mapping]`):
+                Samples with `pixel_values`, `labels` and `text`; each with one prompt, or each with as many.
+
+        Returns:
+            `dict` with what [`CLIPCountDensityModel`] takes: `pixel_values`, `input_ids`, `attention_mask`, `labels`
+            `(batch_size, window_size, window_size)` and `return_loss`. With several prompts a sample their number
+            stands after `batch_size` in the shapes of `input_ids`, `attention_mask` and `labels`.
+        """
+        texts = [sample["text"] for sample in samples]
+        if isinstance(texts[0], str):
+            tokens = self.processor.tokenize(texts)
+        else:
+            tokens = self.processor.tokenize([text for prompts in texts for text in prompts])
+            tokens = {name: tensor.unflatten(0, (len(texts), -1)) for name, tensor in tokens.items()}
+        return {
+            "pixel_values": torch.stack([sample["pixel_values"] for sample in samples]),
+            "labels": torch.stack([sample["labels"] for sample in samples]),
+            **tokens,
+            "return_loss": True,
+        }
+
+
+class DensityEvalDataCollator:
+    """
+    Make evaluation batches for a [`CLIPCountDensityModel`]: whole images, as windows.
+
+    Args:
+        processor ([`CLIPCountDensityProcessor`]): Cuts images and tokenises prompts.
+    """
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """
+        Make a batch.
+
+        Args:
+            rows (`Sequence[Mapping]`): Rows with `image`, `text` and `count` (or `points`).
+
+        Returns:
+            `dict` with the processor's windows and `labels` `(num_images,)`, the true counts.
+        """
+        counts = [float(row_count(row)) for row in rows]
+        batch = self.processor(images=[row["image"] for row in rows], text=[row["text"] for row in rows])
+        return {**batch, "labels": torch.tensor(counts)}
+
+
+def row_count(row: Mapping[str, Any]) -> int:
+    """
+    How many objects a row of the density schema holds.
+
+    Args:
+        row (`Mapping`): A row with `count` or `points`.
+
+    Returns:
+        `int`.
+
+    Raises:
+        ValueError: If it has neither.
+    """
+    if row.get("count") is not None:
+        return int(row["count"])
+    if row.get("points") is not None:
+        return len(row["points"])
+    raise ValueError(
+        f"Expected a row with `count` or `points`, but its columns are {sorted(row)}. Rename the columns to the "
+        "density schema: image, image_id, text, count, points."
+    )
+
+
+__all__ = ["DensityDataCollator", "DensityEvalDataCollator", "row_count"]
