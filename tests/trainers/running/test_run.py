@@ -251,7 +251,7 @@ def test_early_stopping_and_the_best_model(write):
         ({"dataset": None}, ValueError, "`dataset` is missing"),
         ({"dataset": {"split": "train"}}, ValueError, "`dataset.name` to be countscenes"),
         ({"dataset": {"name": "countscenes", "objects": "shapes", "num_scenes": 0}}, ValueError, "has no rows"),
-        ({"scratch": None}, ValueError, "exactly one of .*`scratch`.* of a density run comes from, but got none"),
+        ({"scratch": None}, ValueError, "exactly one of .*`scratch`.* of a density run, but got none"),
         ({"clip_name_or_path": "x"}, ValueError, "but got `clip_name_or_path` and `scratch`"),
         (
             {"scratch": None, "model_name_or_path": "./nowhere"},
