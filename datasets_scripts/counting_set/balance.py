@@ -1,9 +1,10 @@
-"""The last stage of the counting set: as many rows of the common numbers as are wanted, and the files of the set."""
+"""The last stage of the counting set: a sample of the rows of common numbers, and the files of the set."""
 
 import hashlib
 import heapq
+import itertools
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,47 +21,28 @@ from .stages import CaptionSetConfig, StageCounts
 _STAGES = "stages.json"
 
 
-@dataclass(frozen=True)
-class BalancedSet:
+def read_stages(output: Path) -> dict[str, Any] | None:
     """
-    The folder of a finished set.
+    Read `stages.json` of a finished set.
 
     Args:
-        output (`Path`): The folder.
-        fingerprint (`str`): What it was made of and how.
+        output (`Path`): The folder of the set.
+
+    Returns:
+        `dict[str, Any]` or `None`: Its fingerprint, options and counts; `None` where there is no finished set.
     """
-
-    output: Path
-    fingerprint: str
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether this very set is there."""
-        return (self.output / _STAGES).exists() and self.read_stages()["fingerprint"] == self.fingerprint
-
-    @property
-    def is_another(self) -> bool:
-        """Whether another set is there."""
-        return (self.output / _STAGES).exists() and not self.is_complete
-
-    def read_stages(self) -> dict[str, Any]:
-        """What was counted."""
-        values: dict[str, Any] = json.loads((self.output / _STAGES).read_text(encoding="utf-8"))
-        return values
-
-    def files(self) -> list[Path]:
-        """The shards of the set."""
-        return sorted((self.output / "data").glob("*.parquet"))
+    path = output / _STAGES
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 @dataclass
 class Quota:
     """
-    Which rows of a number are kept: those whose rank is lower than the limit, and some that are at it.
+    The rows of a number that are kept: those whose rank is below the limit, and some that are at it.
 
     Args:
         limit (`int`, *optional*): The rank; `None` keeps all rows.
-        at_limit (`int`): How many rows of just this rank are kept. (There are several where a row comes twice.)
+        at_limit (`int`): How many rows of this very rank are kept. (Rows that are equal have one rank.)
     """
 
     limit: int | None = None
@@ -78,11 +60,11 @@ class Quota:
 
 def rank_of(row: Mapping[str, Any], seed: int) -> int:
     """
-    Draw a lot for a row: the same for the same row and seed on every machine, whatever comes before it.
+    Compute a random rank, the same for the same row and seed on every machine and in any order.
 
     Args:
         row (`Mapping[str, Any]`): The row, of which `image_id` and `text` matter.
-        seed (`int`): Another one draws another lot.
+        seed (`int`): Another seed gives other ranks.
 
     Returns:
         `int`: 64 random bits.
@@ -93,15 +75,15 @@ def rank_of(row: Mapping[str, Any], seed: int) -> int:
 
 def share_out(total: int, available: Mapping[int, int]) -> dict[int, int]:
     """
-    Share a number of rows out among numbers, as evenly as what there is allows.
+    Divide a total of rows among numbers, as evenly as the available rows allow.
 
     Args:
         total (`int`): Rows in all.
-        available (`Mapping[int, int]`): Rows that there are of each number.
+        available (`Mapping[int, int]`): Available rows of each number.
 
     Returns:
-        `dict[int, int]`: Rows of each number: equally many, except where there are not so many, and one more of those
-        of which there are most where it does not divide.
+        `dict[int, int]`: Rows of each number: all where there are few, equally many of the others, and one more of
+        the most frequent ones where it does not divide.
     """
     shares: dict[int, int] = {}
     left = total
@@ -114,14 +96,14 @@ def share_out(total: int, available: Mapping[int, int]) -> dict[int, int]:
 
 def find_quotas(ranks: Iterator[tuple[int, int]], config: CaptionSetConfig) -> tuple[dict[int, Quota], dict[int, int]]:
     """
-    Decide which rows are kept, in one pass that remembers no more than are.
+    Decide which rows are kept, in one pass that holds the ranks of these rows only.
 
     Args:
         ranks (`Iterator[tuple[int, int]]`): The number and the rank of each row.
-        config (`CaptionSetConfig`): How many are wanted.
+        config (`CaptionSetConfig`): The conditions.
 
     Returns:
-        `tuple[dict[int, Quota], dict[int, int]]`: For each number, which rows are kept, and how many these are.
+        `tuple[dict[int, Quota], dict[int, int]]`: For each number, which rows are kept, and how many.
     """
     available: Counter[int] = Counter()
     lowest: dict[int, list[int]] = {}
@@ -148,28 +130,33 @@ def find_quotas(ranks: Iterator[tuple[int, int]], config: CaptionSetConfig) -> t
 
 
 def write_balanced(
-    target: BalancedSet,
+    output: Path,
+    fingerprint: str,
     parts: PartFolder,
     shards: Sequence[CaptionShard],
     config: CaptionSetConfig,
     source: str,
     unreadable: Mapping[int, str],
-) -> None:
+) -> dict[str, Any]:
     """
-    Write the set: its shards, its card, its counts and its failures.
+    Write the set: its files, its card, its counts and its failures.
 
     Args:
-        target (`BalancedSet`): Where it goes.
-        parts (`PartFolder`): The rows that came through the stages.
-        shards (`Sequence[CaptionShard]`): What they are from.
-        config (`CaptionSetConfig`): How many are wanted.
-        source (`str`): What the shards are from.
+        output (`Path`): The folder of the set.
+        fingerprint (`str`): Of the plan of the set.
+        parts (`PartFolder`): The rows that passed the stages.
+        shards (`Sequence[CaptionShard]`): Their shards.
+        config (`CaptionSetConfig`): The conditions.
+        source (`str`): The name of the source.
         unreadable (`Mapping[int, str]`): The shards that are left out, and why.
+
+    Returns:
+        `dict[str, Any]`: What [`read_stages`] reads.
     """
     indices = [index for index in range(len(shards)) if index not in unreadable]
     counts, num_failures = StageCounts(), 0
     with (
-        whole_file(target.output / "failures.jsonl") as temporary,
+        whole_file(output / "failures.jsonl") as temporary,
         temporary.open("w", encoding="utf-8") as file,
     ):
         for index in indices:
@@ -179,10 +166,12 @@ def write_balanced(
             file.writelines(json.dumps(failure, ensure_ascii=False) + "\n" for failure in report.failures)
         for index, reason in unreadable.items():
             file.write(json.dumps({"source": shards[index].name, "stage": "shard", "error": reason}) + "\n")
-    quotas, kept = find_quotas(_ranks(parts, indices, config), config)
-    num_files = _write_files(target, _kept_rows(parts, indices, quotas, config), sum(kept.values()), config)
+    rows = (row for batch in parts.batches(indices, ["number", "image_id", "text"]) for row in batch.to_pylist())
+    quotas, kept = find_quotas(((row["number"], rank_of(row, config.seed)) for row in rows), config)
+    rows = (row for batch in parts.batches(indices) for row in batch.to_pylist())
+    kept_rows = (row for row in rows if quotas[row["number"]].takes(rank_of(row, config.seed)))
     stages = {
-        "fingerprint": target.fingerprint,
+        "fingerprint": fingerprint,
         "source": source,
         "num_shards": len(shards),
         "unreadable": [shards[index].name for index in unreadable],
@@ -191,40 +180,24 @@ def write_balanced(
         "counts": counts.as_dict(),
         "kept": {str(number): count for number, count in kept.items()},
         "num_failures": num_failures,
-        "num_files": num_files,
+        "num_files": max(1, -(-sum(kept.values()) // config.rows_per_file)),
     }
-    write_card(target.output, stages, caption_set_features())
-    write_json(target.output / _STAGES, stages)
+    _write_files(output, stages, kept_rows, config.rows_per_file)
+    write_card(output, stages, caption_set_features())
+    write_json(output / _STAGES, stages)
+    return stages
 
 
-def _ranks(parts: PartFolder, indices: Sequence[int], config: CaptionSetConfig) -> Iterator[tuple[int, int]]:
-    for batch in parts.batches(indices, ["number", "image_id", "text"]):
-        for row in batch.to_pylist():
-            yield row["number"], rank_of(row, config.seed)
-
-
-def _kept_rows(
-    parts: PartFolder, indices: Sequence[int], quotas: Mapping[int, Quota], config: CaptionSetConfig
-) -> Iterator[dict[str, Any]]:
-    for batch in parts.batches(indices):
-        for row in batch.to_pylist():
-            if quotas[row["number"]].takes(rank_of(row, config.seed)):
-                yield row
-
-
-def _write_files(target: BalancedSet, rows: Iterator[dict[str, Any]], total: int, config: CaptionSetConfig) -> int:
-    """Write the shards of the set; those that a build which was killed has finished are left as they are."""
-    folder = target.output / f".data-{target.fingerprint}"
+def _write_files(output: Path, stages: Mapping[str, Any], rows: Iterator[dict[str, Any]], rows_per_file: int) -> None:
+    """Write the files of the set; those that a killed build finished are left as they are."""
+    folder = output / f".data-{stages['fingerprint']}"
     folder.mkdir(exist_ok=True)
-    num_files = max(1, -(-total // config.rows_per_file))
-    for index in range(num_files):
-        file = folder / f"train-{index:05d}-of-{num_files:05d}.parquet"
-        of_file = (row for _, row in zip(range(config.rows_per_file), rows, strict=False))
+    for index in range(stages["num_files"]):
+        file = folder / f"train-{index:05d}-of-{stages['num_files']:05d}.parquet"
+        of_file = itertools.islice(rows, rows_per_file)
         if file.exists():
-            for _ in of_file:
-                pass
+            deque(of_file, maxlen=0)  # skipped
         else:
             write_rows(file, of_file)
-    (target.output / _STAGES).unlink(missing_ok=True)  # the set that it describes is replaced
-    replace_folder(folder, target.output / "data")
-    return num_files
+    (output / _STAGES).unlink(missing_ok=True)  # the set that it describes is replaced
+    replace_folder(folder, output / "data")

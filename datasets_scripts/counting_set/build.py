@@ -1,20 +1,21 @@
 """
-Building a counting set from captions and their images, from a thousand on one machine to hundreds of millions.
+Builds a counting set from captions and their images, from a thousand on one machine to hundreds of millions.
 
-It streams: no more than a few rows are in memory, however many there are. It resumes: a build that was killed, or
-whose disk was full, goes on where it was when the same is asked for again.
+It streams: a few rows are in memory, however many there are. It resumes: a build that was killed, or whose disk was
+full, continues when it is called again with the same options.
 """
 
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..download.client import FetchConfig
 from ..files.resumable import fingerprint_of, remove_folder
-from .balance import BalancedSet, write_balanced
+from .balance import read_stages, write_balanced
 from .detector import Detector
 from .parts import PartFolder, PartReport, plan_of
 from .shards import CaptionShard, Columns
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 ENGINES = ("local", "ray")
 
-# Is told how many shards are done, of how many, and what was counted in them.
+# Called after each shard with the number of finished shards, of all shards, and the counts so far.
 Progress = Callable[[int, int, StageCounts], None]
 
 
@@ -38,12 +39,12 @@ class CaptionSetReport:
 
     Args:
         output (`Path`): Its folder.
-        counts (`StageCounts`): What was counted at each stage.
+        counts (`StageCounts`): The captions after each stage.
         kept (`dict[int, int]`): Rows of each number.
-        files (`tuple[Path, ...]`): Its shards.
-        num_failures (`int`): Images that were missing, broken or failed the detector; they are in `failures.jsonl`.
+        files (`tuple[Path, ...]`): Its parquet files.
+        num_failures (`int`): Images that were missing, broken or failed the detector; `failures.jsonl` lists them.
         num_unreadable (`int`): Shards that could not be read; likewise.
-        is_new (`bool`): Whether there was anything left to do.
+        is_new (`bool`): Whether it was built by this call.
     """
 
     output: Path
@@ -51,12 +52,12 @@ class CaptionSetReport:
     kept: dict[int, int]
     files: tuple[Path, ...]
     num_failures: int
-    num_unreadable: int = 0
-    is_new: bool = True
+    num_unreadable: int
+    is_new: bool
 
 
 class UnreadableShardsError(RuntimeError):
-    """Some shards could not be read; the others are done and kept."""
+    """Some shards could not be read; the others are finished and kept."""
 
 
 def build_caption_set(
@@ -80,34 +81,33 @@ def build_caption_set(
     Build a counting set.
 
     Args:
-        source (`str`): A folder or a file of parquet, webdataset or json lines, or the name of a set of `datasets`;
-            see [`find_shards`].
+        source (`str`): A folder or a file of parquet, webdataset or JSON lines, or the name of a data set of
+            `datasets`; see [`find_shards`].
         output (`str` or `Path`): The folder of the set: `data/*.parquet`, a card, `stages.json` and `failures.jsonl`.
-            Asked for the same again, a build goes on where it was.
-        config (`CaptionSetConfig`, *optional*): How rows are chosen.
-        columns (`Columns`, *optional*): What the source's columns are called, where that is unusual.
-        split (`str`, *optional*, defaults to `"train"`): The split of a set by its name.
+        config (`CaptionSetConfig`, *optional*): The conditions for captions and images.
+        columns (`Columns`, *optional*): Names of the source's columns, where they are unusual.
+        split (`str`, *optional*, defaults to `"train"`): The split of a data set by its name.
         dataset_config (`str`, *optional*): Its configuration.
         detector (`Detector`, *optional*): A detector in the place of `config.detector`, for one process.
-        device (`str`, *optional*): Where the detector runs; by default on a GPU if there is one.
-        downloads ([`FetchConfig`], *optional*): How images are fetched of which there is only an address.
-        engine (`str`, *optional*, defaults to `"local"`): `"local"`, or `"ray"` for the machines of a Ray cluster,
-            which have to see the same folders.
+        device (`str`, *optional*): The detector's device; by default a GPU if there is one.
+        downloads ([`FetchConfig`], *optional*): Options of the HTTP client, for images with only a URL.
+        engine (`str`, *optional*, defaults to `"local"`): `"local"`, or `"ray"` for a Ray cluster, whose machines see
+            the same folders.
         num_proc (`int`, *optional*, defaults to 1): Processes of the local engine; detectors of Ray's.
         max_rows (`int`, *optional*, defaults to 50,000): Rows of a parquet file that are one shard.
         skip_unreadable (`bool`, *optional*, defaults to `False`): Whether the set is finished without the shards that
             cannot be read.
-        keep_parts (`bool`, *optional*, defaults to `False`): Whether all rows that came through the stages are kept
-            beside the set (in `.parts`), to be balanced otherwise without doing the stages again.
-        progress (`Progress`, *optional*): Is told after each shard.
+        keep_parts (`bool`, *optional*, defaults to `False`): Whether all rows that passed the stages are kept (in
+            `.parts`), to balance them again later without running the stages.
+        progress (`Progress`, *optional*): Called after each shard.
 
     Returns:
-        `CaptionSetReport`: What there is, and what was counted.
+        `CaptionSetReport`: The set and its counts.
 
     Raises:
-        UnreadableShardsError: If shards cannot be read, and nobody said to skip them.
+        UnreadableShardsError: If shards cannot be read and are not to be skipped.
         DetectorError: If the detector fails on one image after another.
-        ValueError: If there is nothing to read, or something else was begun in this folder.
+        ValueError: If there are no shards, or the folder holds a set with other options.
     """
     if engine not in ENGINES:
         raise ValueError(f"Expected an engine of {', '.join(ENGINES)}, but got {engine!r}.")
@@ -118,17 +118,19 @@ def build_caption_set(
     config = config or CaptionSetConfig()
     output = Path(output)
     shards = find_shards(source, columns, split, dataset_config, max_rows)
-    done_set = BalancedSet(output, fingerprint_of({**plan_of(shards, config), "balancing": config.of_balancing}))
-    if done_set.is_complete:
-        logger.info("%s is complete: nothing is left to do", output)
-        return _report(done_set, is_new=False)
+    plan = plan_of(shards, config)
+    fingerprint = fingerprint_of({**plan, "balancing": config.of_balancing})
+    finished = read_stages(output)
+    if finished is not None and finished["fingerprint"] == fingerprint:
+        logger.info("%s is finished: there is nothing left to do", output)
+        return _report(output, finished, is_new=False)
     parts = PartFolder(output / ".parts")
-    if done_set.is_another and parts.plan is None:
+    if finished is not None and parts.plan is None:
         raise ValueError(
             f"Expected {output} to be empty or to hold what was begun with the same options, but it holds another "
             "finished set. Name another output folder."
         )
-    parts.begin(plan_of(shards, config))
+    parts.begin(plan)
     work = ShardWork(parts.folder, config, downloads or FetchConfig(), device, detector)
     unreadable = _do_shards(shards, parts, work, engine, num_proc, progress)
     if unreadable and not skip_unreadable:
@@ -137,13 +139,12 @@ def build_caption_set(
             f"{len(unreadable)} of {len(shards)} shards cannot be read; the others are finished and kept. Fix "
             f"them and run the same command again, or skip them.\n{listed}"
         )
-    write_balanced(done_set, parts, shards, config, source, unreadable)
+    stages = write_balanced(output, fingerprint, parts, shards, config, source, unreadable)
     if not keep_parts:
         remove_folder(parts.folder)
-    report = _report(done_set)
-    if not report.kept:
-        logger.warning("No caption came through all stages: %s is empty; %s/stages.json says where", output, output)
-    return report
+    if not stages["kept"]:
+        logger.warning("No caption passed all stages: %s is empty; see %s/stages.json", output, output)
+    return _report(output, stages, is_new=True)
 
 
 def _do_shards(
@@ -154,7 +155,7 @@ def _do_shards(
     num_proc: int,
     progress: Progress | None,
 ) -> dict[int, str]:
-    """Do the shards that are not done; those that cannot be read are returned, with the reasons."""
+    """Process the unfinished shards; return those that cannot be read, with the reasons."""
     counts, num_done = StageCounts(), 0
     todo = []
     for index, shard in enumerate(shards):
@@ -164,7 +165,7 @@ def _do_shards(
         else:
             todo.append((index, shard))
     if num_done:
-        logger.info("%d of %d shards are done already", num_done, len(shards))
+        logger.info("%d of %d shards are finished already", num_done, len(shards))
     unreadable: dict[int, str] = {}
     for index, outcome in _outcomes(todo, work, engine, num_proc):
         if isinstance(outcome, str):
@@ -181,7 +182,7 @@ def _do_shards(
 def _outcomes(
     todo: Sequence[tuple[int, CaptionShard]], work: ShardWork, engine: str, num_proc: int
 ) -> Iterator[tuple[int, PartReport | str]]:
-    """Do shards on the chosen engine; what comes first is done first."""
+    """Process shards on the chosen engine; yield them as they are finished."""
     if not todo:
         return
     if engine == "ray":
@@ -192,7 +193,7 @@ def _outcomes(
         for index, shard in todo:
             yield index, work.do(index, shard)
     else:
-        # Processes are started afresh: a fork would copy the locks of threads that it does not have.
+        # Spawned, because a fork copies the locks of threads that it does not have.
         with ProcessPoolExecutor(num_proc, mp_context=multiprocessing.get_context("spawn")) as pool:
             waiting = {pool.submit(work.do, index, shard): index for index, shard in todo}
             try:
@@ -203,14 +204,12 @@ def _outcomes(
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _report(done: BalancedSet, is_new: bool = True) -> CaptionSetReport:
-    stages = done.read_stages()
-    kept = {int(number): count for number, count in stages["kept"].items()}
+def _report(output: Path, stages: Mapping[str, Any], is_new: bool) -> CaptionSetReport:
     return CaptionSetReport(
-        output=done.output,
+        output=output,
         counts=StageCounts.from_dict(stages["counts"]),
-        kept=kept,
-        files=tuple(done.files()),
+        kept={int(number): count for number, count in stages["kept"].items()},
+        files=tuple(sorted((output / "data").glob("*.parquet"))),
         num_failures=stages["num_failures"],
         num_unreadable=len(stages["unreadable"]),
         is_new=is_new,

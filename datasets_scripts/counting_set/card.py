@@ -1,4 +1,4 @@
-"""The card of a counting set: what it was made of, how, and how many captions there were after each stage."""
+"""The card of a counting set: its source, its options, and the captions after each stage."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,18 +9,19 @@ import datasets
 from ..captions.numbers import NUMBER_TO_WORD
 from ..files.atomic import write_whole
 from ..publish.card import HubConfig, columns_table, front_matter, one_split
+from .stages import StageCounts
 
 
 _COLUMNS = {
-    "image_id": "its name",
+    "image_id": "the name of the row",
     "text": "the caption",
     "name": "what is counted, in the caption's words",
     "detected": "the detector's class",
-    "scores": "of its objects, from the detector",
+    "scores": "the scores of its objects",
     "boxes": "`[x0, y0, x1, y1]` of each, in the upright image's own pixels",
-    "url": "where the image was on the web, where that is known",
+    "url": "the URL of the image, if known",
     "source": "the file that the caption is from",
-    "row": "its place in it",
+    "row": "the row of that file",
 }
 
 
@@ -42,34 +43,6 @@ def write_card(output: Path, stages: Mapping[str, Any], features: datasets.Featu
     write_whole(output / "README.md", ("\n".join(lines) + "\n").encode())
 
 
-def stage_table(stages: Mapping[str, Any]) -> list[tuple[str, int, dict[int, int]]]:
-    """
-    List the stages with what came through each.
-
-    Args:
-        stages (`Mapping[str, Any]`): What was counted.
-
-    Returns:
-        `list[tuple[str, int, dict[int, int]]]`: What each stage asks, how many came through, and how many of these
-        there are of each number.
-    """
-    names = {
-        "number_word": "a number word",
-        "counts_objects": "it counts something that can be seen",
-        "images": "there is an image",
-        "right_number": "a detector finds that number",
-    }
-    counts = stages["counts"]
-    table: list[tuple[str, int, dict[int, int]]] = [("captions", counts["totals"].get("captions", 0), {})]
-    for stage, name in names.items():
-        if stage in counts["by_number"]:
-            numbers = {int(number): count for number, count in counts["by_number"][stage].items()}
-            table.append((name, counts["totals"][stage], numbers))
-    kept = {int(number): count for number, count in stages["kept"].items()}
-    table.append(("kept after balancing", sum(kept.values()), kept))
-    return table
-
-
 def _body(stages: Mapping[str, Any], total: int, features: datasets.Features) -> list[str]:
     config, counts = stages["config"], stages["counts"]
     totals = counts["totals"]
@@ -79,41 +52,42 @@ def _body(stages: Mapping[str, Any], total: int, features: datasets.Features) ->
     lines = [
         "# Counting set",
         "",
-        f"{total:,} captions that state how many there are of something{images}, filtered from "
+        f"{total:,} captions that state a number of objects{images}, filtered from "
         f"`{stages['source']}` ({stages['num_shards']:,} shards) by the stages of "
         "[Teaching CLIP to Count to Ten](https://arxiv.org/abs/2302.12066), section 3.1, as "
-        "`count-clip data counting-set` does them.",
+        "`count-clip data counting-set` runs them.",
         "",
-        "## How many came through each stage",
+        "## Captions after each stage",
         "",
         f"| stage | captions | {' | '.join(map(str, numbers))} |",
         f"| --- | --- | {' | '.join('---' for _ in numbers)} |",
     ]
-    for name, count, by_number in stage_table(stages):
+    kept = {int(number): count for number, count in stages["kept"].items()}
+    for name, count, by_number in StageCounts.from_dict(counts).table(kept):
         cells = [f"{by_number.get(number, 0):,}" if by_number else "" for number in numbers]
         lines.append(f"| {name} | {count:,} | {' | '.join(cells)} |")
     lost = {
         "rows without a caption": totals.get("no_caption", 0),
-        "images that were missing, broken or not to be fetched": totals.get("no_image", 0),
+        "images that are missing, broken or cannot be fetched": totals.get("no_image", 0),
         "images on which the detector failed": totals.get("detector_failed", 0),
     }
     faults = [f"- {what}: {count:,}" for what, count in lost.items() if count]
     if stages["unreadable"]:
-        faults.append(f"- shards that could not be read: {', '.join(stages['unreadable'])}")
+        faults.append(f"- shards that cannot be read: {', '.join(stages['unreadable'])}")
     if stages["num_failures"] or stages["unreadable"]:
-        faults.append("- `failures.jsonl` has a line for each image and shard among these.")
+        faults.append("- `failures.jsonl` lists these images and shards.")
     if faults:
-        lines += ["", "Lost on the way:", "", *faults]
+        lines += ["", "Lost:", "", *faults]
     if counts["reasons"]:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts["reasons"].items())
-        lines += ["", f"Why number words did not count what can be seen: {reasons}."]
-    said = f"`{detector}`" + (f" at revision `{config['revision']}`" if config["revision"] else "")
+        lines += ["", f"Reasons why number words count no visible objects: {reasons}."]
+    detector_name = f"`{detector}`" + (f" at revision `{config['revision']}`" if config["revision"] else "")
     balancing = stages["balancing"]
     lines += [
         "",
         "## How it was made",
         "",
-        f"- Detector: {said if detector else 'none, so the images may show another number'}.",
+        f"- Detector: {detector_name if detector else 'none, so the images may show another number'}.",
         *(f"- `{name}`: {value}" for name, value in config.items() if name not in ("detector", "revision")),
         *(f"- `{name}`: {value}" for name, value in balancing.items()),
         "",
@@ -123,8 +97,8 @@ def _body(stages: Mapping[str, Any], total: int, features: datasets.Features) ->
         "",
         "## Known faults",
         "",
-        "The text is judged by rules for English, which let some captions through whose number counts nothing that is "
-        "to be seen, and lose some whose number does. A detector that finds the right number may have found other "
-        "things. Images and captions are their owners'; see the source for their licences.",
+        "Rules for English judge the text: they keep some captions whose number counts nothing visible, and lose some "
+        "whose number does. A detector that finds the right number may have found other objects. Images and captions "
+        "belong to their owners; see the source for their licences.",
     ]
     return lines

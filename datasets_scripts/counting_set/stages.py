@@ -1,8 +1,8 @@
 """
-What is done with each caption on its way into the counting set, and what is counted at each stage.
+The stages that a caption passes on its way into the counting set, and the counts after each.
 
-The stages are those of "Teaching CLIP to Count to Ten" (https://arxiv.org/abs/2302.12066), section 3.1: the caption
-holds a number word; the number counts something that can be seen; a detector finds that many objects of one class.
+They are those of "Teaching CLIP to Count to Ten" (https://arxiv.org/abs/2302.12066), section 3.1: the caption holds a
+number word; the number counts visible objects; a detector finds that many objects of one class.
 """
 
 import io
@@ -21,37 +21,44 @@ from .detector import CountedClass, Detection, Detector, count_most_frequent, is
 from .shards import CaptionReading, CaptionRecord, CaptionShard
 
 
-# What a detector may raise on an image that it cannot take.
+# What a detector may raise on an image.
 _DETECTOR_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
 )
-# So many failures without a success between them are the detector's.
+# After so many failures without a success the detector is broken, not the images.
 _MAX_FAILURES_IN_A_ROW = 25
+_BALANCING = ("num_common", "common_numbers", "seed", "rows_per_file")
+# Names of the stages in tables.
+_STAGES = {
+    "number_word": "with a number word",
+    "counts_objects": "that count visible objects",
+    "images": "with an image",
+    "right_number": "confirmed by the detector",
+}
 
 
 @dataclass(frozen=True)
 class CaptionSetConfig:
     """
-    How captions and images are chosen for a counting set.
+    The conditions for captions and images of a counting set.
 
     Args:
-        numbers (`tuple[int, ...]`, *optional*): The numbers that are taken, two to ten by default.
-        text_filter (`bool`, *optional*, defaults to `True`): Whether the number must count something that can be seen;
-            see [`counts_objects`].
-        detector (`str`, *optional*): The checkpoint of a detector, see [`TransformersDetector`]. Without one the
-            images are taken as they are.
+        numbers (`tuple[int, ...]`, *optional*): The numbers that are kept, two to ten by default.
+        text_filter (`bool`, *optional*, defaults to `True`): Whether the number must count visible objects, see
+            [`counts_objects`].
+        detector (`str`, *optional*): The checkpoint of a detector, see [`TransformersDetector`]. Without one all
+            images are kept.
         revision (`str`, *optional*): Its revision.
-        threshold (`float`, *optional*): The lowest score of an object that counts; by default the detector's own.
-        min_area (`float`, *optional*, defaults to 0.0): The smallest object that counts, as a share of the image.
+        threshold (`float`, *optional*): The lowest score of an object; by default the detector's own.
+        min_area (`float`, *optional*, defaults to 0.0): The smallest object, as a share of the image.
         max_overlap (`float`, *optional*, defaults to 0.5): The largest intersection over union of two objects of one
             class.
         class_agreement (`bool`, *optional*, defaults to `False`): Whether the detector's class must be the caption's
             noun. (A zero-shot detector looks for that noun.)
-        query (`str`, *optional*, defaults to `"{}"`): What a zero-shot detector is asked, with `{}` for the noun.
-        batch_size (`int`, *optional*, defaults to 8): Images that go to the detector together.
+        query (`str`, *optional*, defaults to `"{}"`): The prompt of a zero-shot detector, with `{}` for the noun.
+        batch_size (`int`, *optional*, defaults to 8): Images in a batch of the detector.
         captions_only (`bool`, *optional*, defaults to `False`): Whether images are neither needed nor kept.
-        num_common (`int`, *optional*, defaults to 37,000): How many images of the common numbers are kept in all.
-            `None` keeps all of them.
+        num_common (`int`, *optional*, defaults to 37,000): Images of the common numbers in all. `None` keeps all.
         common_numbers (`tuple[int, ...]`, *optional*, defaults to two to six): The common numbers. Of the others all
             images are kept.
         seed (`int`, *optional*, defaults to 0): Another seed keeps other images of the common numbers.
@@ -80,10 +87,10 @@ class CaptionSetConfig:
             raise ValueError(
                 f"Expected numbers from 2 to 10, but got {wrong or 'none'}. Captions state no others in words."
             )
-        for name, low, high in (("threshold", 0, 1), ("min_area", 0, 1), ("max_overlap", 0, 1)):
+        for name in ("threshold", "min_area", "max_overlap"):
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ValueError(f"Expected {name} to be in {low}-{high}, but got {value}.")
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"Expected {name} to be in 0-1, but got {value}.")
         for name in ("batch_size", "rows_per_file"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected {name} to be 1 or more, but got {getattr(self, name)}.")
@@ -94,31 +101,27 @@ class CaptionSetConfig:
 
     @property
     def of_the_stages(self) -> dict[str, Any]:
-        """What decides what becomes of a single row, as json holds it."""
-        of_balancing = {"num_common", "common_numbers", "seed", "rows_per_file", "batch_size"}
-        values = {name: value for name, value in asdict(self).items() if name not in of_balancing}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        """`dict[str, Any]`: The fields that a single row depends on, as JSON holds them."""
+        others = {*_BALANCING, "batch_size"}
+        values = {name: value for name, value in asdict(self).items() if name not in others}
+        return {**values, "numbers": list(self.numbers)}
 
     @property
     def of_balancing(self) -> dict[str, Any]:
-        """What decides which of the rows that came through are kept, as json holds it."""
-        return {
-            "num_common": self.num_common,
-            "common_numbers": list(self.common_numbers),
-            "seed": self.seed,
-            "rows_per_file": self.rows_per_file,
-        }
+        """`dict[str, Any]`: The fields that the choice among the rows depends on, as JSON holds them."""
+        values = {name: getattr(self, name) for name in _BALANCING}
+        return {**values, "common_numbers": list(self.common_numbers)}
 
 
 @dataclass
 class StageCounts:
     """
-    How many captions there were after each stage, and what became of the others.
+    The captions after each stage, and the reasons of the others.
 
     Args:
-        totals (`Counter[str]`): `captions`, of which `no_caption` hold none; `number_word`, after the first stage;
-            `counts_objects`, after the second; `images` of these that there are, `no_image` that there are not;
-            `right_number`, after the third, `wrong_number` and `detector_failed`.
+        totals (`Counter[str]`): `captions`, of which `no_caption` are empty; `number_word`, after the first stage;
+            `counts_objects`, after the second; `images`, with an image, and `no_image`, without; `right_number`, after
+            the third, `wrong_number` and `detector_failed`.
         by_number (`dict[str, Counter[int]]`): The stages' counts by the number that the caption states.
         reasons (`Counter[str]`): Why number words did not count objects.
     """
@@ -128,7 +131,7 @@ class StageCounts:
     reasons: Counter[str] = field(default_factory=Counter)
 
     def add(self, stage: str, number: int) -> None:
-        """Count a caption that has come through a stage."""
+        """Count a caption that passed a stage."""
         self.totals[stage] += 1
         self.by_number.setdefault(stage, Counter())[number] += 1
 
@@ -139,8 +142,27 @@ class StageCounts:
         for stage, numbers in other.by_number.items():
             self.by_number.setdefault(stage, Counter()).update(numbers)
 
+    def table(self, kept: Mapping[int, int] | None = None) -> list[tuple[str, int, Mapping[int, int]]]:
+        """
+        List the stages.
+
+        Args:
+            kept (`Mapping[int, int]`, *optional*): Rows of each number after balancing.
+
+        Returns:
+            `list[tuple[str, int, Mapping[int, int]]]`: The name of each stage, the captions after it, and how many of
+            these state each number.
+        """
+        table: list[tuple[str, int, Mapping[int, int]]] = [("captions", self.totals["captions"], {})]
+        for stage, name in _STAGES.items():
+            if stage in self.by_number:
+                table.append((name, self.totals[stage], self.by_number[stage]))
+        if kept is not None:
+            table.append(("kept after balancing", sum(kept.values()), kept))
+        return table
+
     def as_dict(self) -> dict[str, Any]:
-        """The counts as json holds them."""
+        """The counts as JSON holds them."""
         return {
             "totals": dict(self.totals),
             "by_number": {
@@ -152,7 +174,7 @@ class StageCounts:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "StageCounts":
-        """Read what `as_dict` wrote."""
+        """Read the counts that `as_dict` wrote."""
         by_number = {
             stage: Counter({int(number): count for number, count in numbers.items()})
             for stage, numbers in values["by_number"].items()
@@ -161,7 +183,7 @@ class StageCounts:
 
 
 class ImageError(Exception):
-    """An image that cannot be shown; the message says why."""
+    """An image that is missing or cannot be decoded; the message says why."""
 
 
 class DetectorError(RuntimeError):
@@ -212,13 +234,13 @@ def open_image(content: bytes) -> Image.Image:
         `Image.Image`: The image, upright and RGB.
 
     Raises:
-        ImageError: If it cannot be decoded, or is so large that it may be an attack.
+        ImageError: If it cannot be decoded, or is suspiciously large.
     """
     try:
         with Image.open(io.BytesIO(content), formats=tuple(SAFE_FORMATS)) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")
     except UnidentifiedImageError as error:
-        raise ImageError("not an image that can be decoded (of no known kind)") from error
+        raise ImageError("not an image that can be decoded (of no known format)") from error
     except DECODER_ERRORS as error:
         raise ImageError(f"not an image that can be decoded ({type(error).__name__}: {error})") from error
 

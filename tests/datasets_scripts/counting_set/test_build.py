@@ -153,8 +153,8 @@ def test_datasets_loads_the_set_with_its_card(source: Path, tmp_path: Path) -> N
     card = (tmp_path / "set" / "README.md").read_text(encoding="utf-8")
     totals = report.counts.totals
     assert f"| captions | {totals['captions']:,} |" in card
-    assert f"| it counts something that can be seen | {totals['counts_objects']:,} |" in card
-    assert f"not to be fetched: {totals['no_image']}" in card
+    assert f"| that count visible objects | {totals['counts_objects']:,} |" in card
+    assert f"cannot be fetched: {totals['no_image']}" in card
     assert "Detector: none" in card
 
 
@@ -335,7 +335,7 @@ def test_unreadable_shards_stop_nothing_but_the_end(source: Path, tmp_path: Path
     assert len(list((tmp_path / "set" / ".parts").glob("0*.json"))) == 5
     report = build_caption_set(str(own), tmp_path / "set", ALL, skip_unreadable=True)
     assert {row["source"] for row in _table(report)} == {f"0000{shard}.parquet" for shard in (0, 1, 3, 4, 5)}
-    assert "shards that could not be read: 00002.parquet" in (tmp_path / "set" / "README.md").read_text()
+    assert "shards that cannot be read: 00002.parquet" in (tmp_path / "set" / "README.md").read_text()
     last = json.loads((tmp_path / "set" / "failures.jsonl").read_text().splitlines()[-1])
     assert (last["source"], last["stage"]) == ("00002.parquet", "shard")
 
@@ -378,7 +378,7 @@ def test_a_source_without_any_counting_caption_gives_an_empty_set_and_says_so(
     report = build_caption_set(str(tmp_path / "a.jsonl"), tmp_path / "set", ALL)
     assert report.kept == {}
     assert report.counts.reasons == {"time": 1}
-    assert "No caption came through" in caplog.text
+    assert "No caption passed all stages" in caplog.text
     assert pq.read_table(report.files[0]).num_rows == 0
 
 

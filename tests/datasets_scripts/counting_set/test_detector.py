@@ -293,7 +293,7 @@ def test_a_detector_lets_the_right_numbers_through(scenes: Path, square_detector
         assert row["detected"] == row["name"]
         assert len(row["boxes"]) == len(row["scores"]) == row["number"]
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert f"| a detector finds that number | {len(rows)} |" in card
+    assert f"| confirmed by the detector | {len(rows)} |" in card
     assert square_detector in card
 
 

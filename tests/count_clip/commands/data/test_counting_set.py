@@ -40,7 +40,7 @@ def test_captions_become_a_set(shards: Path, tmp_path: Path, capsys) -> None:
     assert lines[4][-4:] == ["8", "4", "2", "2"]
     assert lines[5] == ["kept", "after", "balancing", "4", "1", "1", "2"]
     assert printed.out.endswith(f"1 file and a card in {tmp_path / 'set'}\n")
-    assert "2 of 2 shards: 14 captions, 10 with a number word, 8 that counts things seen, 8 with" in printed.err
+    assert "2 of 2 shards: 14 captions, 10 with a number word, 8 that count visible objects, 8 with" in printed.err
     rows = datasets.load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
     assert sorted(rows["number"]) == [2, 3, 7, 7]
     assert rows[0]["image"].size == (8, 6)
