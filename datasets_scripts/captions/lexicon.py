@@ -1,4 +1,4 @@
-"""The English words by which it is judged whether a number in a caption counts something that can be seen."""
+"""The English words by which [`counted_noun`] judges whether a number in a caption counts visible objects."""
 
 from typing import Literal
 
@@ -24,7 +24,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# --- plural nouns that no image shows one by one ------------------------------------------------
+# --- plural nouns of which no image shows single objects ------------------------------------------------
 
 _TIME = _words(
     """
@@ -113,7 +113,7 @@ NOT_SEEN: dict[str, CountReason] = {
     **dict.fromkeys(_MEASURE | _SCORE, "measure"),
     **dict.fromkeys(_TIME, "time"),
 }
-# Of these, some are things when a word stands before them ("parking meters", "bare feet") that is not one of the next.
+# Of these, some are objects after a word that is not one of the next: "parking meters", "bare feet".
 SEEN_IF_DESCRIBED = _words("bits cases feet meters metres pounds yards")
 MEASURING_ADJECTIVES = _words("big cubic extra fluid full long more short square straight whole")
 
@@ -135,7 +135,7 @@ NO_PLURALS = _words(
     """
 )
 NO_PLURAL_ENDINGS = ("ss", "us", "is", "'s", "’s")
-# What many who write captions leave in the singular: "two woman", "three dog".
+# Nouns that captions often leave in the singular: "two woman", "three dog".
 COUNTED_IN_SINGULAR = _words(
     """
     apple baby bear bike bird book bottle boy buffalo bunny businessman businesswoman car cat chair child claus cow
@@ -143,7 +143,7 @@ COUNTED_IN_SINGULAR = _words(
     person puppy rabbit santa soldier student toilet tourist tree tv woman worker
     """
 )
-# With one of these a number says how something is made: "a two piece suit", "five star hotels".
+# With one of these a number describes an object: "a two piece suit", "five star hotels".
 MEASURING_SINGULARS = _words(
     """
     acre arm axel axis axle band bath bathroom bay bed bedroom bit blade bulb burner button carat card channel
@@ -194,7 +194,7 @@ ADJECTIVES = _words(
 
 # --- words around the number ----------------------------------------------------------------------
 
-# What a number counts stands before one of these.
+# The noun of a number stands before one of these.
 ENDS_PHRASE = _words(
     """
     a about above across after against ago all along alongside also am amid among an any are around as at atop away
@@ -206,7 +206,7 @@ ENDS_PHRASE = _words(
     whom whose why will with within without would you your
     """
 )
-# What a library of images adds to a description.
+# Words that image libraries add to a description.
 STOCK_WORDS = _words("royalty stock stockfoto stockvideo")
 # "Book Two", "week two", "BBC Two": which one, not how many.
 ORDINAL_BEFORE = _words(

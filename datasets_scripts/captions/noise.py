@@ -1,6 +1,7 @@
 """
-Captions as a filter for number words finds them on the web, made from captions that are right: some of their numbers
-count nothing, and some are wrong. With it goes what the paper's filter does about the two.
+Captions with the faults of the web, made from correct ones: some numbers count nothing, and some are wrong.
+
+The paper's filter, which removes both, is here, too.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from .numbers import NUMBER_TO_WORD, counts_objects, find_count, replace_count
+from .nouns import counted_noun
+from .numbers import NUMBER_TO_WORD, find_count, replace_count
 
 
 # Measured: of the 418 captions of LAION-400M with a number word that are labelled in
-# tests/datasets_scripts/counting_labels, 158 have one that counts nothing which can be seen.
+# tests/datasets_scripts/counting_labels, 158 have one that counts nothing visible.
 NOT_COUNTING_RATE = 0.38
-# Measured: of 44 captions of COCO 2017 (validation) whose number counts things, 12 state a number of which the
-# annotations have no kind of thing. These were written by people who looked at the image; the web's are no better.
+# Measured: of 44 captions of COCO 2017 (validation) whose number counts objects, 12 state a number that no class of
+# the annotations has. These were written by people who looked at the image; the web's are no better.
 WRONG_NUMBER_RATE = 0.27
 
-# What a number says in captions when it does not count what can be seen.
+# Captions in which a number counts nothing visible.
 NOT_COUNTING: dict[str, tuple[str, ...]] = {
     "modifier": (
         "a {number} piece set of {name}",
@@ -41,8 +43,8 @@ NOT_COUNTING: dict[str, tuple[str, ...]] = {
     "size": ("{name}, {number} inches wide", "{number} feet of {name}"),
     "score": ("{name} win by {number} points",),
 }
-# How often each: as many of the 158 labelled captions have it as their reason (names are among the titles; places and
-# what cannot be told are left out). None was a price or a size; one each, for the web has them.
+# The frequency of each among the 158 labelled captions (names count as titles; places and unclear ones are left out).
+# None was a price or a size; one each, for the web has them.
 FAULT_WEIGHTS = {
     "modifier": 37,
     "abstract": 24,
@@ -63,11 +65,11 @@ _FAULT_BOUNDS = np.cumsum([FAULT_WEIGHTS[fault] for fault in _FAULTS]) / sum(FAU
 @dataclass(frozen=True)
 class NoisyCaption:
     """
-    A caption as it might have stood beside its image.
+    A caption that may be faulty.
 
     Args:
         text (`str`): The caption.
-        number (`int`): The number that its number word says, whatever it is good for; 0 without one.
+        number (`int`): The number of its number word, whatever that counts; 0 without one.
         fault (`str`): What is wrong with the number: a key of `NOT_COUNTING`, `"wrong"`, or empty.
     """
 
@@ -84,16 +86,16 @@ def spoil_caption(
     wrong_number_rate: float = WRONG_NUMBER_RATE,
 ) -> NoisyCaption:
     """
-    Make a caption that states the right number into one from the web.
+    Add a fault of the web to a correct caption, at random.
 
     Args:
         caption (`str`): The caption. Without a number it stays as it is.
         name (`str`): What is counted, in the plural.
-        rng (`numpy.random.RandomState`): Where the choices come from.
+        rng (`numpy.random.RandomState`): The random generator.
         not_counting_rate (`float`, *optional*, defaults to 0.38):
-            Share of the captions whose number counts nothing: any of two to ten, whatever the image shows.
+            Share of the captions whose number counts nothing: any of two to ten.
         wrong_number_rate (`float`, *optional*, defaults to 0.27):
-            Share of the others that state another number than the image shows, any of them.
+            Share of the others that state another number than the image shows.
 
     Returns:
         [`NoisyCaption`].
@@ -117,20 +119,20 @@ def spoil_caption(
 
 class NoisyCaptions(Sequence[dict[str, Any]]):
     """
-    Rows whose captions are as the web's: [`spoil_caption`] for each.
+    Rows whose captions have the faults of the web: [`spoil_caption`] for each.
 
-    The same seed and row give the same caption. Beside the columns of the rows there is `true_number`, what a perfect
-    detector would find in the image; `number` is what the caption says.
+    The same seed and row give the same caption. The column `true_number` is added, the number in the image; `number`
+    is the one that the caption states.
 
     Args:
-        rows: A map-style set with `text`, `number` and `name` that gives columns by `column(name)` without drawing
+        rows: A map-style set with `text`, `number` and `name` that returns columns by `column(name)` without drawing
             its images, as [`CountScenes`] does.
         not_counting_rate (`float`, *optional*, defaults to 0.38): See [`spoil_caption`].
-        wrong_number_rate (`float`, *optional*, defaults to 0.27): Likewise.
-        seed (`int`, *optional*, defaults to 0): Another seed, other faults.
+        wrong_number_rate (`float`, *optional*, defaults to 0.27): See [`spoil_caption`].
+        seed (`int`, *optional*, defaults to 0): Another seed gives other faults.
 
     Raises:
-        TypeError: If the rows do not give columns.
+        TypeError: If the rows have no method `column`.
         ValueError: If a rate is not from 0 to 1, or a column is missing.
     """
 
@@ -146,8 +148,8 @@ class NoisyCaptions(Sequence[dict[str, Any]]):
                 raise ValueError(f"Expected {field} to be a share from 0 to 1, but got {rate!r}. Give one in between.")
         if not hasattr(rows, "column"):
             raise TypeError(
-                f"Expected rows that give columns by themselves, such as `countscenes`, but got "
-                f"{type(rows).__name__}. Captions that are not drawn have their own faults."
+                f"Expected rows with a method `column`, such as `countscenes`, but got {type(rows).__name__}. Real "
+                "captions have their own faults."
             )
         missing = [name for name in ("text", "number", "name") if name not in rows.column_names]
         if missing:
@@ -182,10 +184,10 @@ class NoisyCaptions(Sequence[dict[str, Any]]):
 
     def column(self, name: str, indices: Iterable[int] | None = None) -> list[Any]:
         """
-        Give one label of all rows, or of some, without drawing them.
+        Return one label of all rows, or of some, without drawing them.
 
         Args:
-            name (`str`): A column that is known without drawing.
+            name (`str`): A column other than the image.
             indices (`Iterable[int]`, *optional*): Which rows; by default all.
 
         Returns:
@@ -220,16 +222,16 @@ def filter_counting(rows: NoisyCaptions, how: str = "full") -> tuple[list[int], 
     Args:
         rows ([`NoisyCaptions`]): Captions with faults.
         how (`str`, *optional*, defaults to `"full"`):
-            How far the stages go: `"naive"` takes every caption with a number word, `"objects"` those whose number
-            counts things by [`counts_objects`], and `"full"` those of which as many are in the image. The rows know
-            how many were drawn, and so stand for a detector that makes no mistakes.
+            The last stage: `"naive"` keeps every caption with a number word, `"objects"` those whose number counts
+            objects by [`counts_objects`], and `"full"` those of which as many are in the image. The true number
+            replaces a detector without errors.
 
     Returns:
-        The indices of the rows that are left, and how many were left after each stage: `rows`, `with_number`,
+        The indices of the rows that are kept, and how many are left after each stage: `rows`, `with_number`,
         `counting_objects` and `number_in_image`.
 
     Raises:
-        ValueError: If there is no such filter.
+        ValueError: If the filter is unknown.
 
     Source:
         Paiss et al., 2023, Sec. 3.1 (https://huggingface.co/papers/2302.12066).
@@ -237,17 +239,15 @@ def filter_counting(rows: NoisyCaptions, how: str = "full") -> tuple[list[int], 
     if how not in FILTERS:
         raise ValueError(f"Expected the filter to be one of {', '.join(FILTERS)}, but got {how!r}. Name one of them.")
     texts, true_numbers = rows.column("text"), rows.column("true_number")
-    found = [find_count(text) for text in texts]
-    kept = [index for index, match in enumerate(found) if match is not None]
-    counts = {"rows": len(texts), "with_number": len(kept)}
+    found = {index: match for index, text in enumerate(texts) if (match := find_count(text)) is not None}
+    counts = {"rows": len(texts), "with_number": len(found)}
     if how != "naive":
-        kept = [index for index in kept if counts_objects(texts[index])]
-        counts["counting_objects"] = len(kept)
+        found = {i: match for i, match in found.items() if counted_noun(texts[i], match.start, match.end).counts}
+        counts["counting_objects"] = len(found)
     if how == "full":
-        numbers = {index: match.number for index, match in enumerate(found) if match is not None}
-        kept = [index for index in kept if numbers[index] == true_numbers[index]]
-        counts["number_in_image"] = len(kept)
-    return kept, counts
+        found = {i: match for i, match in found.items() if match.number == true_numbers[i]}
+        counts["number_in_image"] = len(found)
+    return list(found), counts
 
 
 __all__ = [

@@ -1,8 +1,8 @@
 """
-What the number in a caption counts, judged by the words around it.
+The noun that the number in a caption counts, found by rules on the words around it.
 
 Captions of the web are hardly ever sentences ("Two Red Puppy Sitting On Paving Slabs", "set of two mugs orange"), and
-a general English parser does worse on them than these rules; the README beside the labelled captions has figures.
+a general English parser does worse on them; `tests/datasets_scripts/counting_labels/README.md` has figures.
 """
 
 import html
@@ -55,10 +55,9 @@ class CountedNoun:
     What the number in a caption counts.
 
     Args:
-        reason (`str`): `"counts"` where it says how many there are of something that can be seen; else why not.
-        noun (`str`): What is counted, with the words before it that describe it: "tennis players". Empty where no noun
-            was found.
-        head (`str`): The last word of it, in lower case: "players".
+        reason (`str`): `"counts"` where the number counts visible objects; else why not.
+        noun (`str`): The noun with the words that describe it: "tennis players". Empty where none was found.
+        head (`str`): Its last word, in lower case: "players".
     """
 
     reason: CountReason
@@ -67,13 +66,13 @@ class CountedNoun:
 
     @property
     def counts(self) -> bool:
-        """Whether the number says how many there are of something that can be seen."""
+        """`bool`: Whether the number counts visible objects."""
         return self.reason == "counts"
 
 
 def counted_noun(caption: str, start: int, end: int) -> CountedNoun:
     """
-    Judge what a number word in a caption counts.
+    Find what a number word in a caption counts.
 
     Args:
         caption (`str`): The caption.
@@ -81,7 +80,7 @@ def counted_noun(caption: str, start: int, end: int) -> CountedNoun:
         end (`int`): Where it ends.
 
     Returns:
-        `CountedNoun`: What it counts, or the reason why it counts nothing that can be seen.
+        `CountedNoun`: The noun, or the reason why the number counts no visible objects.
     """
     before = _tokens(caption[max(0, start - _NEAR) : start])
     after = _tokens(caption[end : end + _NEAR])
@@ -119,7 +118,7 @@ def _is_plural(word: str) -> bool:
 
 
 def _not_a_quantity(before: Sequence[str], after: Sequence[str]) -> CountReason | None:
-    """The reason why a number with these neighbours is no number of things, whatever comes after."""
+    """The reason why a number with these neighbours is no number of objects, whatever follows."""
     beyond, left = ["", "", *(token.lower() for token in before[-2:])][-2:]
     right, next_right = [*(token.lower() for token in after[:2]), "", ""][:2]
     if left in ORDINAL_BEFORE or (left == "." and beyond in ORDINAL_BEFORE):
@@ -140,7 +139,7 @@ def _not_a_quantity(before: Sequence[str], after: Sequence[str]) -> CountReason 
 
 
 def _after_of(tokens: Sequence[str]) -> Sequence[str]:
-    """What "two of" counts: "the (six) dogs", "Kennedy's children"; not "two of a kind", "ten of spades"."""
+    """The words that "two of" counts: "the (six) dogs", "Kennedy's children"; not "two of a kind", "ten of spades"."""
     owners = [place for place, token in enumerate(tokens[:3]) if token.endswith(("'s", "’s", "s'", "s’"))]
     if owners:
         rest = tokens[owners[0] + 1 :]
@@ -152,7 +151,7 @@ def _after_of(tokens: Sequence[str]) -> Sequence[str]:
 
 
 def _counted_in(tokens: Sequence[str]) -> CountedNoun:
-    """Find the plural noun that the words after a number are about."""
+    """Find the plural noun in the words after a number."""
     taken: list[str] = []
     head = ""
     for place, token in enumerate(tokens[:_MAX_TOKENS]):
@@ -168,7 +167,7 @@ def _counted_in(tokens: Sequence[str]) -> CountedNoun:
         if word == "and":
             if not taken or not goes_on or following.lower() in NUMBERS:
                 break
-        elif not taken and _says_how_it_is_made(word, following):
+        elif not taken and _describes(word, following):
             return CountedNoun("not_plural", token, word)
         taken.append(token)
         plural = token.rstrip("'’") if not _is_word(following) else token
@@ -185,13 +184,13 @@ def _counted_in(tokens: Sequence[str]) -> CountedNoun:
     return _judged(taken, _last_part(head), followed_by_of=tokens[len(taken) : len(taken) + 1] == ["of"])
 
 
-def _says_how_it_is_made(word: str, following: str) -> bool:
-    """Whether a number and the word after it describe what comes then: "two piece suit", but "two stone lions"."""
+def _describes(word: str, following: str) -> bool:
+    """Whether a number and the word after it describe what follows: "two piece suit", but "two stone lions"."""
     return word.split("-")[0] in MEASURING_SINGULARS and not (word in NAMING_SINGULARS and _is_plural(following))
 
 
 def _is_skipped(mark: str, taken: Sequence[str], goes_on: bool) -> bool:
-    """Whether a phrase that has no plural yet goes on after a mark: a quotation, or a comma between adjectives."""
+    """Whether a phrase without a plural so far continues after a mark: a quotation, or a comma between adjectives."""
     if mark in _QUOTES:
         return True
     if not taken:
@@ -209,7 +208,7 @@ def _is_counted_in_singular(word: str, following: str) -> bool:
 
 
 def _judged(taken: Sequence[str], head: str, followed_by_of: bool) -> CountedNoun:
-    """Whether a plural noun is something that can be seen."""
+    """Whether a plural noun is visible."""
     reason = NOT_SEEN.get(head, "counts")
     if head == "pieces" and not followed_by_of:  # "two pieces prom dress"
         reason = "group"
@@ -221,7 +220,7 @@ def _judged(taken: Sequence[str], head: str, followed_by_of: bool) -> CountedNou
 
 
 def _named_before(before: Sequence[str]) -> CountedNoun | None:
-    """What "dining chairs, set of four" counts."""
+    """The noun before the number: "dining chairs, set of four"."""
     if not before or before[-1].lower() not in SETS:
         return None
     rest = before[:-1]
@@ -246,7 +245,7 @@ def _part_of_a_name(
         return "name"
     if shouting or not left or not _is_word(left) or left == "and":
         return None
-    # In the middle of words in lower case a capital is a name's, unless the words say that what comes is an image's.
+    # Among words in lower case a capital belongs to a name, unless these words announce the content of an image.
     words = [token for token in before if token.isalpha() and len(token) > 3 and token.lower() not in ENDS_PHRASE]
     in_a_sentence = 2 * sum(token[0].islower() for token in words) > len(words)
     return "name" if in_a_sentence and not (left == "of" and beyond in IMAGES) else None

@@ -1,4 +1,4 @@
-"""Numbers in captions: find the one a caption states, and say another one in its place."""
+"""Numbers in captions: finds the one that a caption states, and replaces it."""
 
 import hashlib
 import re
@@ -22,18 +22,7 @@ _HYPHENS = "\\-\u00ad\u2010\u2011"
 _OTHER_SCRIPTS = "\u0590-\u1bff\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff66-\uff9f"
 _NO_LETTER_BEFORE = rf"(?<![^\W{_OTHER_SCRIPTS}])(?<![{_HYPHENS}])"
 _NO_LETTER_AFTER = rf"(?![^\W{_OTHER_SCRIPTS}])(?![{_HYPHENS}](?!packs?\b))"
-_WORD = rf"{_NO_LETTER_BEFORE}(?:{'|'.join(NUMBER_WORDS)}){_NO_LETTER_AFTER}"
-# Not a part of a number ("2.5", "10,000", "3/4"), a measure ('3"', "5%", "4x"), a price, a label ("#3") or a range
-# ("2-4").
-_DIGITS = rf"{_NO_LETTER_BEFORE}(?<![.,/:#$£€¥+'’])(?:[2-9]|10){_NO_LETTER_AFTER}(?![.,/:]?\d|[%°'’\"″/+$£€])"
-_COLLECTIVES = rf"{_NO_LETTER_BEFORE}(?<!half )(?:a[ ](?:pair|couple)[ ]of|a[ ]dozen(?:[ ]of)?){_NO_LETTER_AFTER}"
-_PATTERNS = {
-    (digits, collectives): re.compile(
-        "|".join([_WORD, *([_DIGITS] if digits else []), *([_COLLECTIVES] if collectives else [])]), re.IGNORECASE
-    )
-    for digits in (False, True)
-    for collectives in (False, True)
-}
+_WORD = re.compile(f"{_NO_LETTER_BEFORE}(?:{'|'.join(NUMBER_WORDS)}){_NO_LETTER_AFTER}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,8 +31,8 @@ class CountMatch:
     The number that a caption states.
 
     Args:
-        number (`int`): Two to ten; twelve for a dozen.
-        word (`str`): The word as it stands in the caption; digits or several words where these are asked for.
+        number (`int`): Two to ten.
+        word (`str`): The word as the caption writes it.
         start (`int`): Where it begins: `caption[start:end] == word`.
         end (`int`): Where it ends.
     """
@@ -54,27 +43,22 @@ class CountMatch:
     end: int
 
 
-def find_count(
-    caption: str, digits: bool = False, collectives: bool = False, stated: int | None = None
-) -> CountMatch | None:
+def find_count(caption: str, stated: int | None = None) -> CountMatch | None:
     """
     Find the number that a caption states in a word.
 
     Only the words "two" to "ten" count, in any case, as whole words. Parts of others do not ("network", "someone"),
     nor do hyphenated words ("twenty-two", "two-piece"; but "two-pack" does) and digits. Of two numbers ("two cats and
     three dogs") the first is taken: it is the subject of most captions, and one rule for all callers keeps a caption
-    and its counterfactuals about the same thing.
+    and its counterfactuals about the same objects.
 
     Args:
         caption (`str`): The caption.
-        digits (`bool`, *optional*, defaults to `False`): Whether "2" to "10" count as well, where they stand alone.
-        collectives (`bool`, *optional*, defaults to `False`): Whether "a pair of" and "a couple of" count as two, and
-            "a dozen" as twelve.
-        stated (`int`, *optional*): The number that counts, where the data says it: the first place that states this
-            number is then taken instead of the first number ("two views of three dogs").
+        stated (`int`, *optional*): The number that counts, where the data states it: the first word of this number is
+            then taken instead of the first number word ("two views of three dogs").
 
     Returns:
-        `CountMatch` or `None`: The first number, or `None` where there is none.
+        `CountMatch` or `None`: The number, or `None` where there is none.
 
     Raises:
         TypeError: If the caption is not a string.
@@ -83,8 +67,8 @@ def find_count(
         raise TypeError(
             f"Expected a caption as a string, but got {caption!r} ({type(caption).__name__}). Give its text."
         )
-    for match in _PATTERNS[digits, collectives].finditer(caption):
-        number = _number_of(match.group().lower())
+    for match in _WORD.finditer(caption):
+        number = WORD_TO_NUMBER[match.group().lower()]
         if stated in (None, number):
             return CountMatch(number=number, word=match.group(), start=match.start(), end=match.end())
     return None
@@ -92,10 +76,10 @@ def find_count(
 
 def counts_objects(caption: str) -> bool:
     """
-    Tell whether the number word of a caption counts things that can be seen.
+    Tell whether the number word of a caption counts visible objects.
 
     "Three dogs on a lawn" does; "three years ago", "for two", "a three piece suit", "Book Three" and "three ways to"
-    do not. [`read_count`] says why.
+    do not. [`read_count`] gives the reason.
 
     Args:
         caption (`str`): The caption.
@@ -112,14 +96,14 @@ def counts_objects(caption: str) -> bool:
 
 def read_count(caption: str) -> CountedNoun | None:
     """
-    Say what the number word of a caption counts.
+    Find what the number word of a caption counts.
 
     Args:
         caption (`str`): The caption.
 
     Returns:
-        `CountedNoun` or `None`: The noun and whether it can be seen, or the reason why the number counts nothing of
-        that kind; `None` where [`find_count`] finds no number.
+        `CountedNoun` or `None`: The noun and whether it is visible, or the reason why the number counts no objects;
+        `None` where [`find_count`] finds no number.
 
     Raises:
         TypeError: If the caption is not a string.
@@ -128,68 +112,49 @@ def read_count(caption: str) -> CountedNoun | None:
     return None if match is None else counted_noun(caption, match.start, match.end)
 
 
-def replace_count(
-    caption: str, number: int, digits: bool = False, collectives: bool = False, stated: int | None = None
-) -> str:
+def replace_count(caption: str, number: int, stated: int | None = None) -> str:
     """
-    Say another number in the place of the one that a caption states.
+    Replace the number that a caption states.
 
     Args:
         caption (`str`): A caption that states a number; see [`find_count`].
-        number (`int`): The number to state, two to ten.
-        digits (`bool`, *optional*, defaults to `False`): See [`find_count`].
-        collectives (`bool`, *optional*, defaults to `False`): See [`find_count`].
+        number (`int`): The new number, two to ten.
         stated (`int`, *optional*): See [`find_count`].
 
     Returns:
         `str`: The caption with the other word, written like the one it replaces: "Ten" becomes "Two", "TEN" becomes
-        "TWO", "10" becomes "2" and "A pair of" becomes "Ten". Replacing there and back gives the caption again, unless
-        the word is written otherwise ("tEn") or was a collective.
+        "TWO". Replacing there and back gives the caption again, unless the word is written otherwise ("tEn").
 
     Raises:
         ValueError: If the caption states no number, or `number` is not in two to ten.
     """
-    match = _require_count(caption, digits, collectives, stated)
+    match = _require_count(caption, stated)
     if number not in NUMBER_TO_WORD:
         raise ValueError(
             f"Expected a number from 2 to 10, but got {number!r}. Captions state no others in these words."
         )
-    if number == match.number:
-        return caption  # also where the word is written in no usual way ("tEn")
-    word = str(number) if match.word.isdigit() else _written_like(NUMBER_TO_WORD[number], model=match.word)
-    return caption[: match.start] + word + caption[match.end :]
+    return _replaced(caption, match, number)
 
 
-def counting_captions(
-    caption: str, digits: bool = False, collectives: bool = False, stated: int | None = None
-) -> list[str]:
+def counting_captions(caption: str, stated: int | None = None) -> list[str]:
     """
     State each of the nine numbers in a caption.
 
     Args:
         caption (`str`): A caption that states a number; see [`find_count`].
-        digits (`bool`, *optional*, defaults to `False`): See [`find_count`].
-        collectives (`bool`, *optional*, defaults to `False`): See [`find_count`].
         stated (`int`, *optional*): See [`find_count`].
 
     Returns:
-        `list[str]`: Nine captions, from two to ten; the one with the stated number is the caption itself (a dozen is
-        not among them).
+        `list[str]`: Nine captions, from two to ten; the one with the stated number is the caption itself.
 
     Raises:
         ValueError: If the caption states no number.
     """
-    return [replace_count(caption, number, digits, collectives, stated) for number in NUMBER_TO_WORD]
+    match = _require_count(caption, stated)
+    return [_replaced(caption, match, number) for number in NUMBER_TO_WORD]
 
 
-def counterfactuals(
-    caption: str,
-    k: int = 1,
-    seed: int = 0,
-    digits: bool = False,
-    collectives: bool = False,
-    stated: int | None = None,
-) -> list[str]:
+def counterfactuals(caption: str, k: int = 1, seed: int = 0, stated: int | None = None) -> list[str]:
     """
     Make captions that state wrong numbers.
 
@@ -198,8 +163,6 @@ def counterfactuals(
         k (`int`, *optional*, defaults to 1): How many, one to eight.
         seed (`int`, *optional*, defaults to 0): The same caption and seed give the same captions, on every machine;
             change it from epoch to epoch.
-        digits (`bool`, *optional*, defaults to `False`): See [`find_count`].
-        collectives (`bool`, *optional*, defaults to `False`): See [`find_count`].
         stated (`int`, *optional*): See [`find_count`].
 
     Returns:
@@ -208,7 +171,7 @@ def counterfactuals(
     Raises:
         ValueError: If the caption states no number, or `k` is not in one to eight, or the seed is negative.
     """
-    match = _require_count(caption, digits, collectives, stated)
+    match = _require_count(caption, stated)
     wrong = [number for number in NUMBER_TO_WORD if number != match.number]
     if not 1 <= k <= len(wrong):
         raise ValueError(
@@ -220,23 +183,15 @@ def counterfactuals(
     # The caption is part of the seed, so that the captions of a batch do not all get the same wrong numbers.
     digest = hashlib.sha256(f"{seed} {caption}".encode("utf-8", "surrogatepass")).digest()
     order = np.random.RandomState(np.frombuffer(digest, dtype="<u4")).permutation(len(wrong))
-    return [replace_count(caption, wrong[place], digits, collectives, stated) for place in order[:k]]
+    return [_replaced(caption, match, wrong[place]) for place in order[:k]]
 
 
-def _number_of(word: str) -> int:
-    if word in WORD_TO_NUMBER:
-        return WORD_TO_NUMBER[word]
-    if word.isdigit():
-        return int(word)
-    return 12 if "dozen" in word else 2
-
-
-def _require_count(caption: str, digits: bool, collectives: bool, stated: int | None) -> CountMatch:
-    match = find_count(caption, digits, collectives, stated)
-    if match is None and stated is not None and (other := find_count(caption, digits, collectives)) is not None:
+def _require_count(caption: str, stated: int | None) -> CountMatch:
+    match = find_count(caption, stated)
+    if match is None and stated is not None and (other := find_count(caption)) is not None:
         raise ValueError(
-            f"Expected a caption that states {stated}, but {caption!r} says {other.word!r}. Correct the number or the "
-            "caption, or leave the number out to take the first that is there."
+            f"Expected a caption that states {stated}, but {caption!r} states {other.word!r}. Correct the number or "
+            "the caption, or leave the number out to take the first one."
         )
     if match is None:
         raise ValueError(
@@ -246,7 +201,13 @@ def _require_count(caption: str, digits: bool, collectives: bool, stated: int | 
     return match
 
 
-def _written_like(word: str, model: str) -> str:
-    if model.isupper():
-        return word.upper()
-    return word.capitalize() if model[0].isupper() else word
+def _replaced(caption: str, match: CountMatch, number: int) -> str:
+    """The caption with another number word, in the case of the one it replaces."""
+    if number == match.number:
+        return caption  # also where the word is written unusually ("tEn")
+    word = NUMBER_TO_WORD[number]
+    if match.word.isupper():
+        word = word.upper()
+    elif match.word[0].isupper():
+        word = word.capitalize()
+    return caption[: match.start] + word + caption[match.end :]

@@ -1,8 +1,8 @@
-"""Names of categories in the plural, which is how a prompt says what to count."""
+"""Names of categories in the plural, as prompts use them."""
 
 __all__ = ["plural_of"]
 
-# What the rules below would get wrong, by the last word of a name; some words are plural already or have no plural.
+# Exceptions to the rules below, by the last word of a name; some words are plural already or have no plural.
 _IRREGULAR = {
     "aircraft": "aircraft",
     "atlas": "atlases",
@@ -49,7 +49,7 @@ _VOWELS = "aeiou"
 
 def plural_of(name: str) -> str:
     """
-    Say a category's name in the plural: `"person"` becomes `"people"`, `"wine glass"` `"wine glasses"`,
+    Put the name of a category in the plural: `"person"` becomes `"people"`, `"wine glass"` `"wine glasses"`,
     `"slice of bread"` `"slices of bread"`.
 
     The last word is changed, or the one before "of", by the rules of English spelling and a list of words that do not
@@ -66,7 +66,7 @@ def plural_of(name: str) -> str:
     """
     words = name.replace("_", " ").split()
     if not words:
-        raise ValueError(f"Expected the name of a category, but got {name!r}. Name what there is to count.")
+        raise ValueError(f"Expected the name of a category, but got {name!r}. Name the objects to count.")
     place = words.index("of") - 1 if "of" in words[1:-1] else len(words) - 1
     head, hyphen, last = words[place].rpartition("-")
     words[place] = head + hyphen + _plural_of_word(last)
