@@ -46,7 +46,6 @@ from count_clip.evaluation.benchmarks.density import evaluate_density
 from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig
 from count_clip.modeling.image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
-from count_clip.modeling.pipeline_object_counting import predict_windows
 
 
 WAYS = ("floor", "plain", "one by one", "eager", "sdpa", "compiled", "whole")
@@ -142,9 +141,14 @@ class Bench:
                 self.compiled = torch.compile(model, dynamic=False)
             network = self.compiled
 
+        whole = row.way == "whole"
+        options = {"interpolate_pos_encoding": True} if whole else {}
+        at_once = 1 if whole else max(1, WINDOW_BATCH_SIZE // row.num_prompts)
+
         def count() -> None:
-            texts = model.get_text_embeds(ids).expand(len(windows), -1, -1)
-            predict_windows(network, windows, texts, WINDOW_BATCH_SIZE, row.way == "whole")
+            texts = model.get_text_embeds(ids)
+            for part in windows.split(at_once):
+                network(pixel_values=part, text_embeds=texts.expand(len(part), -1, -1), **options)
 
         return lambda: self._run("eager" if row.way == "eager" else "sdpa", count)
 

@@ -1,7 +1,5 @@
 """Images of any size and mode to windows for a [`CLIPCountDensityModel`], and window maps back to image maps."""
 
-import itertools
-from collections.abc import Iterable, Sized
 from typing import Any
 
 import numpy as np
@@ -264,7 +262,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
 
     def composite(
         self,
-        window_maps: torch.Tensor | Iterable[torch.Tensor],
+        window_maps: torch.Tensor,
         offsets: list[tuple[int, int]],
         size: tuple[int, int],
         window_blend: str | None = None,
@@ -274,8 +272,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
 
         Args:
             window_maps (`torch.Tensor` of shape `(num_windows, *, window_height, window_width)`):
-                A map for each window, or several (`*` stands for any dimensions, for example one of prompts). Maps
-                that come one after another, as from a generator, are never all in memory.
+                A map for each window, or several (`*` stands for any dimensions, for example one of prompts).
             offsets (`list[tuple[int, int]]`): Top and left of each window in the resized image.
             size (`tuple[int, int]`): Height and width of the resized image.
             window_blend (`str`, *optional*): Instead of the processor's own.
@@ -286,26 +283,59 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         Raises:
             ValueError: If the windows do not cover the image, or are not as many as `offsets`.
         """
-        if not offsets or (isinstance(window_maps, Sized) and len(window_maps) != len(offsets)):
-            got = len(window_maps) if isinstance(window_maps, Sized) else "some"
-            raise ValueError(f"Expected a map for each of {len(offsets)} windows, but got {got}.")
-        maps = iter(window_maps)
-        first = next(maps)
-        height, width = size
-        window_height, window_width = first.shape[-2:]
-        if offsets == [(0, 0)] and (window_height, window_width) == (height, width):
-            return first
-        rows = _axis_weights({top for top, _ in offsets}, window_height, height, "hat", first)
-        columns = _axis_weights(
-            {left for _, left in offsets}, window_width, width, window_blend or self.window_blend, first
-        )
-        result = first.new_zeros(*first.shape[:-2], height, width)
-        for window_map, (top, left) in zip(itertools.chain([first], maps), offsets, strict=True):
-            # A window may reach beyond an image that is smaller than it.
-            bottom, right = min(top + window_height, height), min(left + window_width, width)
-            weights = rows[top][: bottom - top, None] * columns[left][None, : right - left]
-            result[..., top:bottom, left:right] += window_map[..., : bottom - top, : right - left] * weights
-        return result
+        if not offsets or len(window_maps) != len(offsets):
+            raise ValueError(f"Expected a map for each of {len(offsets)} windows, but got {len(window_maps)}.")
+        composite = self.start_composite(offsets, size, window_blend)
+        for window_map, offset in zip(window_maps, offsets, strict=True):
+            composite.add(window_map, offset)
+        return composite.density_map
+
+    def start_composite(
+        self, offsets: list[tuple[int, int]], size: tuple[int, int], window_blend: str | None = None
+    ) -> "WindowComposite":
+        """As [`composite`], for window maps that are never in memory all at once."""
+        return WindowComposite(offsets, size, window_blend or self.window_blend)
+
+
+class WindowComposite:
+    """
+    The map of an image whose windows arrive one after another; at every pixel the windows' weights sum to one.
+
+    Args:
+        offsets (`list[tuple[int, int]]`): Top and left of each window in the resized image.
+        size (`tuple[int, int]`): Height and width of the resized image.
+        window_blend (`str`): How overlapping windows share a pixel, as in the image processor.
+    """
+
+    def __init__(self, offsets: list[tuple[int, int]], size: tuple[int, int], window_blend: str):
+        self.offsets, self.size, self.window_blend = offsets, size, window_blend
+        self.num_missing = len(offsets)
+        self.density_map = torch.zeros(0)
+
+    def add(self, window_map: torch.Tensor, offset: tuple[int, int]) -> None:
+        """
+        Add the map `(*, window_height, window_width)` of one window, once for each of `offsets`.
+
+        Raises:
+            ValueError: If the windows do not cover the image.
+        """
+        is_first = self.num_missing == len(self.offsets)
+        self.num_missing -= 1
+        height, width = self.size
+        window_height, window_width = window_map.shape[-2:]
+        if self.offsets == [(0, 0)] and (window_height, window_width) == self.size:
+            self.density_map = window_map
+            return
+        if is_first:
+            tops, lefts = ({offset[axis] for offset in self.offsets} for axis in (0, 1))
+            self._rows = _axis_weights(tops, window_height, height, "hat", window_map)
+            self._columns = _axis_weights(lefts, window_width, width, self.window_blend, window_map)
+            self.density_map = window_map.new_zeros(*window_map.shape[:-2], height, width)
+        top, left = offset
+        # A window may reach beyond an image that is smaller than it.
+        bottom, right = min(top + window_height, height), min(left + window_width, width)
+        weights = self._rows[top][: bottom - top, None] * self._columns[left][None, : right - left]
+        self.density_map[..., top:bottom, left:right] += window_map[..., : bottom - top, : right - left] * weights
 
 
 def _axis_weights(
@@ -407,4 +437,10 @@ def _even_offsets(length: int, side: int, stride: int) -> list[int]:
     return [round(step * (length - side) / steps) for step in range(steps + 1)] if steps else [0]
 
 
-__all__ = ["CLIPCountDensityImageProcessorPil", "CLIPCountDensityImagesKwargs", "resized_size", "to_rgb"]
+__all__ = [
+    "CLIPCountDensityImageProcessorPil",
+    "CLIPCountDensityImagesKwargs",
+    "WindowComposite",
+    "resized_size",
+    "to_rgb",
+]

@@ -1,5 +1,6 @@
-"""What the pipelines of this package share: images in any form, one after another, none lost for a bad one."""
+"""What the pipelines share: images in any form, counted in by an engine; a bad image does not lose the good ones."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import Pipeline
-from transformers.pipelines.pt_utils import KeyDataset
+from transformers.pipelines.pt_utils import KeyDataset, PipelineDataset, PipelineIterator
 from transformers.utils import logging
 
+from .counting_engine import Counted, ImageCounter, Request
 from .images import DECODER_ERRORS, ImageError, open_image, to_rgb
 
 
@@ -21,10 +23,9 @@ ON_ERROR = ("raise", "report")
 
 class ImagePipeline(Pipeline):
     """
-    A pipeline from an image and a text to an answer.
+    A pipeline that counts in images.
 
-    Subclasses say how an image and its text become tensors (`_prepare`), how the model answers (`_answer`) and how
-    that is written (`_finish`).
+    Subclasses have an engine (`_counter`) that counts in them, and write what it returns (`_write`).
     """
 
     _load_processor = True
@@ -32,24 +33,27 @@ class ImagePipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
+    option_names: tuple[str, ...] = ()
+    """Options of the engine."""
+
     def __call__(self, inputs: Any, text: Any = None, **kwargs: Any) -> Any:
         """
-        Answer for one image or for several.
+        Count in one image or in several.
 
         Args:
-            inputs: An image, or a list, a tuple, a data set or a generator of images. An image is a path, an
-                address (`http://`, `https://` or `data:image/`), a PIL image, an array, a tensor, or a dictionary
-                with `image` (one of these) and `text`.
-            text (*optional*): For all images that do not bring a `text` of their own.
+            inputs: An image, or a list, a tuple, a data set or a generator of images. An image is a path, a URL
+                (`http://`, `https://` or `data:image/`), a PIL image, an array, a tensor, or a dictionary with `image`
+                (one of these) and `text`.
+            text (*optional*): For all images that have no `text` of their own.
             kwargs: Options of the task, and
-                - `on_error` (`"raise"` or `"report"`): What an image that cannot be used leads to, or a `text` of its
-                  own that cannot: an error, or a `{"text", "error"}` in its place and a warning in the log. By
-                  default a single image raises, and of several the good ones are not lost for a bad one.
+                - `on_error` (`"raise"` or `"report"`): Whether an image that cannot be used, or a `text` of its own
+                  that cannot, raises an error, or gives a `{"text", "error"}` in its place and a warning in the log.
+                  By default a single image raises, and several report.
                 - `timeout` (`float`): Seconds to wait for an image from the web.
 
         Returns:
-            The answer for a single image; a list of answers for a list or tuple; for a data set or a generator an
-            iterator that reads as it goes.
+            The result for a single image; a list of results for a list or tuple; for a data set or a generator an
+            iterable that reads as it is iterated over.
 
         Raises:
             ValueError: If there is no text, the text cannot be used, or a single image cannot.
@@ -67,44 +71,31 @@ class ImagePipeline(Pipeline):
                 inputs = _NumberedRows(_undecoded(inputs))
             else:
                 inputs = (_Numbered(item, index) for index, item in enumerate(_undecoded(inputs)))
-        # What an image becomes is a batch already: of its windows, or of its captions.
-        return super().__call__(inputs, **{**kwargs, "batch_size": 1})
+        return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(
-        self,
-        text: Any = None,
-        timeout: float | None = None,
-        on_error: str | None = None,
-        **kwargs: Any,
+        self, text: Any = None, timeout: float | None = None, on_error: str | None = None, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if on_error not in (None, *ON_ERROR):
             raise ValueError(f"`on_error` must be one of {', '.join(ON_ERROR)}, but got {on_error!r}.")
+        unknown = sorted(kwargs.keys() - set(self.option_names))
+        if unknown:
+            names = ", ".join(("text", "on_error", "timeout", *self.option_names))
+            raise TypeError(f"Unknown options {', '.join(unknown)}: use {names}.")
         given = {"text": text, "timeout": timeout, "on_error": on_error}
-        preprocess = {name: value for name, value in given.items() if value is not None}
-        options = self._options(**{name: value for name, value in kwargs.items() if value is not None})
-        return {**preprocess, **options[0]}, options[1], options[2]
-
-    def _options(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Options of the task: those of `_prepare`, of `_answer` and of `_finish`."""
-        if kwargs:
-            raise TypeError(f"Unknown options {', '.join(sorted(kwargs))}: use text, on_error or timeout.")
-        return {}, {}, {}
+        return tuple({key: x for key, x in options.items() if x is not None} for options in (given, kwargs, {}))
 
     def preprocess(
-        self,
-        inputs: Any,
-        text: Any = None,
-        timeout: float | None = None,
-        on_error: str = "raise",
-        **options: Any,
-    ) -> dict[str, Any]:
-        """Read one image and make it and its text into tensors."""
+        self, inputs: Any, text: Any = None, timeout: float | None = None, on_error: str = "raise"
+    ) -> Request:
+        """Read one image, and make a request to the engine of it."""
         image, name = (inputs.item, inputs.name) if isinstance(inputs, _Numbered) else (inputs, None)
-        has_own_text = False
+        reports_text, prompts = False, []
         try:
             if isinstance(image, Mapping) and not image.keys() & {"bytes", "path"}:
-                has_own_text = image.get("text") is not None
-                text = image["text"] if has_own_text else text
+                # A text for all images is wrong for all of them.
+                reports_text = on_error == "report" and image.get("text") is not None
+                text = text if image.get("text") is None else image["text"]
                 if "image" not in image:
                     raise ImageError(
                         f"Expected a dictionary with `image`, and `text` where it has its own, but "
@@ -115,56 +106,97 @@ class ImagePipeline(Pipeline):
                 raise ValueError("Expected what to count, as `text='red apples'`, but got no prompt.")
             if not isinstance(text, Iterable):
                 raise TypeError(f"Expected `text` as a string or a list of strings, but got {type(text).__name__}.")
-            if isinstance(image, ImageError):
-                raise image
-            return self._prepare(to_rgb(open_image(image, name, timeout)), text, **options)
+            prompts = [text] if isinstance(text, str) else list(text)
+            image = image if isinstance(image, ImageError) else to_rgb(open_image(image, name, timeout))
         except (ValueError, TypeError) as error:
-            # A text that serves all images is wrong for all of them.
-            if on_error == "raise" or not (isinstance(error, ImageError) or has_own_text):
+            if not (reports_text or (on_error == "report" and isinstance(error, ImageError))):
                 raise
-            logger.warning(str(error))
-            return {"text": text, "error": str(error)}
+            image = error
+        return image, prompts, _Tag(text, on_error, reports_text)
 
-    def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
-        return model_inputs if "error" in model_inputs else self._answer(model_inputs, **options)
+    def _forward(self, request: Request, **options: Any) -> Counted:
+        return next(self._counter(**options)([request]))
 
-    def postprocess(self, model_outputs: dict[str, Any], **options: Any) -> Any:
-        """Write the answer for one image."""
-        if "error" not in model_outputs:
-            return self._finish(model_outputs, **options)
-        text, error = model_outputs["text"], model_outputs["error"]
+    def postprocess(self, counted: Counted) -> Any:
+        """Write the result for one image."""
+        text, on_error, reports_text = counted.tag.text, counted.tag.on_error, counted.tag.reports_text
+        error = counted.error
+        if error is None:
+            return self._write(counted)
+        if not (reports_text or (on_error == "report" and isinstance(error, ImageError))):
+            raise error
+        logger.warning(str(error))
         if isinstance(text, (list, tuple)):
-            return [{"text": prompt, "error": error} for prompt in text]
-        return {"text": text, "error": error}
+            return [{"text": prompt, "error": str(error)} for prompt in text]
+        return {"text": text, "error": str(error)}
 
-    def _prepare(self, image: Image.Image, text: Any, **options: Any) -> dict[str, Any]:
-        """What the model needs for an image and what is asked of it; each pipeline has its own."""
-        raise NotImplementedError
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> "_Results":
+        """Read requests, perhaps in other processes, and have one engine count in all of them."""
+        reader = PipelineDataset if isinstance(inputs, Sized) else PipelineIterator
+        loader = torch.utils.data.DataLoader(
+            reader(inputs, self.preprocess, preprocess_params),
+            batch_size=None,
+            num_workers=num_workers if isinstance(inputs, Sized) else min(num_workers, 1),
+            collate_fn=_unchanged,
+        )
+        return _Results(loader, self._counter(**forward_params), self.postprocess)
 
-    def _answer(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
-        """What the model says of it; each pipeline has its own."""
-        raise NotImplementedError
+    @abstractmethod
+    def _counter(self, **options: Any) -> ImageCounter:
+        """The engine."""
 
-    def _finish(self, model_outputs: dict[str, Any], **options: Any) -> Any:
-        """What the caller gets; each pipeline has its own."""
-        raise NotImplementedError
+    @abstractmethod
+    def _write(self, counted: Counted) -> Any:
+        """What the caller gets for one image."""
+
+
+@dataclass(frozen=True)
+class _Tag:
+    """What is to become of an image's result."""
+
+    text: Any
+    """As it was given: a string or several."""
+    on_error: str
+    reports_text: bool
+    """Whether a text that cannot be used is reported."""
+
+
+class _Results:
+    """The results for several images, as they are iterated over."""
+
+    def __init__(self, loader: Any, counter: ImageCounter, write: Any):
+        self.loader, self.counter, self.write = loader, counter, write
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.write, self.counter(self.loader))
 
 
 @dataclass(frozen=True)
 class _Numbered:
-    """One of several images, or the error that it led to, with its place among them."""
+    """One of several images, or the error that reading it raised, with its place among them."""
 
     item: Any
     index: int
 
     @property
     def name(self) -> str:
-        """What to call it, if it has no name of its own."""
+        """Its name in an error, if it has no name of its own."""
         return f"image {self.index}"
 
 
 class _NumberedRows(torch.utils.data.Dataset):
-    """A data set's images, where one that the data set itself cannot read is an error in its place."""
+    """The images of a data set; one that the data set cannot read is an error in its place."""
 
     def __init__(self, rows: Any):
         self.rows = rows
@@ -179,6 +211,10 @@ class _NumberedRows(torch.utils.data.Dataset):
             return _Numbered(ImageError(f"image {index} cannot be read: {error}"), index)
 
 
+def _unchanged(request: Request) -> Request:
+    return request
+
+
 def _are_several(inputs: Any) -> bool:
     """Whether the inputs are several images, and not one."""
     if isinstance(inputs, (list, tuple, Iterator)):
@@ -191,7 +227,7 @@ def _undecoded(inputs: Any) -> Any:
     """
     A data set of the `datasets` library with its images left as files, or `inputs` unchanged.
 
-    Decoded by the data set, a damaged file ends a stream, and a row's error does not say which file it is about.
+    Decoded by the data set, a damaged file ends a stream, and a row's error does not name its file.
     """
     if isinstance(inputs, KeyDataset):
         return KeyDataset(_undecoded(inputs.dataset), inputs.key)

@@ -6,21 +6,20 @@ import argparse
 import csv
 import json
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from itertools import tee
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .shared.errors import EXIT_CODES, CommandError
 from .shared.inputs import Source, expected_sources, find_inputs, read_sources
-from .shared.loading import check_prompts, check_texts, load_model
+from .shared.loading import check_texts, load_model
 from .shared.options import Commands, add_model_options, add_window_option, positive, seconds
 from .shared.output import OverlayNamer, open_for_writing, readable, say, write_overlay
 
 
-_Counter = Callable[[Iterable[Any]], Iterator[list[dict[str, Any]]]]
+if TYPE_CHECKING:
+    from count_clip.modeling.counting_engine import Counted, ImageCounter
 
 
 def add_parser(commands: Commands) -> None:
@@ -85,70 +84,53 @@ def _count(options: argparse.Namespace) -> int:
         raise CommandError(f"there are no images or videos in {', '.join(options.paths)}.")
     namer = OverlayNamer(overlay, files) if overlay else None
     # The model first: an earlier table must not be emptied by a run that cannot start.
-    model, processor = load_model(
-        options, tuple(_COUNTERS), "a CLIP-Count density model ('clip_count_density') or a CLIP for counting"
-    )
-    count = _COUNTERS[model.config.model_type](model, processor, prompts, options)
+    counter, captions = _load_counter(options, prompts)
     with ExitStack() as stack:
         table = None
         if options.csv:
             table = _Table(stack.enter_context(open_for_writing(options.csv, files, newline="")))
-        return _count_files(files, prompts, count, options, table, namer)
+        return _count_files(files, dict(zip(captions, prompts, strict=True)), counter, options, table, namer)
 
 
-def _density_counter(model: Any, processor: Any, prompts: list[str], options: argparse.Namespace) -> _Counter:
-    """A function that counts each prompt in each of the images that come."""
-    from count_clip.evaluation.benchmarks.density import predict_density
+def _load_counter(options: argparse.Namespace, prompts: list[str]) -> tuple[ImageCounter, list[str]]:
+    """The engine of the model, and the prompts as the model takes them."""
+    from count_clip.modeling.counting_engine import DensityCounter
+    from count_clip.modeling.pipeline_caption_counting import NumberChooser
 
-    check_prompts(processor, prompts)
-
-    def count(images: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
-        images, one_each = tee(images)
-        return predict_density(
+    wanted = "a CLIP-Count density model ('clip_count_density') or a CLIP for counting"
+    model, processor = load_model(options, ("clip_count_density", "count_clip"), wanted)
+    counter: DensityCounter | NumberChooser
+    if model.config.model_type == "clip_count_density":
+        draws = bool(options.overlay)
+        counter = DensityCounter(
             model,
             processor,
-            images,
-            (prompts for _ in one_each),
-            batch_size=options.batch_size,
-            return_points=bool(options.json or options.overlay),
-            skip_unreadable=True,
-            window=options.window,
+            options.batch_size,
+            options.window,
+            return_points=draws or options.json,
+            return_density_map=draws,
+            keep_images=draws,
         )
-
-    return count
-
-
-def _clip_counter(model: Any, processor: Any, prompts: list[str], options: argparse.Namespace) -> _Counter:
-    """The same of a CLIP, which chooses among nine captions."""
-    from count_clip.evaluation.inference.number_choice import choose_numbers
-
-    for name, value in (("--overlay", options.overlay), ("--window", options.window)):
-        if value is not None:
-            raise CommandError(
-                f"{options.model} is a CLIP, which says how many there are and not where: leave {name} out, or take a "
-                "density model. `count-clip explain` draws what a CLIP looks at."
-            )
-    captions = [prompt if "{}" in prompt else f"a photo of {{}} {prompt}" for prompt in prompts]
+    else:
+        for name, value in (("--overlay", options.overlay), ("--window", options.window)):
+            if value is not None:
+                raise CommandError(
+                    f"{options.model} is a CLIP, which predicts how many objects there are and not where: leave "
+                    f"{name} out, or take a density model. `count-clip explain` draws what a CLIP looks at."
+                )
+        counter = NumberChooser(model, processor, options.batch_size)
+        prompts = [prompt if "{}" in prompt else f"a photo of {{}} {prompt}" for prompt in prompts]
     try:
-        choose_numbers(model, processor, [], captions)
+        counter.check_prompts(prompts)
     except ValueError as error:
         raise CommandError(str(error)) from error
-
-    def count(images: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
-        batch_size = options.batch_size
-        for results in choose_numbers(model, processor, images, captions, batch_size, skip_unreadable=True):
-            yield [{**result, "text": prompt} for result, prompt in zip(results, prompts, strict=True)]
-
-    return count
-
-
-_COUNTERS = {"clip_count_density": _density_counter, "count_clip": _clip_counter}
+    return counter, prompts
 
 
 def _count_files(
     files: list[Path],
-    prompts: list[str],
-    count: _Counter,
+    prompts: dict[str, str],
+    counter: ImageCounter,
     options: argparse.Namespace,
     table: _Table | None,
     namer: OverlayNamer | None,
@@ -157,21 +139,22 @@ def _count_files(
     from huggingface_hub.utils import tqdm
 
     failed = set()
-    width = max(map(len, prompts))
+    width = max(map(len, prompts.values()))
+    sources = read_sources(files, options.every, options.max_frames)
     # `disable=None`: a bar on a terminal, none in a log file.
     bar = tqdm(total=expected_sources(files, options.every, options.max_frames), unit="image", disable=None)
     try:
-        sources = read_sources(files, options.every, options.max_frames)
-        for source, results in _with_results(sources, prompts, count):
-            if "error" in results[0]:
+        for counted in counter((source.image, list(prompts), source) for source in sources):
+            source = counted.tag
+            if counted.error is not None:
                 failed.add(source.file)
-                reason = results[0]["error"]
+                reason = str(counted.error)
                 named = "" if str(source.file) in reason else f"{readable(source)}: "
                 say(f"count-clip: {named}{reason}", sys.stderr)
-            for result in results:
-                _report(source, result, options.json, table, width)
-                if namer and "error" not in result:
-                    write_overlay(source.image, result, namer, source.stem)
+            for result in counted.results:
+                _report(counted, result, prompts[result["text"]], options.json, table, width)
+            if namer and counted.error is None:
+                write_overlay(counted, namer, source.stem)
             if table is not None:
                 table.flush()
             bar.update()
@@ -182,31 +165,6 @@ def _count_files(
     if failed:
         say(f"count-clip: {len(failed)} of {len(files)} files could not be counted.", sys.stderr)
     return 1 if failed else 0
-
-
-def _with_results(
-    sources: Iterable[Source],
-    prompts: list[str],
-    count: _Counter,
-) -> Iterator[tuple[Source, list[dict[str, Any]]]]:
-    """Each source with its results, in order; what cannot be read does not go through the model."""
-    waiting: deque[Source] = deque()  # results come later than their images: a batch is filled first
-
-    def images() -> Iterator[Any]:
-        for source in sources:
-            waiting.append(source)
-            if source.error is None:
-                yield source.image
-
-    def unreadable() -> Iterator[tuple[Source, list[dict[str, Any]]]]:
-        while waiting and waiting[0].error is not None:
-            source = waiting.popleft()
-            yield source, [{"text": prompt, "error": source.error} for prompt in prompts]
-
-    for results in count(images()):
-        yield from unreadable()
-        yield waiting.popleft(), results
-    yield from unreadable()
 
 
 class _Table:
@@ -228,17 +186,19 @@ class _Table:
         self.stream.flush()
 
 
-def _report(source: Source, result: dict[str, Any], as_json: bool, table: _Table | None, width: int) -> None:
+def _report(
+    counted: Counted, result: dict[str, Any], text: str, as_json: bool, table: _Table | None, width: int
+) -> None:
     """One line for one image and prompt."""
-    record: dict[str, Any] = {"file": readable(source.file), "text": result["text"]}
+    source: Source = counted.tag
+    record: dict[str, Any] = {"file": readable(source.file), "text": text}
     if source.time is not None:
         record["time"] = round(source.time, 3)
     if "error" in result:
         record["error"] = readable(result["error"])
     else:
-        is_map = "density_map" in result
-        height, image_width = result["density_map"].shape if is_map else (result["height"], result["width"])
-        record.update(count=round(result["count"], 3), width=image_width, height=height)
+        image_height, image_width = counted.size
+        record.update(count=round(result["count"], 3), width=image_width, height=image_height)
     if table is not None:
         table.add(record)
     if as_json:
@@ -249,4 +209,4 @@ def _report(source: Source, result: dict[str, Any], as_json: bool, table: _Table
         say(json.dumps(record, ensure_ascii=False), sys.stdout)
     elif "error" not in result:
         shown = f"{result['count']:10.1f}" if isinstance(result["count"], float) else f"{result['count']:10d}"
-        say(f"{shown}  {result['text']:<{width}}  {readable(source)}", sys.stdout)
+        say(f"{shown}  {text:<{width}}  {readable(source)}", sys.stdout)

@@ -120,7 +120,7 @@ def _rows_of_files(files: list[Path], options: argparse.Namespace) -> Iterator[d
     """Rows for `build_index`, of images and frames."""
     for source in read_sources(files, options.every, options.max_frames):
         path = readable(source.file.resolve())
-        error = source.error
+        error = str(source.image) if isinstance(source.image, Exception) else None
         if path != str(source.file.resolve()):
             error = f"{path}: an index can hold names in UTF-8 only. Rename the file."
         frame = "" if source.time is None else f"@{source.time:.3f}"

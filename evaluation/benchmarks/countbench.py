@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.utils import tqdm
 from numpy.typing import NDArray
 from PIL import Image
 
 from count_clip.datasets_scripts.captions.numbers import NUMBER_TO_WORD, counting_captions, find_count
-from count_clip.modeling.images import ImageError
 
 from ..functional import (
     NUMBERS,
@@ -25,16 +24,8 @@ from ..functional import (
     off_by_one_accuracy,
     predicted_numbers,
 )
-from ..inference.encoding import (
-    Encoder,
-    SkippedRow,
-    evaluating,
-    image_id_of,
-    num_rows,
-    read_ahead,
-    read_image,
-    read_rows,
-)
+from ..inference.encoding import Encoder, SkippedRow, evaluating, read_ahead, read_image, usable_rows
+from .labelled import nothing_measured
 
 
 @dataclass(frozen=True)
@@ -65,6 +56,25 @@ class CountBenchResult:
     """Rows measured."""
     skipped: list[SkippedRow] = field(default_factory=list)
     """Rows that could not be measured."""
+
+    @classmethod
+    def of_scores(
+        cls, scores: NDArray[np.float32], numbers: Sequence[int], indices: Sequence[int], skipped: list[SkippedRow]
+    ) -> CountBenchResult:
+        """All figures, from each row's scores of two to ten and its true number."""
+        predictions = predicted_numbers(scores)
+        return cls(
+            accuracy=counting_accuracy(predictions, numbers),
+            mean_deviation=mean_deviation(predictions, numbers),
+            off_by_one=off_by_one_accuracy(predictions, numbers),
+            confusion=confusion_matrix(predictions, numbers),
+            scores=scores,
+            predictions=predictions,
+            numbers=np.asarray(numbers, dtype=np.int64),
+            indices=np.asarray(indices, dtype=np.int64),
+            n=len(numbers),
+            skipped=skipped,
+        )
 
     def accuracy_interval(self, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
         """Bootstrap interval of the accuracy: what other images of the same kind might have given."""
@@ -114,10 +124,6 @@ class ZeroShotResult:
     """Rows that could not be measured."""
 
 
-class _CaptionError(ValueError):
-    """A caption cannot be put to the nine-way question."""
-
-
 def nine_captions(text: str, number: int | None = None) -> tuple[int, list[str]]:
     """
     The nine captions of one row, and which number is the true one.
@@ -134,14 +140,14 @@ def nine_captions(text: str, number: int | None = None) -> tuple[int, list[str]]
         ValueError: If the caption has no such number, or not the one that the data says.
     """
     if number and number not in NUMBER_TO_WORD:
-        raise _CaptionError(f"the true number {number} is not one of two to ten")
+        raise ValueError(f"the true number {number} is not one of two to ten")
     match = find_count(text, stated=number or None)
     if match is not None:
         return match.number, counting_captions(text, stated=match.number)
     first = find_count(text)
     if first is None:
-        raise _CaptionError(f"the caption states no number from two to ten: {text!r}")
-    raise _CaptionError(f"the data says {number}, but the caption states {first.word!r}: {text!r}")
+        raise ValueError(f"the caption states no number from two to ten: {text!r}")
+    raise ValueError(f"the data says {number}, but the caption states {first.word!r}: {text!r}")
 
 
 def evaluate_countbench(
@@ -190,11 +196,11 @@ def evaluate_countbench(
         def question(row: Mapping[str, Any]) -> tuple[int, list[list[int]]]:
             text = row.get("text")
             if not isinstance(text, str) or not text.strip():
-                raise _CaptionError("the row has no caption")
+                raise ValueError("the row has no caption")
             number, nine = nine_captions(text, row.get("number"))
             tokens = encoder.tokenize(nine)
             if len(set(map(tuple, tokens))) < len(nine):
-                raise _CaptionError(
+                raise ValueError(
                     f"the number stands beyond the {encoder.max_length} tokens that the model reads: {text!r}"
                 )
             return number, tokens
@@ -207,24 +213,12 @@ def evaluate_countbench(
                 numbers.append(number)
                 captions += nine
         if not indices:
-            raise ValueError(_nothing_measured(skipped))
+            raise ValueError(nothing_measured(skipped))
         image_embeds = torch.cat(embeds)  # (N, P)
         text_embeds = encoder.tokens(captions, progress)
         scores = torch.einsum("np,ncp->nc", image_embeds, text_embeds.unflatten(0, (len(numbers), -1))).numpy()
     _check_scores(scores)
-    said = predicted_numbers(scores)
-    return CountBenchResult(
-        accuracy=counting_accuracy(said, numbers),
-        mean_deviation=mean_deviation(said, numbers),
-        off_by_one=off_by_one_accuracy(said, numbers),
-        confusion=confusion_matrix(said, numbers),
-        scores=scores,
-        predictions=said,
-        numbers=np.asarray(numbers, dtype=np.int64),
-        indices=np.asarray(indices, dtype=np.int64),
-        n=len(numbers),
-        skipped=skipped,
-    )
+    return CountBenchResult.of_scores(scores, numbers, indices, skipped)
 
 
 def evaluate_zero_shot(
@@ -276,7 +270,7 @@ def evaluate_zero_shot(
 
         def answer(row: Mapping[str, Any]) -> str:
             if row.get("name") not in candidates:
-                raise _CaptionError(f"its name {row.get('name')!r} is not among the {len(candidates)} candidates")
+                raise ValueError(f"its name {row.get('name')!r} is not among the {len(candidates)} candidates")
             return str(row["name"])
 
         embeds = []
@@ -284,7 +278,7 @@ def evaluate_zero_shot(
             embeds.append(encoder.images(pixel_values))
             references.extend(name for _, name in answers)
         if not references:
-            raise ValueError(_nothing_measured(skipped))
+            raise ValueError(nothing_measured(skipped))
         text_embeds = encoder.texts([template.replace("{}", name) for name in candidates])
         scores = (torch.cat(embeds) @ text_embeds.T).numpy()
     _check_scores(scores)
@@ -314,44 +308,16 @@ def _batches(
 ) -> Iterator[tuple[torch.Tensor, list[tuple[int, Any]]]]:
     """Images as tensors, with (index, what `answer` makes of the row); what cannot be measured goes to `skipped`."""
 
-    def read() -> Iterator[tuple[torch.Tensor, list[tuple[int, Any]]]]:
-        for batch in _usable(rows, answer, skipped, encoder.batch_size, progress):
-            yield encoder.pixels([image for _, image, _ in batch]), [(index, result) for index, _, result in batch]
+    def read(row: Mapping[str, Any]) -> tuple[Any, Image.Image]:
+        return answer(row), read_image(row)
 
-    return read_ahead(read())
+    def batches() -> Iterator[tuple[torch.Tensor, list[tuple[int, Any]]]]:
+        usable = usable_rows(rows, read, skipped, progress)
+        while batch := list(islice(usable, encoder.batch_size)):
+            answers = [(index, result) for index, _, (result, _) in batch]
+            yield encoder.pixels([image for _, _, (_, image) in batch]), answers
 
-
-def _usable(
-    rows: Iterable[Mapping[str, Any]], answer: Any, skipped: list[SkippedRow], batch_size: int, progress: bool
-) -> Iterator[list[tuple[int, Image.Image, Any]]]:
-    """Batches of (index, RGB image, what `answer` makes of the row)."""
-    batch: list[tuple[int, Image.Image, Any]] = []
-    for index, row, reason in tqdm(
-        read_rows(rows), total=num_rows(rows), desc="images", disable=not progress, leave=False
-    ):
-        if row is None:
-            skipped.append(SkippedRow(index, None, reason or "there is no row"))
-            continue
-        try:
-            result = answer(row)
-            image = read_image(row)
-        except (_CaptionError, ImageError) as error:
-            skipped.append(SkippedRow(index, image_id_of(row), str(error)))
-            continue
-        batch.append((index, image, result))
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _nothing_measured(skipped: list[SkippedRow]) -> str:
-    """Why there is no figure."""
-    if not skipped:
-        return "Expected at least one row to measure, but the data is empty."
-    reasons = "; ".join(f"row {row.index}: {row.reason}" for row in skipped[:3])
-    return f"None of the {len(skipped)} rows could be measured. {reasons}{'; ...' if len(skipped) > 3 else ''}"
+    return read_ahead(batches())
 
 
 def _check_scores(scores: NDArray[Any]) -> None:

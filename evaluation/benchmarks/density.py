@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 import numbers
-from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.utils import tqdm
+from PIL import Image
 
 from count_clip.datasets_scripts.files.resumable import ResultCache
-from count_clip.modeling.images import ImageError, open_image
-from count_clip.modeling.pipeline_object_counting import predict_windows
+from count_clip.modeling.counting_engine import Counted, Request
 
 from ..functional import (
     mean_absolute_error,
@@ -25,8 +22,8 @@ from ..functional import (
     root_mean_squared_error,
     squared_relative_error,
 )
-from ..inference.encoding import SkippedRow, evaluating, image_id_of, num_rows, read_image, read_rows
-from ..records.cache import content_key
+from ..inference.counting import cached_counts, counter_of
+from ..inference.encoding import SkippedRow, image_id_of, read_image, usable_rows
 from .labelled import nothing_measured
 
 
@@ -62,11 +59,11 @@ class DensityFigures:
     mean_count: float
     """Mean of the true counts."""
     mean_predicted: float
-    """Mean of the predicted counts; away from `mean_count`, the model says too many or too few on the whole."""
+    """Mean of the predicted counts; away from `mean_count`, the model predicts too many or too few on the whole."""
     baseline_mae: float | None = None
-    """MAE of always saying the training mean; `None` without training counts."""
+    """MAE of always predicting the training mean; `None` without training counts."""
     baseline_rmse: float | None = None
-    """RMSE of always saying the training mean; `None` without training counts."""
+    """RMSE of always predicting the training mean; `None` without training counts."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +83,9 @@ class DensityResult:
     n_with_objects: int
     """Rows measured whose true count is above zero: the two relative errors divide by it."""
     baseline_mae: float | None
-    """MAE of always saying the training mean; `None` without training counts."""
+    """MAE of always predicting the training mean; `None` without training counts."""
     baseline_rmse: float | None
-    """RMSE of always saying the training mean; `None` without training counts."""
+    """RMSE of always predicting the training mean; `None` without training counts."""
     predictions: list[DensityPrediction]
     """Each measured row, in the order of the data."""
     by_text: dict[str, DensityFigures]
@@ -101,233 +98,6 @@ class DensityResult:
         return asdict(self)
 
 
-def predict_density(
-    model: Any,
-    processor: Any,
-    images: Iterable[Any],
-    texts: str | Iterable[str | Sequence[str]],
-    batch_size: int = 16,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-    return_points: bool = True,
-    skip_unreadable: bool = False,
-    window: str | None = None,
-) -> Iterator[Any]:
-    """
-    Count in one image after another, with memory for one batch of windows.
-
-    Windows of several images share a batch, those of a large image are spread over several; each distinct prompt
-    is encoded once.
-
-    Args:
-        model ([`CLIPCountDensityModel`] or [`ImageCounter`]): The model, or a baseline that counts.
-        processor ([`CLIPCountDensityProcessor`]): The model's processor; a baseline has none.
-        images: Paths, PIL images or arrays, of any size and mode; a generator will do.
-        texts: What to count: one prompt for all images; or one for each, where a list of prompts counts each of them
-            with one pass of the vision tower.
-        batch_size (`int`, *optional*, defaults to 16): Maps (windows times prompts) at once, but at least those of
-            one window and all its prompts (of up to 64; more are taken in turns).
-        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
-        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it. Counts are summed in float32.
-        return_points (`bool`, *optional*, defaults to `True`): Whether to look for the objects' places.
-        skip_unreadable (`bool`, *optional*, defaults to `False`): Whether an image that cannot be read gives a result
-            with an `error` instead of ending the work.
-        window (`str`, *optional*): `"sliding"`, or `"whole"` for each image in one pass, whose memory grows with
-            the image's longer side; what the processor's configuration says by default.
-
-    Yields:
-        For each image, in order, a `dict` with `text`, `count` (`float`), `density_map` (array of shape
-        `(height, width)` in the image's own size, float32, summing to `count`) and `points` (`[[x, y], ...]` in the
-        image's pixels); a list of these where the image came with a list of prompts. With `skip_unreadable`, one
-        that cannot be read gives `text` and `error` alone.
-
-    Raises:
-        ImageError: If an image cannot be read, unless `skip_unreadable`.
-        ValueError: If a prompt is empty or too long, `batch_size` is below 1, or there are more or fewer prompts than
-            images.
-    """
-    if batch_size < 1:
-        raise ValueError(f"Expected `batch_size` of at least 1, but got {batch_size}.")
-    counter = _counter(model, processor, batch_size, device, dtype, return_points, window)
-    if isinstance(texts, str):
-        pairs: Iterable[tuple[Any, str | Sequence[str]]] = ((image, texts) for image in images)
-    else:
-        pairs = _zip_prompts(images, texts)
-    single: deque[bool] = deque()
-    for image, text in pairs:
-        single.append(isinstance(text, str))
-        prompts = [text] if isinstance(text, str) else list(text)
-        if not prompts:
-            raise ValueError("Expected at least one prompt for an image, but got an empty list.")
-        try:
-            done = counter.add(open_image(image), prompts)
-        except ImageError as error:
-            if not skip_unreadable:
-                raise
-            done = counter.add_error(str(error), prompts)
-        for results in done:
-            yield results[0] if single.popleft() else results
-    for results in counter.flush():
-        yield results[0] if single.popleft() else results
-
-
-def _zip_prompts(
-    images: Iterable[Any], texts: Iterable[str | Sequence[str]]
-) -> Iterator[tuple[Any, str | Sequence[str]]]:
-    """Pair images with prompts; `zip(strict=True)` with a message that helps."""
-    prompts = iter(texts)
-    number = 0
-    for image in images:
-        try:
-            text = next(prompts)
-        except StopIteration:
-            raise ValueError(
-                f"Expected a prompt for each image, or one string for all, but there are only {number} prompts."
-            ) from None
-        number += 1
-        yield image, text
-    if next(prompts, None) is not None:
-        raise ValueError(f"Expected a prompt for each image, but there are more prompts than the {number} images.")
-
-
-class _PromptError(ValueError):
-    """A prompt cannot be used."""
-
-
-class ImageCounter(ABC):
-    """
-    Counts in one image after another, a batch at a time, and answers in the order in which they came.
-
-    What takes the place of a model in this room: it needs no processor.
-    """
-
-    @abstractmethod
-    def add(self, image: Any, prompts: list[str]) -> Iterable[list[dict[str, Any]]]:
-        """
-        Take one RGB image and what to count in it; gives back what is ready.
-
-        Returns:
-            Of each image that is ready, a result for each of its prompts, as [`predict_density`] describes it.
-        """
-
-    @abstractmethod
-    def add_error(self, error: str, prompts: list[str]) -> Iterable[list[dict[str, Any]]]:
-        """Take one image that cannot be counted in; gives back what is ready."""
-
-    @abstractmethod
-    def flush(self) -> Iterable[list[dict[str, Any]]]:
-        """Count in all images that wait."""
-
-
-class _WindowCounter(ImageCounter):
-    """Collects images until their windows fill a batch."""
-
-    def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        batch_size: int,
-        device: str | torch.device | None,
-        dtype: torch.dtype | None,
-        return_points: bool,
-        window: str | None = None,
-    ) -> None:
-        if not callable(getattr(model, "get_text_embeds", None)):
-            raise TypeError(f"Expected a CLIPCountDensityModel, but got {type(model).__name__}.")
-        if not callable(getattr(processor, "post_process_density", None)):
-            raise TypeError(f"Expected a CLIPCountDensityProcessor, but got {type(processor).__name__}.")
-        self.model, self.processor, self.batch_size = model, processor, batch_size
-        self.device, self.dtype, self.return_points = device, dtype, return_points
-        self.options = {} if window is None else {"window": window}
-        self.text_embeds: dict[str, torch.Tensor] = {}
-        self.waiting: list[tuple[list[str], Any]] = []  # prompts, and the image's tensors or an error
-        self.num_windows = 0
-        self.shape: tuple[int, ...] = ()  # prompts an image, height and width of the windows that wait
-
-    def add(self, image: Any, prompts: list[str]) -> Iterator[list[dict[str, Any]]]:
-        """Take one image; gives back what is ready."""
-        try:
-            tensors = self.processor(images=[image], **self.options)
-        except (ValueError, OSError) as error:
-            raise ImageError(f"The image cannot be used: {error}") from error
-        # Here and not in `_count`: a prompt that cannot be used must not take the images before it along.
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.text_embeds]
-        if new:
-            try:
-                tokens = self.processor.tokenize(new)
-            except ValueError as error:
-                raise _PromptError(str(error)) from error
-            with evaluating(self.model, self.device, self.dtype) as (device, _):
-                embeds = self.model.get_text_embeds(
-                    tokens["input_ids"].to(device), tokens["attention_mask"].to(device)
-                )
-            self.text_embeds.update(zip(new, embeds, strict=True))
-        return self._add(prompts, tensors)
-
-    def _add(self, prompts: list[str], tensors: Any) -> Iterator[list[dict[str, Any]]]:
-        shape = (len(prompts), *tensors["pixel_values"].shape[-2:])
-        if self.num_windows and shape != self.shape:
-            yield from self.flush()
-        self.waiting.append((prompts, tensors))
-        self.num_windows += len(tensors["pixel_values"])
-        self.shape = shape
-        if self.num_windows * len(prompts) >= self.batch_size:
-            yield from self.flush()
-
-    def add_error(self, error: str, prompts: list[str]) -> Iterator[list[dict[str, Any]]]:
-        """Take one image that cannot be counted in."""
-        self.waiting.append((prompts, error))
-        if not self.num_windows:
-            yield from self.flush()
-
-    def flush(self) -> Iterator[list[dict[str, Any]]]:
-        """Count in all images that wait."""
-        waiting, self.waiting, self.num_windows = self.waiting, [], 0
-        readable = [(prompts, tensors) for prompts, tensors in waiting if not isinstance(tensors, str)]
-        counted = iter(self._count(readable) if readable else [])
-        for prompts, tensors in waiting:
-            if isinstance(tensors, str):
-                yield [{"text": prompt, "error": tensors} for prompt in prompts]
-            else:
-                yield next(counted)
-
-    def _count(self, images: list[tuple[list[str], Any]]) -> list[list[dict[str, Any]]]:
-        """Count in images with equally many prompts, and windows of one size."""
-        windows, embeds, positions = [], [], []
-        for index, (prompts, tensors) in enumerate(images):
-            pixel_values = tensors["pixel_values"]
-            windows.append(pixel_values)
-            embeds.append(
-                torch.stack([self.text_embeds[prompt] for prompt in prompts]).expand(len(pixel_values), -1, -1)
-            )
-            position = torch.as_tensor(tensors["window_positions"]).clone()
-            position[:, 0] = index
-            positions.append(position)
-        whole = any(tensors.get("interpolate_pos_encoding", False) for _, tensors in images)
-        with evaluating(self.model):
-            density_map = predict_windows(
-                self.model, torch.cat(windows), torch.cat(embeds), self.batch_size, whole
-            )  # (W, T, H, W)
-        window_positions = torch.cat(positions)
-        image_sizes = torch.cat([torch.as_tensor(tensors["image_sizes"]) for _, tensors in images])
-        results: list[list[dict[str, Any]]] = self.processor.post_process_density(
-            density_map,
-            window_positions,
-            image_sizes,
-            return_points=self.return_points,
-            text=[prompts for prompts, _ in images],
-        )
-        for of_image in results:
-            for result in of_image:
-                result["density_map"] = result["density_map"].numpy()
-        return results
-
-
-def _counter(model: Any, *arguments: Any, **options: Any) -> ImageCounter:
-    """What counts: the model, or what takes its place."""
-    return model if isinstance(model, ImageCounter) else _WindowCounter(model, *arguments, **options)
-
-
 def evaluate_density(
     model: Any,
     processor: Any,
@@ -337,7 +107,7 @@ def evaluate_density(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     progress: bool = True,
-    on_result: Callable[[Mapping[str, Any], dict[str, Any]], None] | None = None,
+    on_result: Callable[[Mapping[str, Any], Counted], None] | None = None,
     window: str | None = None,
     cache: ResultCache | None = None,
 ) -> DensityResult:
@@ -349,80 +119,59 @@ def evaluate_density(
         processor ([`CLIPCountDensityProcessor`]): The model's processor; a baseline has none.
         rows: Rows with `image`, `text` (what to count), `count`, and where the data has it `image_id`.
         train_counts (sequence of numbers, or a mapping from prompt to one, *optional*): Counts of the training rows,
-            for the baseline that always says their mean; with a mapping, the mean of the row's own prompt.
+            for the baseline that always predicts their mean; with a mapping, the mean of the row's own prompt.
         batch_size (`int`, *optional*, defaults to 16): Windows at once.
         device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
         dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
-        on_result (`Callable`, *optional*): Called with each row and its result as [`predict_density`] gives it, points
-            and map included: to draw, or to keep what the figures forget.
+        on_result (`Callable`, *optional*): Called with each row and its [`Counted`], with image, map and points.
         window (`str`, *optional*): `"sliding"`, or `"whole"` for each image in one pass, whose memory grows with
-            the image's longer side; what the processor's configuration says by default.
+            the image's longer side; by default that of the processor's configuration.
         cache ([`ResultCache`], *optional*): Of this model, dtype and window: images whose count is in it are not
-            counted in again (nor given to `on_result`), and the counts of others are put there.
+            counted in again (nor passed to `on_result`), and the counts of others are put there.
 
     Returns:
         [`DensityResult`]: The errors in all and for each prompt, each row's count, and the rows left out.
 
     Raises:
-        ValueError: If no row can be measured, a prompt is too long, or `train_counts` lacks a row's prompt.
-        TypeError: If the model is of another kind.
+        ValueError: If no row can be measured, or `train_counts` lacks a row's prompt.
+        TypeError: If the model is of another class.
     """
-    if batch_size < 1:
-        raise ValueError(f"Expected `batch_size` of at least 1, but got {batch_size}.")
     baseline = None if train_counts is None else _Baseline(train_counts)
-    counter = _counter(model, processor, batch_size, device, dtype, return_points=on_result is not None, window=window)
+    draws = on_result is not None
+    options = {"return_points": draws, "return_density_map": draws, "keep_images": draws}
+    counter = counter_of(model, processor, batch_size=batch_size, window=window, device=device, dtype=dtype, **options)
     skipped: list[SkippedRow] = []
-    pending: deque[tuple[int, Mapping[str, Any], float, str]] = deque()
     predictions: dict[int, DensityPrediction] = {}
-    said_by_baseline: dict[int, float] = {}
 
-    def keep(done: Iterable[list[dict[str, Any]]]) -> None:
-        for (result,) in done:
-            index, row, count, key = pending.popleft()
-            predictions[index] = DensityPrediction(index, image_id_of(row), result["text"], count, result["count"])
-            if cache is not None and math.isfinite(result["count"]):
-                cache[key] = result["count"]
-            if on_result is not None:
-                on_result(row, result)
+    def read(row: Mapping[str, Any]) -> Image.Image:
+        if reason := what_is_wrong(row):
+            raise ValueError(reason)
+        return read_image(row)
 
-    for index, row, reason in tqdm(
-        read_rows(rows), total=num_rows(rows), desc="images", disable=not progress, leave=False
-    ):
-        if row is None:
-            skipped.append(SkippedRow(index, None, reason or "there is no row"))
+    def requests() -> Iterator[Request]:
+        for index, row, image in usable_rows(rows, read, skipped, progress):
+            if baseline is not None:
+                baseline.predict(row["text"])  # raises before anything is counted
+            yield image, [row["text"]], (index, row)
+
+    for (index, row), counts, counted in cached_counts(counter, requests(), cache):
+        if not counts:
+            skipped.append(SkippedRow(index, image_id_of(row), str(counted and counted.error)))
             continue
-        done: Iterable[list[dict[str, Any]]] = ()
-        reason = what_is_wrong(row)
-        if reason is None:
-            text, count = row["text"], float(row["count"])
-            said = None if baseline is None else baseline.says(text)
-            try:
-                image = read_image(row)
-                key = "" if cache is None else content_key(image, text)
-                if cache is not None and key in cache:
-                    predictions[index] = DensityPrediction(index, image_id_of(row), text, count, cache[key])
-                else:
-                    done = counter.add(image, [text])
-                    pending.append((index, row, count, key))
-            except (ImageError, _PromptError) as error:
-                reason = str(error)
-        if reason is not None:
-            skipped.append(SkippedRow(index, image_id_of(row), reason))
-            continue
-        if said is not None:
-            said_by_baseline[index] = said
-        keep(done)
-    keep(counter.flush())
+        predictions[index] = DensityPrediction(index, image_id_of(row), row["text"], float(row["count"]), counts[0])
+        if on_result is not None and counted is not None:
+            on_result(row, counted)
+    skipped.sort(key=lambda row: row.index)
     if not predictions:
         raise ValueError(nothing_measured(skipped))
-    order = sorted(predictions)
-    said_in_order = None if baseline is None else [said_by_baseline[index] for index in order]
-    return _summarise([predictions[index] for index in order], said_in_order, skipped)
+    in_order = [predictions[index] for index in sorted(predictions)]
+    means = None if baseline is None else [baseline.predict(row.text) for row in in_order]
+    return _summarise(in_order, means, skipped)
 
 
 class _Baseline:
-    """Always says the mean of the training counts: of all, or of those of the same prompt."""
+    """Predicts the mean of the training counts: of all, or of those of the same prompt."""
 
     def __init__(self, train_counts: TrainCounts) -> None:
         self.overall: float | None = None
@@ -432,8 +181,8 @@ class _Baseline:
         else:
             self.overall = mean_baseline(train_counts, train_counts).prediction
 
-    def says(self, text: str) -> float:
-        """What it says of an image."""
+    def predict(self, text: str) -> float:
+        """The count for any image."""
         if self.overall is not None:
             return self.overall
         if text not in self.by_text:
@@ -445,10 +194,10 @@ class _Baseline:
 
 
 def what_is_wrong(row: Mapping[str, Any]) -> str | None:
-    """Say why a row cannot be measured, as far as one sees without its image; `None` if it can."""
+    """Why a row cannot be measured, as far as it shows without the image; `None` if it can."""
     text, count = row.get("text"), row.get("count")
     if not isinstance(text, str) or not text.strip():
-        return "the row does not say what to count (`text`)"
+        return "the row does not name what to count (`text`)"
     if count is None:
         return "the row has no true `count`"
     if isinstance(count, bool) or not isinstance(count, numbers.Real):
@@ -505,8 +254,6 @@ __all__ = [
     "DensityFigures",
     "DensityPrediction",
     "DensityResult",
-    "ImageCounter",
     "evaluate_density",
-    "predict_density",
     "what_is_wrong",
 ]

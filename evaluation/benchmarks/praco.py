@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from count_clip.datasets_scripts.files.resumable import ResultCache
+from count_clip.modeling.counting_engine import Counted, DensityCounter, ImageCounter, Request
 from count_clip.modeling.images import ImageError
 
+from ..inference.counting import cached_counts, counter_of, counts_of
 from ..inference.encoding import SkippedRow, read_image
-from ..records.cache import content_key
-from .density import predict_density
 from .labelled import nothing_measured
 from .praco_questions import (
     LabelledImage,
-    MosaicPlan,
     check_mosaic_layout,
     draw_mosaic,
     labelled_images,
@@ -57,8 +55,8 @@ def evaluate_praco(
     """
     Measure whether the count follows the prompt.
 
-    Every image is asked for all kinds in it and for some that are not there, with one pass of the vision tower for
-    all of them. Then mosaics of two images are asked for what is in only one of them.
+    In every image all classes in it are counted and some that are absent, with one pass of the vision tower for all
+    of them. Then in mosaics of two images, what is in only one of them is counted.
 
     Args:
         model ([`CLIPCountDensityModel`] or [`ImageCounter`]): The model, or a baseline that counts.
@@ -81,8 +79,8 @@ def evaluate_praco(
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
         window (`str`, *optional*): `"sliding"`, or `"whole"` for each image in one pass; what the processor's
             configuration says by default.
-        cache ([`ResultCache`], *optional*): Of this model, dtype and window: images and mosaics whose counts are in
-            it are not counted in again, and the counts of others are put there.
+        cache ([`ResultCache`], *optional*): Of this model, dtype and window: images and mosaics whose counts are in it
+            are not counted in again, and the counts of others are put there.
 
     Returns:
         [`PracoResult`]: The figures, what a counter would get that ignores the prompt, each count, and what was left
@@ -106,20 +104,14 @@ def evaluate_praco(
     labelled, skipped = labelled_images(rows, seed, unlisted_are_absent)
     _check_labels(labelled, skipped)
 
-    inquiry = _Inquiry(rows, labelled, num_negatives, mosaics_per_image, mosaic_layout, seed, progress, cache)
-    counted = predict_density(
-        model,
-        processor,
-        inquiry.images(),
-        inquiry.prompts(),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        return_points=False,
-        window=window,
-    )
-    images, mosaics = inquiry.answers(counted)
-    skipped += inquiry.skipped
+    protocol = _Protocol(rows, progress, cache)
+    options = {"batch_size": batch_size, "device": device, "dtype": dtype, "window": window, "return_points": False}
+    counter = counter_of(model, processor, return_density_map=False, **options)
+    images = protocol.count_images(counter, labelled, num_negatives, seed)
+    if isinstance(counter, DensityCounter):
+        counter.return_density_map = True  # for the halves of a mosaic
+    mosaics = protocol.count_mosaics(counter, mosaics_per_image, mosaic_layout, seed)
+    skipped += protocol.skipped
     if not images:
         raise ValueError(nothing_measured(skipped))
     return PracoResult(
@@ -131,7 +123,7 @@ def evaluate_praco(
         num_empty=sum(not image.of_role("named") for image in images),
         num_single_kind=sum(bool(image.of_role("named")) and not image.of_role("other") for image in images),
         num_without_absent=sum(not image.of_role("absent") for image in images),
-        num_without_partner=inquiry.num_without_partner,
+        num_without_partner=protocol.num_without_partner,
         num_without_precision=sum(mosaic.predicted + mosaic.predicted_other <= 0 for mosaic in mosaics),
         options={
             "seed": seed,
@@ -159,104 +151,85 @@ def _check_labels(labelled: Sequence[LabelledImage], skipped: Sequence[SkippedRo
         )
 
 
-@dataclass(frozen=True)
-class _Question:
-    """One image, or one mosaic, and what it is asked for."""
+class _Protocol:
+    """Counts in the images of a data set, and then in mosaics of them."""
 
-    image: LabelledImage
-    roles: dict[str, str]
-    """The role of each prompt."""
-    mosaic: MosaicPlan | None = None
-    border: int = 0
-    """The first row of pixels of a mosaic's lower half."""
-    place: int = 0
-    """Which of the mosaics it is."""
-    key: str = ""
-    """What the cache knows it by."""
-
-
-class _Inquiry:
-    """Reads images one after another, puts mosaics of them after them, and knows which count is whose."""
-
-    def __init__(
-        self,
-        rows: Any,
-        labelled: Iterable[LabelledImage],
-        num_negatives: int | None,
-        mosaics_per_image: int | None,
-        mosaic_layout: str,
-        seed: int,
-        progress: bool,
-        cache: ResultCache | None,
-    ) -> None:
-        self.rows, self.seed, self.progress, self.cache = rows, seed, progress, cache
-        self.mosaics_per_image, self.mosaic_layout = mosaics_per_image, mosaic_layout
+    def __init__(self, rows: Any, progress: bool, cache: ResultCache | None) -> None:
+        self.rows, self.progress, self.cache = rows, progress, cache
         self.num_without_partner = 0
         self.skipped: list[SkippedRow] = []
-        self._asked: list[_Question] = []
-        self._known: list[tuple[_Question, list[float]]] = []
-        self._questions: list[_Question] = []
+        self._readable: list[LabelledImage] = []
+
+    def count_images(
+        self, counter: ImageCounter, labelled: Iterable[LabelledImage], num_negatives: int | None, seed: int
+    ) -> list[PracoImage]:
+        """Count the prompts of each image; the images in the order of the data."""
+        roles_of_images = []
         for image in labelled:
             roles = {} if image.named is None else {image.named: "named"}
             roles |= dict.fromkeys(image.others, "other")
             roles |= dict.fromkeys(image.absent(num_negatives, seed), "absent")
-            self._questions.append(_Question(image, roles))
+            roles_of_images.append((image, roles))
         # Images with equally many prompts share a batch.
-        self._questions.sort(key=lambda question: len(question.roles))
+        roles_of_images.sort(key=lambda entry: len(entry[1]))
 
-    def images(self) -> Iterator[Image.Image]:
-        """All images that can be read, then the mosaics of these; but for those that the cache knows."""
-        readable: list[LabelledImage] = []
-        for question in tqdm(self._questions, desc="images", disable=not self.progress, leave=False):
-            try:
-                image = self._read(question.image)
-            except ImageError as error:
-                self.skipped.append(SkippedRow(question.image.index, question.image.image_id, str(error)))
-                continue
-            readable.append(question.image)
-            if self._is_asked(image, question):
-                yield image
-        if self.mosaics_per_image == 0:
-            return
-        readable.sort(key=lambda image: image.index)
-        plans, self.num_without_partner = plan_mosaics(readable, self.mosaics_per_image, self.seed)
-        for place, plan in enumerate(tqdm(plans, desc="mosaics", disable=not self.progress, leave=False)):
-            mosaic, border = draw_mosaic(self._read(plan.positive), self._read(plan.negative), self.mosaic_layout)
-            if self._is_asked(mosaic, _Question(plan.positive, {plan.text: "named"}, plan, border, place=place)):
-                yield mosaic
+        def requests() -> Iterator[Request]:
+            for image, roles in tqdm(roles_of_images, desc="images", disable=not self.progress, leave=False):
+                try:
+                    pixels = self._read(image)
+                except ImageError as error:
+                    self.skipped.append(SkippedRow(image.index, image.image_id, str(error)))
+                    continue
+                self._readable.append(image)
+                yield pixels, list(roles), (image, roles)
 
-    def _is_asked(self, image: Image.Image, question: _Question) -> bool:
-        """Whether the model is to be asked; what the cache knows is answered already."""
-        if self.cache is not None:
-            question = replace(question, key=content_key(image, list(question.roles), question.border))
-            if question.key in self.cache:
-                self._known.append((question, self.cache[question.key]))
-                return False
-        self._asked.append(question)
-        return True
+        found = []
+        for (image, roles), counts in self._counts(counter, requests(), counts_of, "counts"):
+            prompts = [
+                PromptCount(text, role, image.counts[text], count)
+                for (text, role), count in zip(roles.items(), counts, strict=True)
+            ]
+            found.append(PracoImage(image.index, image.image_id, image.total, prompts))
+        return sorted(found, key=lambda image: image.index)
 
-    def prompts(self) -> Iterator[list[str]]:
-        """The prompts of each of `images`, which has to be ahead by one."""
-        place = 0
-        while place < len(self._asked):
-            yield list(self._asked[place].roles)
-            place += 1
+    def count_mosaics(self, counter: ImageCounter, per_image: int | None, layout: str, seed: int) -> list[PracoMosaic]:
+        """Count in both halves of the mosaics of the images that could be read."""
+        if per_image == 0:
+            return []
+        self._readable.sort(key=lambda image: image.index)
+        plans, self.num_without_partner = plan_mosaics(self._readable, per_image, seed)
 
-    def answers(self, counted: Iterable[Any]) -> tuple[list[PracoImage], list[PracoMosaic]]:
-        """What was counted in each of `images`; the images in the order of the data."""
-        found: list[tuple[_Question, list[float]]] = []
-        for place, results in enumerate(counted):
-            question = self._asked[place]
-            counts = _counts(question, results)
-            if self.cache is not None and np.isfinite(counts).all():
-                self.cache[question.key] = counts
-            found.append((question, counts))
-        found += self._known  # complete by now: `images` has come to its end
-        images = [_image_answer(question, counts) for question, counts in found if question.mosaic is None]
-        mosaics = sorted((one for one in found if one[0].mosaic is not None), key=lambda one: one[0].place)
-        return sorted(images, key=lambda image: image.index), [
-            _mosaic_answer(question.mosaic, *counts) for question, counts in mosaics if question.mosaic is not None
+        def requests() -> Iterator[Request]:
+            for place, plan in enumerate(tqdm(plans, desc="mosaics", disable=not self.progress, leave=False)):
+                mosaic, border = draw_mosaic(self._read(plan.positive), self._read(plan.negative), layout)
+                yield mosaic, [plan.text], (place, border)
+
+        halves = {place: counts for (place, _), counts in self._counts(counter, requests(), _counts_of_halves, layout)}
+        return [
+            PracoMosaic(
+                image_id=plan.positive.image_id,
+                other_image_id=plan.negative.image_id,
+                text=plan.text,
+                count=plan.positive.counts[plan.text],
+                total=plan.positive.total,
+                other_total=plan.negative.total,
+                predicted=halves[place][0],
+                predicted_other=halves[place][1],
+            )
+            for place, plan in enumerate(plans)
         ]
+
+    def _counts(
+        self,
+        counter: ImageCounter,
+        requests: Iterable[Request],
+        values_of: Callable[[Counted], list[float]],
+        values_are: str,
+    ) -> Iterator[tuple[Any, list[float]]]:
+        for tag, values, counted in cached_counts(counter, requests, self.cache, values_of, values_are):
+            if counted is not None and counted.error is not None:
+                raise counted.error
+            yield tag, values
 
     def _read(self, image: LabelledImage) -> Image.Image:
         """The image, upright and RGB."""
@@ -267,37 +240,11 @@ class _Inquiry:
         return read_image(row)
 
 
-def _counts(question: _Question, results: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The count of each prompt in an image, or those in the halves of a mosaic."""
-    if question.mosaic is None:
-        return [float(result["count"]) for result in results]
-    density_map: NDArray[np.float32] = results[0]["density_map"]
-    halves = (density_map[: question.border], density_map[question.border :])
-    return [float(half.sum(dtype=np.float64)) for half in halves]
-
-
-def _image_answer(question: _Question, counts: Sequence[float]) -> PracoImage:
-    """The counts in one image."""
-    image = question.image
-    prompts = [
-        PromptCount(text, role, image.counts[text], count)
-        for (text, role), count in zip(question.roles.items(), counts, strict=True)
-    ]
-    return PracoImage(image.index, image.image_id, image.total, prompts)
-
-
-def _mosaic_answer(plan: MosaicPlan, upper: float, lower: float) -> PracoMosaic:
-    """The counts in the halves of one mosaic."""
-    return PracoMosaic(
-        image_id=plan.positive.image_id,
-        other_image_id=plan.negative.image_id,
-        text=plan.text,
-        count=plan.positive.counts[plan.text],
-        total=plan.positive.total,
-        other_total=plan.negative.total,
-        predicted=upper,
-        predicted_other=lower,
-    )
+def _counts_of_halves(counted: Counted) -> list[float]:
+    """The counts above and below the border of a mosaic."""
+    _, border = counted.tag
+    density_map: NDArray[np.float32] = counted.results[0]["density_map"]
+    return [float(half.sum(dtype=np.float64)) for half in (density_map[:border], density_map[border:])]
 
 
 __all__ = ["evaluate_praco"]

@@ -1,82 +1,40 @@
-"""What one gets without training: always saying the mean, and counting the boxes of an object detector."""
+"""Counters that need no training: a constant count, and the boxes of an object detector."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from huggingface_hub.utils import tqdm
 from PIL import Image
 
 from count_clip.datasets_scripts.captions.nouns import counted_noun
 from count_clip.datasets_scripts.captions.numbers import find_count
 from count_clip.datasets_scripts.counting_set.detector import (
-    CountedClass,
+    Detection,
     TransformersDetector,
     count_most_frequent,
     is_class_of,
 )
 from count_clip.datasets_scripts.files.resumable import ResultCache
-from count_clip.modeling.images import ImageError, open_image, to_rgb
+from count_clip.modeling.counting_engine import BatchCounter, Counted, ImageCounter, Request
 
 from ..benchmarks.countbench import CountBenchResult, nine_captions
-from ..benchmarks.density import ImageCounter
 from ..benchmarks.labelled import nothing_measured
-from ..functional import NUMBERS, confusion_matrix, counting_accuracy, mean_deviation, off_by_one_accuracy
-from ..records.cache import content_key
+from ..functional import NUMBERS
 from ..records.run_record import weights_sha256
-from .encoding import SkippedRow, image_id_of, num_rows, read_image, read_rows
+from .counting import cached_counts
+from .encoding import SkippedRow, read_image, usable_rows
 
 
-class _BatchedCounter(ImageCounter):
-    """Counts in a number of images at once."""
-
-    def __init__(self, batch_size: int = 1) -> None:
-        if batch_size < 1:
-            raise ValueError(f"Expected `batch_size` of at least 1, but got {batch_size}.")
-        self.batch_size = batch_size
-        self._waiting: list[tuple[Image.Image | str, list[str]]] = []  # images or errors, and prompts
-
-    def add(self, image: Any, prompts: list[str]) -> list[list[dict[str, Any]]]:
-        """Take one image; gives back what is ready."""
-        self._waiting.append((to_rgb(open_image(image)), prompts))
-        return self.flush() if len(self._waiting) >= self.batch_size else []
-
-    def add_error(self, error: str, prompts: list[str]) -> list[list[dict[str, Any]]]:
-        """Take one image that cannot be counted in."""
-        self._waiting.append((error, prompts))
-        return self.flush() if len(self._waiting) >= self.batch_size else []
-
-    def flush(self) -> list[list[dict[str, Any]]]:
-        """Count in all images that wait."""
-        waiting, self._waiting = self._waiting, []
-        asked = [(one, prompt) for one, prompts in waiting if not isinstance(one, str) for prompt in prompts]
-        points = iter(self.find([image for image, _ in asked], [prompt for _, prompt in asked]) if asked else [])
-        return [
-            [
-                {"text": prompt, "error": one} if isinstance(one, str) else self.result(one, prompt, next(points))
-                for prompt in prompts
-            ]
-            for one, prompts in waiting
-        ]
-
-    def find(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Any]:
-        """What there is of one prompt in one image, for each pair."""
-        raise NotImplementedError  # each counter has its own
-
-    def result(self, image: Image.Image, prompt: str, found: Any) -> dict[str, Any]:
-        """A result of the form that [`predict_density`] gives."""
-        raise NotImplementedError  # each counter has its own
-
-
-class MeanCounter(_BatchedCounter):
+class MeanCounter(BatchCounter):
     """
-    Says the same count of every image, whatever is asked for.
+    Predicts the same count for every image and prompt.
 
     Args:
-        count (`float`): The count: the mean of the training part.
+        count (`float`): The count: the mean of the training split.
 
     Raises:
         ValueError: If it is no count.
@@ -93,27 +51,27 @@ class MeanCounter(_BatchedCounter):
         about = {"revision": None, "sha256": None, "model_type": "always-the-mean", "parameters": 0}
         return {**about, "count": self.count}
 
-    def find(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-        """The count, for each."""
-        return [self.count] * len(images)
+    def count_batch(self, batch: list[Counted]) -> None:
+        """The count, spread evenly over the image, and no points: no image is looked at."""
+        for counted in batch:
+            density_map = np.full(counted.size, self.count / math.prod(counted.size), dtype=np.float32)
+            counted.results = [
+                {"text": prompt, "count": self.count, "density_map": density_map, "points": []}
+                for prompt in counted.prompts
+            ]
 
-    def result(self, image: Image.Image, prompt: str, found: float) -> dict[str, Any]:
-        """The count, spread evenly over the image, and no points: it has looked at none."""
-        density_map = np.full((image.height, image.width), found / (image.height * image.width), dtype=np.float32)
-        return {"text": prompt, "count": found, "density_map": density_map, "points": []}
 
-
-class DetectorCounter(_BatchedCounter):
+class DetectorCounter(BatchCounter):
     """
     Counts the boxes of an object detector.
 
     Args:
-        model (`str`): A folder or a name on the Hub; see [`TransformersDetector`]. One that takes words is asked for
-            the prompt; of another's boxes those of the class count that the prompt's last word names in the plural.
+        model (`str`): A folder or a name on the Hub; see [`TransformersDetector`]. An open-vocabulary detector gets
+            the prompt; of another's boxes, those of the class count that the prompt's last word names in the plural.
         threshold (`float`, *optional*): The lowest score that counts; the detector's own by default.
         max_overlap (`float`, *optional*, defaults to 0.5): Of two boxes with a larger intersection over union only the
             one with the better score counts.
-        query (`str`, *optional*, defaults to `"{}"`): What the detector is asked, `{}` being the prompt.
+        query (`str`, *optional*, defaults to `"{}"`): The detector's own prompt, with the prompt in place of `{}`.
         batch_size (`int`, *optional*, defaults to 1): Images at once.
         device (`str`, *optional*): Where it runs.
         revision (`str`, *optional*): Of the model on the Hub.
@@ -167,27 +125,25 @@ class DetectorCounter(_BatchedCounter):
             "query": self.detector.query,
         }
 
-    def find(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[CountedClass | None]:
-        """The boxes that count, for each image and its prompt."""
-        found = []
-        for image, prompt, detections in zip(images, prompts, self.detector(images, prompts), strict=True):
-            if not self.detector.is_zero_shot:
-                head = prompt.lower().split()[-1]
-                detections = [one for one in detections if is_class_of(one.label, head)]
-            size = (image.height, image.width)
-            threshold = self.detector.threshold
-            found.append(count_most_frequent(detections, size, threshold=threshold, max_overlap=self.max_overlap))
-        return found
+    def count_batch(self, batch: list[Counted]) -> None:
+        """Count the boxes of each prompt in each image."""
+        asked = [(counted, prompt) for counted in batch for prompt in counted.prompts]
+        found = self.detector([counted.image for counted, _ in asked], [prompt for _, prompt in asked])
+        for (counted, prompt), detections in zip(asked, found, strict=True):
+            counted.results.append(self._result(counted.image, prompt, detections))
 
-    def result(self, image: Image.Image, prompt: str, found: CountedClass | None) -> dict[str, Any]:
-        """A one at the middle of each box."""
-        density_map = np.zeros((image.height, image.width), dtype=np.float32)
-        points, boxes = [], []
-        for one in () if found is None else found.detections:
-            x, y = (one.box[0] + one.box[2]) / 2, (one.box[1] + one.box[3]) / 2
+    def _result(self, image: Any, prompt: str, detections: Sequence[Detection]) -> dict[str, Any]:
+        """The boxes that count, and a map with a one at the middle of each."""
+        if not self.detector.is_zero_shot:
+            head = prompt.lower().split()[-1]
+            detections = [one for one in detections if is_class_of(one.label, head)]
+        size, threshold = (image.height, image.width), self.detector.threshold
+        found = count_most_frequent(detections, size, threshold=threshold, max_overlap=self.max_overlap)
+        boxes = [] if found is None else [list(one.box) for one in found.detections]
+        points = [[(left + right) / 2, (top + bottom) / 2] for left, top, right, bottom in boxes]
+        density_map = np.zeros(size, dtype=np.float32)
+        for x, y in points:
             density_map[min(int(y), image.height - 1), min(int(x), image.width - 1)] += 1
-            points.append([x, y])
-            boxes.append(list(one.box))
         return {
             "text": prompt,
             "count": float(len(points)),
@@ -199,11 +155,11 @@ class DetectorCounter(_BatchedCounter):
 
 def usual_number(numbers: Iterable[float] | None = None) -> int:
     """
-    What to say of every image if one looks at none.
+    The best constant prediction.
 
     Args:
-        numbers (`Iterable[float]`, *optional*): The numbers of the training part; without any, two to ten are taken to
-            be equally frequent.
+        numbers (`Iterable[float]`, *optional*): The numbers of the training split; without any, two to ten are taken
+            to be equally frequent.
 
     Returns:
         `int`: The most frequent of two to ten; of several, the one nearest to the mean.
@@ -214,12 +170,12 @@ def usual_number(numbers: Iterable[float] | None = None) -> int:
     return min((number for number in times if times[number] == most), key=lambda number: (abs(number - mean), number))
 
 
-def counted_thing(row: Mapping[str, Any], number: int) -> str:
+def counted_noun_of(row: Mapping[str, Any], number: int) -> str:
     """
     What the number in a caption counts.
 
     Args:
-        row: With `text`, and where the data has it `name`, which says it.
+        row: With `text`, and where the data has it `name`, which is returned.
         number (`int`): The number that counts.
 
     Returns:
@@ -242,11 +198,11 @@ def countbench_by_counting(
     progress: bool = True,
 ) -> CountBenchResult:
     """
-    Answer CountBench's question by counting what the caption names, and saying the nearest of two to ten.
+    Run the CountBench protocol by counting what the caption names: the prediction is the nearest of two to ten.
 
     Args:
-        counter ([`ImageCounter`]): What counts: a detector, or what always says the same.
-        rows: Rows with `image` and `text`, and where the data says it `number`, `name` and `image_id`.
+        counter ([`ImageCounter`]): What counts: a detector, or a constant.
+        rows: Rows with `image` and `text`, and where the data has them `number`, `name` and `image_id`.
         cache ([`ResultCache`], *optional*): Of this counter: images whose count is in it are not counted in again.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
 
@@ -257,62 +213,29 @@ def countbench_by_counting(
         ValueError: If no row can be measured.
     """
     skipped: list[SkippedRow] = []
-    asked: list[tuple[int, int]] = []  # index and true number, in the order of the data
-    waiting: list[tuple[int, str]] = []  # index and key, in the order of the answers
+    numbers: dict[int, int] = {}  # by the row's index, in the order of the data
     counts: dict[int, float] = {}
 
-    def keep(done: Iterable[list[dict[str, Any]]]) -> None:
-        for (result,) in done:
-            index, key = waiting.pop(0)
-            counts[index] = result["count"]
-            if cache is not None:
-                cache[key] = result["count"]
+    def read(row: Mapping[str, Any]) -> tuple[Image.Image, int]:
+        number, _ = nine_captions(str(row.get("text") or ""), row.get("number"))
+        return read_image(row), number
 
-    for index, row, reason in tqdm(
-        read_rows(rows), total=num_rows(rows), desc="images", disable=not progress, leave=False
-    ):
-        if row is None:
-            skipped.append(SkippedRow(index, None, reason or "there is no row"))
-            continue
-        try:
-            number, _ = nine_captions(str(row.get("text") or ""), row.get("number"))
-            image, noun = read_image(row), counted_thing(row, number)
-        except (ValueError, ImageError) as error:
-            skipped.append(SkippedRow(index, image_id_of(row), str(error)))
-            continue
-        asked.append((index, number))
-        key = "" if cache is None else content_key(image, noun)
-        if cache is not None and key in cache:
-            counts[index] = cache[key]
-            continue
-        waiting.append((index, key))
-        keep(counter.add(image, [noun]))
-    keep(counter.flush())
-    if not asked:
+    def requests() -> Iterator[Request]:
+        for index, row, (image, number) in usable_rows(rows, read, skipped, progress):
+            numbers[index] = number
+            yield image, [counted_noun_of(row, number)], index
+
+    for index, values, counted in cached_counts(counter, requests(), cache):
+        if values:
+            counts[index] = values[0]
+        else:
+            del numbers[index]
+            skipped.append(SkippedRow(index, None, str(counted and counted.error)))
+    if not numbers:
         raise ValueError(nothing_measured(skipped))
-    return _answers(asked, counts, skipped)
+    counted_objects = np.array([counts[index] for index in numbers], dtype=np.float32)
+    scores = -np.abs(np.asarray(NUMBERS, dtype=np.float32) - counted_objects[:, None])
+    return CountBenchResult.of_scores(scores, list(numbers.values()), list(numbers), skipped)
 
 
-def _answers(
-    asked: Sequence[tuple[int, int]], counts: Mapping[int, float], skipped: list[SkippedRow]
-) -> CountBenchResult:
-    """The figures of counts that were put to the nine-way question."""
-    numbers = [number for _, number in asked]
-    counted = np.array([counts[index] for index, _ in asked], dtype=np.float32)
-    scores = -np.abs(np.asarray(NUMBERS, dtype=np.float32) - counted[:, None])
-    said = np.asarray(NUMBERS)[scores.argmax(axis=1)]
-    return CountBenchResult(
-        accuracy=counting_accuracy(said, numbers),
-        mean_deviation=mean_deviation(said, numbers),
-        off_by_one=off_by_one_accuracy(said, numbers),
-        confusion=confusion_matrix(said, numbers),
-        scores=scores,
-        predictions=said,
-        numbers=np.asarray(numbers, dtype=np.int64),
-        indices=np.asarray([index for index, _ in asked], dtype=np.int64),
-        n=len(numbers),
-        skipped=skipped,
-    )
-
-
-__all__ = ["DetectorCounter", "MeanCounter", "countbench_by_counting", "counted_thing", "usual_number"]
+__all__ = ["DetectorCounter", "MeanCounter", "countbench_by_counting", "counted_noun_of", "usual_number"]

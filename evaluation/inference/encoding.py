@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ import torch
 from huggingface_hub.utils import tqdm
 from PIL import Image
 
+from count_clip.modeling.counting_engine import evaluating
 from count_clip.modeling.images import open_image, to_rgb
 
 from .clip_towers import image_features, text_features
@@ -31,33 +31,6 @@ class SkippedRow:
     """The row's own name, where it has one."""
     reason: str
     """What was wrong with it."""
-
-
-@contextmanager
-def evaluating(
-    model: Any, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-) -> Iterator[tuple[torch.device, torch.dtype]]:
-    """
-    Have a model ready to be measured: no gradients, no dropout, and afterwards in the mode that it was in.
-
-    Args:
-        model (`PreTrainedModel`): The model. With `device` or `dtype` it is moved, and stays there.
-        device (`str` or `torch.device`, *optional*): Where to run; where the model is, by default.
-        dtype (`torch.dtype`, *optional*): What to compute in; what the model has, by default.
-
-    Yields:
-        `tuple[torch.device, torch.dtype]`: Where the inputs belong.
-    """
-    if device is not None or dtype is not None:
-        model.to(device=device, dtype=dtype)
-    was_training = model.training
-    model.eval()
-    parameter = next(model.parameters())
-    try:
-        with torch.inference_mode():
-            yield parameter.device, parameter.dtype
-    finally:
-        model.train(was_training)
 
 
 def read_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any] | None, str | None]]:
@@ -82,6 +55,38 @@ def read_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[
             yield index, None, f"the row cannot be read: {error}"
         else:
             yield index, row, None
+
+
+def usable_rows(
+    rows: Iterable[Mapping[str, Any]],
+    read: Callable[[Mapping[str, Any]], _Item],
+    skipped: list[SkippedRow],
+    progress: bool = False,
+) -> Iterator[tuple[int, Mapping[str, Any], _Item]]:
+    """
+    Walk through a data set, past rows that cannot be measured.
+
+    Args:
+        rows: As in [`read_rows`].
+        read (`Callable`): Reads what is needed of a row; a `ValueError` (an `ImageError` is one) gives the reason why
+            the row cannot be measured.
+        skipped (`list[SkippedRow]`): Where such rows are listed.
+        progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar on stderr.
+
+    Yields:
+        `tuple`: The index, the row, and what was read of it.
+    """
+    for index, row, reason in tqdm(
+        read_rows(rows), total=num_rows(rows), desc="images", disable=not progress, leave=False
+    ):
+        try:
+            if row is None:
+                raise ValueError(reason or "there is no row")
+            item = read(row)
+        except ValueError as error:
+            skipped.append(SkippedRow(index, image_id_of(row), str(error)))
+        else:
+            yield index, row, item
 
 
 def read_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
@@ -225,4 +230,14 @@ class Encoder:
         return torch.cat(parts)[[place[ids] for ids in keys]]
 
 
-__all__ = ["Encoder", "SkippedRow", "evaluating", "image_id_of", "num_rows", "read_ahead", "read_image", "read_rows"]
+__all__ = [
+    "Encoder",
+    "SkippedRow",
+    "evaluating",
+    "image_id_of",
+    "num_rows",
+    "read_ahead",
+    "read_image",
+    "read_rows",
+    "usable_rows",
+]

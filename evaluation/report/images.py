@@ -9,8 +9,9 @@ from typing import Any
 
 from PIL import Image
 
+from count_clip.modeling.counting_engine import DensityCounter
+
 from ..benchmarks.countbench import nine_captions
-from ..benchmarks.density import predict_density
 from ..figures.figures import draw_density
 from ..functional import NUMBERS
 from ..inference.encoding import image_id_of, read_image
@@ -131,10 +132,12 @@ def _row_of(rows: Any, count: Prediction) -> Any:
 
 
 def _density_cards(pairs: Sequence[tuple[Prediction, Any]], model: Any, processor: Any, batch_size: int) -> list[Card]:
-    images = [read_image(row) for _, row in pairs]
-    results = predict_density(model, processor, images, [count.text or "" for count, _ in pairs], batch_size)
+    counter = DensityCounter(model, processor, batch_size, keep_images=True)
     cards = []
-    for (count, _), image, counted in zip(pairs, images, results, strict=True):
+    for result in counter((read_image(row), [count.text or ""], count) for count, row in pairs):
+        if result.error is not None:
+            raise result.error
+        count, image, (counted,) = result.tag, result.image, result.results
         figure = draw_density(image, counted["density_map"], counted["points"], counted["text"], counted["count"])
         remark = ""
         if abs(counted["count"] - count.predicted) > 0.1 + 0.01 * abs(count.predicted):

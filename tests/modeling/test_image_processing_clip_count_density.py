@@ -103,7 +103,12 @@ def test_maps_that_come_one_after_another_give_what_all_at_once_give(processor, 
     offsets = processor.window_offsets(height, width)
     maps = torch.rand(len(offsets), 2, SIDE, SIDE)
     expected = processor.composite(maps, offsets, (height, width))
-    assert torch.equal(processor.composite(iter(maps), offsets, (height, width)), expected)
+    composite = processor.start_composite(offsets, (height, width))
+    for window_map, offset in zip(maps, offsets, strict=True):
+        assert composite.num_missing > 0
+        composite.add(window_map, offset)
+    assert composite.num_missing == 0
+    assert torch.equal(composite.density_map, expected)
 
 
 def test_as_few_windows_as_the_stride_allows(make_image):

@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import itertools
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ from count_clip.modeling import pipeline_images as pipeline_images
 from count_clip.modeling.images import ImageError
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
 from count_clip.modeling.pipeline_caption_counting import CaptionCountingPipeline
-from count_clip.modeling.pipeline_object_counting import ObjectCountingPipeline, predict_windows
+from count_clip.modeling.pipeline_object_counting import ObjectCountingPipeline
 
 
 @pytest.fixture
@@ -170,13 +171,27 @@ def test_prompts_count_for_the_size_of_a_batch_but_are_not_torn_apart(pipe, make
     assert passes == [(1, 3)]
 
 
-def test_hundreds_of_prompts_are_taken_in_turns(density_model, passes):
-    torch.manual_seed(0)
-    pixel_values, text_embeds = torch.rand(2, 3, 48, 48), torch.randn(2, 70, 64)
-    with torch.no_grad():
-        maps = predict_windows(density_model, pixel_values, text_embeds, batch_size=4)
-        assert passes == [(1, 64), (1, 6)] * 2
-        torch.testing.assert_close(maps, density_model(pixel_values=pixel_values, text_embeds=text_embeds).density_map)
+def test_hundreds_of_prompts_are_taken_in_turns(pipe, make_image, passes):
+    image = make_image(48, 48)
+    results = pipe(image, text=[f"dogs {number}" for number in range(70)], window_batch_size=4)
+    assert passes == [(1, 64), (1, 6)]
+    assert [result["text"] for result in results] == [f"dogs {number}" for number in range(70)]
+    for place in (0, 63, 64, 69):
+        alone = pipe(image, text=results[place]["text"])
+        np.testing.assert_allclose(results[place]["density_map"], alone["density_map"], rtol=1e-3, atol=1e-7)
+
+
+def test_windows_of_several_images_share_a_batch(pipe, make_image, passes):
+    images = [make_image(48, 48), make_image(100, 48, 1), make_image(48, 48, 2)]
+    results = pipe(images, text="dogs", window_batch_size=4)
+    assert passes == [(4, 1), (1, 1)]
+    passes.clear()
+    results += pipe([{"image": images[0], "text": ["a", "b"]}, images[2]], text="dogs", window_batch_size=4)
+    assert passes == [(1, 2), (1, 1)]  # of as many prompts only
+    for result, image in zip([*results[:3], results[3][0], results[4]], [*images, images[0], images[2]], strict=True):
+        alone = pipe(image, text=result["text"])
+        assert result["count"] == pytest.approx(alone["count"], rel=1e-5)
+        np.testing.assert_allclose(result["density_map"], alone["density_map"], rtol=1e-3, atol=1e-7)
 
 
 def test_a_whole_image_takes_one_pass(pipe, make_image, passes):
@@ -262,17 +277,30 @@ def test_the_good_images_of_a_generator_are_not_lost(pipe, files):
     _check_reported(pipe(iter(files), text="dogs"), files)
 
 
-def test_a_generator_is_read_as_it_goes(pipe, files):
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_generator_is_read_a_batch_ahead_at_most(pipe, make_image, files, batch_size):
     read = []
 
     def stream():
-        for path in files:
-            read.append(path)
-            yield path
+        for image in [make_image(48, 48)] * 9:
+            read.append(image)
+            yield image
 
-    results = pipe(stream(), text="dogs")
-    next(iter(results))
-    assert len(read) <= 2
+    results = iter(pipe(stream(), text="dogs", window_batch_size=batch_size))
+    next(results)
+    assert len(read) <= batch_size + 1
+    assert len(list(results)) == 8
+
+
+def test_what_cannot_be_used_does_not_wait_for_what_can(pipe, files):
+    results = iter(pipe(itertools.cycle([files[2]]), text="dogs"))
+    assert "gone.png" in next(results)["error"]
+
+
+def test_the_number_of_results_is_known_before_they_are(pipe, files):
+    results = pipe(_dataset(files), text="dogs", num_workers=1)
+    assert len(results) == 5
+    assert [list(results), list(results)][1][0]["text"] == "dogs"
 
 
 def test_the_choice_can_be_made_once(density_model, density_processor, files):
@@ -446,6 +474,9 @@ def test_the_caption_pipeline_keeps_good_images_too(caption_pipe, files):
             assert path.rsplit("/", 1)[1] in result["error"]
         else:
             assert sum(entry["score"] for entry in result) == pytest.approx(1, abs=1e-5)
+    several = caption_pipe(files, text=["{} dogs", "two cats"])
+    assert several[5][0][0] == pytest.approx(results[5][0], abs=1e-5)
+    assert [entry["text"] for entry in several[1]] == ["{} dogs", "two cats"]
     with pytest.raises(ImageError, match=r"cut\.png"):
         caption_pipe(files[1], text="{} dogs")
     with pytest.raises(ValueError, match="number word"):

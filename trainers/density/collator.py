@@ -47,17 +47,9 @@ class DensityDataCollator:
 
 
 class DensityEvalDataCollator:
-    """
-    Make evaluation batches for a [`CLIPCountDensityModel`]: whole images, as windows.
+    """Make evaluation batches for a [`DensityCounter`], which prepares the images itself."""
 
-    Args:
-        processor ([`CLIPCountDensityProcessor`]): Cuts images and tokenises prompts.
-    """
-
-    def __init__(self, processor: Any):
-        self.processor = processor
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """
         Make a batch.
 
@@ -65,11 +57,11 @@ class DensityEvalDataCollator:
             rows (`Sequence[Mapping]`): Rows with `image`, `text` and `count` (or `points`).
 
         Returns:
-            `dict` with the processor's windows and `labels` `(num_images,)`, the true counts.
+            `dict` with `images` and `text`, a list each, and `labels` `(num_images,)`, the true counts.
         """
         counts = [float(row_count(row)) for row in rows]
-        batch = self.processor(images=[row["image"] for row in rows], text=[row["text"] for row in rows])
-        return {**batch, "labels": torch.tensor(counts)}
+        images, texts = ([row[name] for row in rows] for name in ("image", "text"))
+        return {"images": images, "text": texts, "labels": torch.tensor(counts)}
 
 
 def row_count(row: Mapping[str, Any]) -> int:

@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from count_clip.modeling.counting_engine import DensityCounter
 
 from ..core.rows import as_rows
 from ..core.trainer import BaseTrainer, base_name, require_model_type
@@ -76,7 +79,7 @@ class DensityTrainer(BaseTrainer):
             model=model,
             args=args,
             data_collator=DensityDataCollator(processing_class) if data_collator is None else data_collator,
-            eval_collator=DensityEvalDataCollator(processing_class),
+            eval_collator=DensityEvalDataCollator(),
             epoch_listeners=() if train_dataset is None else (train_dataset,),
             train_dataset=train_dataset,
             eval_dataset=as_rows(eval_dataset),
@@ -142,18 +145,19 @@ class DensityTrainer(BaseTrainer):
         if prediction_loss_only:
             return None, None, None
         inputs = self._prepare_inputs(inputs)
-        labels = inputs.pop("labels")
-        positions, sizes = inputs.pop("window_positions"), inputs.pop("image_sizes")
-        maps = []
-        for start in range(0, len(positions), self.args.per_device_eval_batch_size):
-            part = {name: x[start : start + self.args.per_device_eval_batch_size] for name, x in inputs.items()}
-            with torch.no_grad(), self.compute_loss_context_manager():
-                maps.append(model(**part).density_map.float())
-        images = self.processing_class.post_process_density(
-            torch.cat(maps), positions.cpu(), sizes.cpu(), return_points=False, original_size=False
-        )
-        counts = torch.tensor([image["count"] for image in images], device=labels.device)
-        return None, counts, labels
+        if isinstance(model, FSDPModule):
+            register_fsdp_forward_method(model, "get_text_embeds")
+        lean = {"return_points": False, "return_density_map": False}
+        counter = DensityCounter(model, self.processing_class, self.args.per_device_eval_batch_size, **lean)
+        requests = ((image, [text], None) for image, text in zip(inputs["images"], inputs["text"], strict=True))
+        counts = []
+        with self.accelerator.autocast(), self.compute_loss_context_manager():
+            for counted in counter(requests):
+                if counted.error is not None:
+                    raise counted.error
+                counts.append(counted.results[0]["count"])
+        labels = inputs["labels"]
+        return None, torch.tensor(counts, device=labels.device), labels
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As in `Trainer`, with groups of their own for the towers where they have a learning rate of their own."""

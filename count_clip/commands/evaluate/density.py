@@ -82,15 +82,14 @@ def _evaluate_density(options: argparse.Namespace) -> int:
     return run.finish(written, result.skipped)
 
 
-def _drawing(folder: str | None) -> Callable[[Mapping[str, Any], dict[str, Any]], None] | None:
+def _drawing(folder: str | None) -> Callable[[Mapping[str, Any], Any], None] | None:
     """What draws each image with its density map, where that is wanted."""
     if not folder:
         return None
     namer = OverlayNamer(Path(folder).expanduser(), [])
 
-    def draw(row: Mapping[str, Any], result: dict[str, Any]) -> None:
-        stem = Path(str(row.get("image_id") or "image")).name
-        write_overlay(row["image"], result, namer, stem)
+    def draw(row: Mapping[str, Any], counted: Any) -> None:
+        write_overlay(counted, namer, Path(str(row.get("image_id") or "image")).name)
 
     return draw
 

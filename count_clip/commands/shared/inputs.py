@@ -1,4 +1,4 @@
-"""The images and videos that a command is given: which files are meant, and what to look at in each."""
+"""The images and videos that a command names, and the frames of the videos."""
 
 from __future__ import annotations
 
@@ -19,20 +19,18 @@ VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to look at: an image, or a frame of a video; or a file that cannot be read, and why."""
+    """An image file, or a frame of a video."""
 
     file: Path
-    """The file it comes from."""
-    image: Any = None
-    """What to look at: the path of an image, or the `PIL.Image.Image` that a frame is."""
+    """The file."""
+    image: Any
+    """The path of an image, the `PIL.Image.Image` of a frame, or the error that reading a video raised."""
     time: float | None = None
-    """Of a frame, seconds after the first one."""
-    error: str | None = None
-    """Why there is nothing to look at."""
+    """Seconds from the first frame of the video."""
 
     @property
     def stem(self) -> str:
-        """A name for what is written about it."""
+        """A file name for results."""
         return self.file.stem if self.time is None else f"{self.file.stem}-{self.time:09.3f}s"
 
     def __str__(self) -> str:
@@ -112,7 +110,7 @@ def _has_known_ending(path: Path) -> bool:
 
 def read_sources(files: Iterable[Path], every: float, max_frames: int | None) -> Iterator[Source]:
     """
-    What to look at in each file: the image itself, or frames of a video.
+    The images and frames of files.
 
     Args:
         files (`Iterable[Path]`): Images and videos. Images are not opened here.
@@ -120,8 +118,8 @@ def read_sources(files: Iterable[Path], every: float, max_frames: int | None) ->
         max_frames (`int`, *optional*): How many frames of a video at most.
 
     Yields:
-        [`Source`]: In the order of the files; after the frames of a video that cannot be read to its end, one with an
-        `error`.
+        [`Source`]: In the order of the files; after the frames of a video that cannot be read to its end, one with the
+        error.
     """
     for file in files:
         if not is_video(file):
@@ -133,7 +131,7 @@ def read_sources(files: Iterable[Path], every: float, max_frames: int | None) ->
             for frame in read_frames(file, every, max_frames):
                 yield Source(file, frame.image, frame.time)
         except VideoError as error:
-            yield Source(file, error=str(error))
+            yield Source(file, error)
 
 
 def expected_sources(files: Iterable[Path], every: float, max_frames: int | None) -> int:

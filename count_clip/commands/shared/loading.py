@@ -145,14 +145,6 @@ def load_clip(options: argparse.Namespace) -> tuple[Any, Any]:
     return load_model(options, ("count_clip", "clip"), "a CLIP ('count_clip' or 'clip')")
 
 
-def check_prompts(processor: Any, prompts: list[str]) -> None:
-    """Refuse a prompt that is too long before any image is read."""
-    try:
-        processor.tokenize(prompts)
-    except ValueError as error:
-        raise CommandError(str(error)) from error
-
-
 def load_rows(options: argparse.Namespace, split: str, needed: Sequence[str]) -> Any:
     """The data of an evaluation."""
     return load_data(options, split, needed).rows

@@ -165,14 +165,14 @@ class OverlayNamer:
             number += 1
 
 
-def write_overlay(file: Any, result: dict[str, Any], namer: OverlayNamer, stem: str | None = None) -> None:
-    """Draw one density map over its image."""
+def write_overlay(counted: Any, namer: OverlayNamer, stem: str) -> None:
+    """Draw each prompt's density map over the image."""
     from count_clip.evaluation.figures.figures import draw_density
-    from count_clip.modeling.images import open_image
 
-    figure = draw_density(open_image(file), result["density_map"], result["points"], result["text"], result["count"])
-    path = namer(stem or Path(file).stem, result["text"])
-    try:
-        figure.save(path)
-    except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror or error}.") from error
+    for result in counted.results:
+        maps = result["density_map"], result["points"]
+        path = namer(stem, result["text"])
+        try:
+            draw_density(counted.image, *maps, result["text"], result["count"]).save(path)
+        except OSError as error:
+            raise CommandError(f"cannot write {path}: {error.strerror or error}.") from error

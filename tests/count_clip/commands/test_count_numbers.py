@@ -4,13 +4,9 @@ import csv
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from count_clip.cli import main
-from count_clip.evaluation.inference.number_choice import choose_numbers
-from count_clip.modeling.images import ImageError
 from count_clip.modeling.pipeline_caption_counting import CaptionCountingPipeline
 
 
@@ -58,7 +54,7 @@ def test_bad_files_are_reported_and_the_rest_is_counted(photos, counting_folder,
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--overlay", "drawn"], "says how many there are and not where: leave --overlay out"),
+        (["--overlay", "drawn"], "predicts how many objects there are and not where: leave --overlay out"),
         (["--window", "whole"], "leave --window out"),
         (["--text", "cats and dogs and mice and hens and cows " * 9 + "{}"], "beyond the"),
     ],
@@ -72,20 +68,3 @@ def test_what_a_clip_cannot_do_is_said_before_anything_is_written(
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert Path("counts.csv").read_text() == "earlier"
-
-
-def test_images_of_all_sorts_and_none(counting_model, counting_processor, ranked, tmp_path):
-    arrays = [np.random.default_rng(seed).integers(0, 255, (40, 50, 3), dtype=np.uint8) for seed in range(5)]
-    paths = []
-    for place, array in enumerate(arrays):
-        paths.append(tmp_path / f"{place}.png")
-        Image.fromarray(array).save(paths[-1])
-    model, processor = counting_model.train(), counting_processor
-    chosen = list(choose_numbers(model, processor, iter(arrays), ["a photo of three dogs"], batch_size=2))
-    assert model.training
-    assert [one["count"] for [one] in chosen] == [ranked(path, "a photo of {} dogs")[0] for path in paths]
-    assert list(choose_numbers(model, processor, [], ["{} dogs"])) == []
-    with pytest.raises(ImageError, match=r"nowhere\.png"):
-        list(choose_numbers(model, processor, [arrays[0], tmp_path / "nowhere.png"], ["{} dogs"]))
-    with pytest.raises(ValueError, match="Expected a caption with '{}' or a number word"):
-        choose_numbers(model, processor, [], ["dogs"])

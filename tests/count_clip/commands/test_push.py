@@ -149,6 +149,7 @@ def test_push_brings_code_card_and_safetensors_and_leaves_the_rest(
         "README.md",
         "config.json",
         "configuration_count_clip.py",
+        "counting_engine.py",
         "model.safetensors",
         "modeling_count_clip.py",
         "images.py",

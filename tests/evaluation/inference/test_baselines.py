@@ -6,15 +6,21 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from count_clip.datasets_scripts.counting_set.detector import Detection
 from count_clip.datasets_scripts.files.resumable import ResultCache
-from count_clip.evaluation.benchmarks.density import evaluate_density, predict_density
+from count_clip.evaluation.benchmarks.density import evaluate_density
 from count_clip.evaluation.benchmarks.praco import evaluate_praco
 from count_clip.evaluation.inference.baselines import (
     DetectorCounter,
     MeanCounter,
     countbench_by_counting,
-    counted_thing,
+    counted_noun_of,
     usual_number,
 )
+
+
+def _count(counter, images, prompts):
+    prompts = [prompts] * len(images) if isinstance(prompts, str) else prompts
+    counted = counter((image, [prompt], None) for image, prompt in zip(images, prompts, strict=True))
+    return [one.results[0] for one in counted]
 
 
 @pytest.fixture
@@ -35,7 +41,7 @@ def test_the_mean_has_the_errors_of_the_baseline(rows):
 
 
 def test_the_mean_gives_maps_that_sum_to_it(make_image):
-    (result,) = predict_density(MeanCounter(7.0), None, [make_image(30, 20)], "cats")
+    (result,) = _count(MeanCounter(7.0), [make_image(30, 20)], "cats")
     assert result["density_map"].shape == (20, 30)
     assert result["density_map"].sum() == pytest.approx(7, rel=1e-4)
     assert result["points"] == []
@@ -82,7 +88,7 @@ def test_a_detector_counts_the_boxes_that_its_own_forward_gives(owl_folder, make
     images = [make_image(60, 40, 1), make_image(33, 70, 2), make_image(48, 48, 3)]
     prompts = ["cats", "red dogs", "cats"]
     counter = DetectorCounter(owl_folder, threshold=0.3, max_overlap=0.4, batch_size=batch_size, device="cpu")
-    results = list(predict_density(counter, None, images, prompts))
+    results = _count(counter, images, prompts)
     expected = [
         _reference_boxes(owl_folder, image, prompt, 0.3, 0.4) for image, prompt in zip(images, prompts, strict=True)
     ]
@@ -97,10 +103,7 @@ def test_a_detector_counts_the_boxes_that_its_own_forward_gives(owl_folder, make
 def test_a_higher_threshold_and_less_overlap_count_less(owl_folder, make_image):
     def count(**options):
         counter = DetectorCounter(owl_folder, device="cpu", **options)
-        return [
-            result["count"]
-            for result in predict_density(counter, None, [make_image(60, 40, i) for i in range(3)], "cats")
-        ]
+        return [result["count"] for result in _count(counter, [make_image(60, 40, i) for i in range(3)], "cats")]
 
     loose, strict = count(threshold=0.0, max_overlap=1.0), count(threshold=0.0, max_overlap=0.0)
     assert all(many > few >= 1 for many, few in zip(loose, strict, strict=True))
@@ -122,7 +125,7 @@ def test_of_a_detector_with_its_own_classes_those_asked_for_count(owl_folder, ma
     counter = DetectorCounter(owl_folder, device="cpu")
     counter.detector = _ClosedDetector()
     prompts = ["small dogs", "wine glasses", "cats"]
-    results = predict_density(counter, None, [make_image(20, 20)] * 3, prompts)
+    results = _count(counter, [make_image(20, 20)] * 3, prompts)
     assert [result["count"] for result in results] == [2, 1, 0]
 
 
@@ -140,9 +143,9 @@ def test_a_detector_follows_the_prompt_on_mosaics(owl_folder, make_image):
 def test_a_image_that_cannot_be_read_keeps_its_place(owl_folder, make_image):
     counter = DetectorCounter(owl_folder, threshold=0.3, batch_size=3, device="cpu")
     images = [make_image(48, 48, 1), "gone.png", make_image(48, 48, 2)]
-    results = list(predict_density(counter, None, images, "cats", skip_unreadable=True))
+    results = _count(counter, images, "cats")
     assert ["error" in result for result in results] == [False, True, False]
-    (alone,) = predict_density(counter, None, [images[2]], "cats")
+    (alone,) = _count(counter, [images[2]], "cats")
     assert alone["points"] == results[2]["points"]
 
 
@@ -180,7 +183,7 @@ def test_the_usual_number(numbers, expected):
     ],
 )
 def test_what_a_caption_counts(row, number, expected):
-    assert expected in counted_thing(row, number)
+    assert expected in counted_noun_of(row, number)
 
 
 class _Brightness(MeanCounter):
@@ -190,9 +193,10 @@ class _Brightness(MeanCounter):
         super().__init__(0)
         self.batch_size, self.asked = 2, []
 
-    def find(self, images, prompts):
-        self.asked += prompts
-        return [float(image.getpixel((0, 0))[0]) for image in images]
+    def count_batch(self, batch):
+        for counted in batch:
+            self.asked += counted.prompts
+            counted.results = [{"text": counted.prompts[0], "count": float(counted.image.getpixel((0, 0))[0])}]
 
 
 def _grey(value):

@@ -31,16 +31,15 @@ def test_samples_with_several_prompts_keep_them_together(density_processor):
             assert torch.equal(ids[i][mask[i].bool()], alone)
 
 
-def test_whole_images_become_windows_and_true_counts(density_processor, make_image):
+def test_whole_images_are_left_as_they_are_beside_true_counts(make_image):
     rows = [
         {"image": make_image(120, 60), "text": "dots", "count": 7},
         {"image": make_image(48, 48), "text": "red dots", "points": [[1.0, 2.0]] * 3},
     ]
-    batch = DensityEvalDataCollator(density_processor)(rows)
+    batch = DensityEvalDataCollator()(rows)
     assert batch["labels"].tolist() == [7.0, 3.0]
-    assert batch["image_sizes"].tolist() == [[60, 120, 48, 96], [48, 48, 48, 48]]
-    assert batch["window_positions"][:, 0].tolist() == [0, 0, 0, 1]
-    assert len(batch["pixel_values"]) == len(batch["input_ids"]) == 4
+    assert batch["images"] == [row["image"] for row in rows]
+    assert batch["text"] == ["dots", "red dots"]
 
 
 def test_row_without_a_count_is_refused():

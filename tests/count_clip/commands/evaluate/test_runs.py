@@ -16,6 +16,7 @@ from huggingface_hub import HfApi, ModelCard
 from transformers import BertConfig, BertModel
 
 from count_clip.cli import main
+from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +157,7 @@ def test_what_is_known_is_not_measured_again(benchmark, density_folder, density_
     options += ["--unlisted-are-absent"] if benchmark == "praco" else []
     cache, one, two = tmp_path / "cache", tmp_path / "1.json", tmp_path / "2.json"
     _run(*options, "--resume", cache, "--json", one, code=1)
-    monkeypatch.setattr("count_clip.evaluation.benchmarks.density.predict_windows", None)  # would be called
+    monkeypatch.setattr(CLIPCountDensityModel, "forward", None)  # would be called
     _run(*options, "--resume", cache, "--json", two, code=1)
     first, second = json.loads(one.read_text()), json.loads(two.read_text())
     assert first["metrics"] == second["metrics"]
@@ -216,12 +217,12 @@ def test_a_run_that_was_killed_goes_on(density_folder, make_image, tmp_path):
     program = (
         "import sys, time\n"
         "from count_clip.cli import main\n"
-        "from count_clip.evaluation.benchmarks import density\n"
-        "inner = density.predict_windows\n"
-        "def slow(*arguments):\n"
+        "from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel\n"
+        "inner = CLIPCountDensityModel.forward\n"
+        "def slow(*arguments, **options):\n"
         "    time.sleep(0.05)\n"
-        "    return inner(*arguments)\n"
-        "density.predict_windows = slow\n"
+        "    return inner(*arguments, **options)\n"
+        "CLIPCountDensityModel.forward = slow\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
@@ -247,10 +248,10 @@ def test_a_run_that_was_killed_goes_on(density_folder, make_image, tmp_path):
 
 
 def test_an_interrupted_run_says_that_it_goes_on(density_folder, density_rows, tmp_path, capsys, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("count_clip.evaluation.benchmarks.density.predict_windows", interrupted)
+    monkeypatch.setattr(CLIPCountDensityModel, "forward", interrupted)
     options = ["density", "--model", density_folder, "--data", density_rows]
     _run(*options, "--resume", tmp_path / "cache", code=130)
     assert f"what was measured is in {tmp_path / 'cache'}" in capsys.readouterr().err
