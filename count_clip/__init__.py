@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel as CLIPCountDensityModel
     from count_clip.modeling.modeling_count_clip import CLIPForCounting as CLIPForCounting
+    from count_clip.modeling.optimization_cpu import optimize_for_cpu as optimize_for_cpu
     from count_clip.modeling.pipeline_caption_counting import CaptionCountingPipeline as CaptionCountingPipeline
     from count_clip.modeling.pipeline_object_counting import ObjectCountingPipeline as ObjectCountingPipeline
     from count_clip.modeling.processing_clip_count_density import (
@@ -63,6 +64,7 @@ _MODULES = {
     "adapter_to_prompts": "modeling.prompt_tuning",
     "draw_density": "evaluation.figures.figures",
     "load_adapted_model": "modeling.prompt_tuning",
+    "optimize_for_cpu": "modeling.optimization_cpu",
     "prompts_to_adapter": "modeling.prompt_tuning",
 }
 

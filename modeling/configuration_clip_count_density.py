@@ -85,7 +85,10 @@ class CLIPCountDensityConfig(CLIPConfig):
 
     model_type = "clip_count_density"
     sub_configs_defaults = {"vision_config": CLIPVisionConfig, "text_config": CLIPTextConfig}
-    keys_to_ignore_at_inference = ["text_embeds", "patch_embeds", "similarity_map"]
+    keys_to_ignore_at_inference = [
+        *("text_embeds", "patch_embeds", "similarity_map"),
+        *("hidden_states", "attentions", "text_hidden_states", "text_attentions"),
+    ]
 
     window_size: int = 384
     density_scale: float | int = 60.0

@@ -8,36 +8,36 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel, PreTrainedModel
+from transformers import CLIPModel, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention, CLIPEncoderLayer, eager_attention_forward
+from transformers.models.clip.modeling_clip import CLIPEncoder, eager_attention_forward
 from transformers.utils import ModelOutput
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_clip_count_density import CLIPCountDensityConfig
-from .cpu_products import attends_through_onednn, attention, is_plain, is_traced, linear, linear_gelu
 
 
-# What a CPU draws at once, in numbers of the patches' hidden states: enough maps to share the reading of the weights,
-# few enough to stay near its caches. With the authors' sizes, five maps.
-STATES_AT_ONCE = 2**19
+# Maps of a window that are decoded at once; with more prompts, memory does not grow.
+PROMPTS_AT_ONCE = 8
 
 
 @dataclass
 class CLIPCountDensityOutput(ModelOutput):
     """
-    What a [`CLIPCountDensityModel`] answers. With several prompts a window, `num_prompts` stands after `batch_size`
-    in the shapes of `density_map`, `counts`, `text_embeds` and `similarity_map`.
+    Output of a [`CLIPCountDensityModel`]. With several prompts a window, `num_prompts` follows `batch_size` in the
+    shapes of `density_map`, `counts`, `text_embeds` and `similarity_map`.
 
     Args:
         loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels`):
-            The parts, each times its weight in the configuration.
+            Sum of the losses below, each times its weight in the configuration.
         contrastive_loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels`):
             Patch-text contrastive loss, in nats.
-        region_loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels` where its weight is not 0):
+        region_loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels` if its weight is not 0):
             Region-text contrastive loss, in nats.
         density_loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels`):
             Mean squared error of the density times `density_scale`.
@@ -53,6 +53,18 @@ class CLIPCountDensityOutput(ModelOutput):
             Patch embeddings that the contrastive loss compares with the text, not normalised.
         similarity_map (`torch.FloatTensor` of shape `(batch_size, patch_rows, patch_columns)`):
             Cosine similarity of the text with each patch.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, returned with `output_hidden_states=True`):
+            Input of the first vision layer and output of each, of shape
+            `(batch_size, 1 + num_visual_prompts + num_patches, hidden_size)`; without the prompts after a layer that
+            has none.
+        attentions (`tuple(torch.FloatTensor)`, *optional*, returned with `output_attentions=True`):
+            Attention weights of each vision layer, of shape `(batch_size, num_heads, sequence_length,
+            sequence_length)`; needs `attn_implementation="eager"`.
+        text_hidden_states (`tuple(torch.FloatTensor)`, *optional*, returned with `output_hidden_states=True`):
+            The same for the text tower, of shape `(batch_size * num_prompts, sequence_length, hidden_size)` with the
+            context in the sequence; not returned with `text_embeds`.
+        text_attentions (`tuple(torch.FloatTensor)`, *optional*, returned with `output_attentions=True`):
+            The same for the text tower.
     """
 
     loss: torch.Tensor | None = None
@@ -65,6 +77,10 @@ class CLIPCountDensityOutput(ModelOutput):
     text_embeds: torch.Tensor | None = None
     patch_embeds: torch.Tensor | None = None
     similarity_map: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    text_hidden_states: tuple[torch.Tensor, ...] | None = None
+    text_attentions: tuple[torch.Tensor, ...] | None = None
 
 
 def patch_text_contrastive_loss(
@@ -166,7 +182,7 @@ def sinusoidal_positions(length: int, dim: int, device: torch.device | None = No
 
 class CLIPCountDensityVisualPrompts(nn.Module):
     """
-    Learned tokens that stand between the class token and the patches (VPT, https://huggingface.co/papers/2203.12119).
+    Learned tokens between the class token and the patches (VPT, https://huggingface.co/papers/2203.12119).
 
     Row `i` of `prompt_embeds` belongs to vision layer `i`; the first row enters before the tower's first norm.
     """
@@ -183,15 +199,71 @@ class CLIPCountDensityVisualPrompts(nn.Module):
         self.norm = nn.LayerNorm(hidden_size, eps=1e-6)
 
     def forward(self, hidden_states: torch.Tensor, layer_index: int) -> torch.Tensor:
-        """Put the prompts of layer `layer_index` into `hidden_states`, in the place of those of the layer before."""
-        # Not `len`, here and below: an exporter takes that for a constant.
+        """Replace the prompts in `(B, N, D)` hidden states by those of a layer, or remove them after the last."""
+        if layer_index > 0:
+            hidden_states = self.remove(hidden_states)
+        # Not `len`: an exporter takes that for a constant.
         prompts = self.projection(self.prompt_embeds[layer_index]).expand(hidden_states.shape[0], -1, -1)
-        patches = hidden_states[:, 1:] if layer_index == 0 else self.remove(hidden_states)[:, 1:]
-        return torch.cat([hidden_states[:, :1], self.dropout(prompts).to(hidden_states.dtype), patches], dim=1)
+        prompts = self.dropout(prompts).to(hidden_states.dtype)
+        return torch.cat([hidden_states[:, :1], prompts, hidden_states[:, 1:]], dim=1)
 
     def remove(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Take the prompts out of `hidden_states` again."""
         return torch.cat([hidden_states[:, :1], hidden_states[:, 1 + self.num_prompts :]], dim=1)
+
+
+class CLIPCountDensityVisionEncoder(CLIPEncoder):
+    """A [`CLIPEncoder`] whose first layers see visual prompts of their own."""
+
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        visual_prompts: CLIPCountDensityVisualPrompts | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutput:
+        """Run all layers; `inputs_embeds` hold the prompts of the first layer, the output holds none."""
+        hidden_states = inputs_embeds
+        depth = 0 if visual_prompts is None else visual_prompts.depth
+        # With a depth of 1, the prompts of the first layer stay to the end.
+        last_with_prompts = len(self.layers) if depth == 1 else depth
+        for i, layer in enumerate(self.layers):
+            if visual_prompts is not None and 0 < i < depth:
+                hidden_states = visual_prompts(hidden_states, i)
+            elif visual_prompts is not None and i == last_with_prompts:
+                hidden_states = visual_prompts.remove(hidden_states)
+            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+        if visual_prompts is not None and last_with_prompts == len(self.layers):
+            hidden_states = visual_prompts.remove(hidden_states)
+        return BaseModelOutput(last_hidden_state=hidden_states)
+
+
+class CLIPCountDensityVisionModel(CLIPVisionModel):
+    """A [`CLIPVisionModel`] that takes visual prompts; its parameters have the same names."""
+
+    def __init__(self, config: CLIPVisionConfig):
+        super().__init__(config)
+        self.encoder = CLIPCountDensityVisionEncoder(config)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        interpolate_pos_encoding: bool = False,
+        visual_prompts: CLIPCountDensityVisualPrompts | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutput:
+        """Encode images; the last hidden state is normed by the prompts' norm, or else not at all."""
+        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        if visual_prompts is not None:
+            hidden_states = visual_prompts(hidden_states, 0)
+        hidden_states = self.pre_layrnorm(hidden_states)
+        outputs = self.encoder(inputs_embeds=hidden_states, visual_prompts=visual_prompts, **kwargs)
+        if visual_prompts is not None:
+            outputs.last_hidden_state = visual_prompts.norm(outputs.last_hidden_state)
+        return outputs
 
 
 class CLIPCountDensityContextPrompts(nn.Module):
@@ -205,6 +277,46 @@ class CLIPCountDensityContextPrompts(nn.Module):
         """Insert the context into `(batch_size, sequence_length, hidden_size)` token embeddings."""
         context = self.context_embeds.to(inputs_embeds.dtype).expand(inputs_embeds.shape[0], -1, -1)
         return torch.cat([inputs_embeds[:, :1], context, inputs_embeds[:, 1:]], dim=1)
+
+
+class CLIPCountDensityTextModel(CLIPTextModel):
+    """A [`CLIPTextModel`] that takes context prompts; its parameters have the same names."""
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        context_prompts: CLIPCountDensityContextPrompts | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Encode prompts; the pooled output is that of the end-of-text token."""
+        hidden_states = self.embeddings.token_embedding(input_ids)
+        end_positions = end_of_text(input_ids, self.config.eos_token_id)
+        if context_prompts is not None:
+            num_context = context_prompts.context_embeds.shape[0]
+            max_length = self.config.max_position_embeddings
+            end_positions = end_positions + num_context
+            # Only padding may be pushed out at the end.
+            if input_ids.shape[1] + num_context > max_length and end_positions.max() >= max_length:
+                raise ValueError(
+                    f"A prompt has {int(end_positions.max()) + 1 - num_context} tokens, but with {num_context} "
+                    f"context tokens at most {max_length - num_context} fit. Shorten the prompt."
+                )
+            hidden_states = context_prompts(hidden_states)[:, :max_length]
+            if attention_mask is not None:
+                attention_mask = nn.functional.pad(attention_mask, (num_context, 0), value=1)[:, :max_length]
+        hidden_states = self.embeddings(inputs_embeds=hidden_states, position_ids=position_ids)
+        # The cache, by position: its name changes in transformers 5.24.
+        attention_mask = create_causal_mask(self.config, hidden_states, attention_mask, None)
+        kwargs["is_causal"] = True
+        outputs = self.encoder(inputs_embeds=hidden_states, attention_mask=attention_mask, **kwargs)
+        hidden_states = self.final_layer_norm(outputs.last_hidden_state)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states, pooler_output=_at_positions(hidden_states, end_positions)
+        )
 
 
 class CLIPCountDensityAttention(nn.Module):
@@ -227,19 +339,14 @@ class CLIPCountDensityAttention(nn.Module):
         """Attend from `(B, N, P)` hidden states to `(B, M, P)` context, or to themselves."""
         context = hidden_states if context is None else context
         query, key, value = (
-            linear(projection, states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for projection, states in ((self.q_proj, hidden_states), (self.k_proj, context), (self.v_proj, context))
+            states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for states in (self.q_proj(hidden_states), self.k_proj(context), self.v_proj(context))
         )  # (B, heads, N or M, head_dim)
-        attended = _attend(self, query, key, value, None, scaling=self.scaling)
-        return self.dropout(linear(self.out_proj, attended))
-
-    def attend_to_one(self, context: torch.Tensor) -> torch.Tensor:
-        """
-        What `forward` gives every query for `(B, 1, P)` context: the weight of a single key is one.
-
-        Training computes it at length, so that every parameter has a gradient, if only zero.
-        """
-        return self.out_proj(self.v_proj(context))
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended = attention_interface(self, query, key, value, None, scaling=self.scaling, dropout=0.0)[0]
+        return self.dropout(self.out_proj(attended.flatten(2)))
 
 
 class CLIPCountDensityDropPath(nn.Module):
@@ -300,51 +407,49 @@ class CLIPCountDensityTextLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
         """Map `(B, N, P)` patches to themselves, given `(B, 1, P)` text."""
-        are_plain = is_plain(self.attention, CLIPCountDensityAttention) and is_plain(self.mlp, nn.Sequential)
-        if _is_inference(self) and are_plain:
-            hidden_states = hidden_states + self.attention.attend_to_one(text_embeds)
-            return hidden_states + linear(self.mlp[3], linear_gelu(self.mlp[0], self.mlp_norm(hidden_states)))
         attended = self.attention(self.attention_norm(hidden_states), text_embeds)
         hidden_states = hidden_states + self.attention_drop_path(attended)
         return hidden_states + self.mlp_drop_path(self.mlp(self.mlp_norm(hidden_states)))
 
 
 class CLIPCountDensityInteraction(nn.Module):
-    """The patch-text interaction; it hands the decoder one map, or two of which the second is twice as fine."""
+    """The patch-text interaction; its output is one map, or two of which the second is twice as fine."""
 
     def __init__(self, config: CLIPCountDensityConfig):
         super().__init__()
-        self.kind = config.interaction
-        num_layers = {"hierarchical": 2, "plain": config.num_interaction_layers, "add": 0}[self.kind]
-        upsampled = 1 if self.kind == "hierarchical" else None
+        self.interaction_type = config.interaction
+        num_layers = {"hierarchical": 2, "plain": config.num_interaction_layers, "add": 0}[self.interaction_type]
+        upsampled = 1 if self.interaction_type == "hierarchical" else None
         self.patch_layers = nn.ModuleList(
             CLIPCountDensityPatchLayer(config, upsample=i == upsampled) for i in range(num_layers)
         )
         self.text_layers = nn.ModuleList(CLIPCountDensityTextLayer(config) for _ in range(num_layers))
         # The hierarchical decoder reads the two blocks directly, without a norm.
-        self.norm = None if self.kind == "hierarchical" else nn.LayerNorm(config.projection_dim)
+        self.norm = None if self.interaction_type == "hierarchical" else nn.LayerNorm(config.projection_dim)
 
     def forward(
-        self, hidden_states: torch.Tensor, text_embeds: torch.Tensor | None, grid: tuple[int, int]
+        self, hidden_states: torch.Tensor, text_embeds: torch.Tensor, grid: tuple[int, int]
     ) -> list[torch.Tensor]:
         """
-        Let patches and text meet, in two calls: the first does what depends on no text, once for all prompts.
+        Combine patches and text.
 
         Args:
             hidden_states (`torch.Tensor` of shape `(batch_size, num_patches, projection_dim)`):
-                Patches with their position encodings; in the second call what the first made of them, one for each
-                prompt.
-            text_embeds (`torch.Tensor` of shape `(batch_size, 1, projection_dim)`):
-                `None` in the first call, the prompts in the second.
+                Patches with their position encodings.
+            text_embeds (`torch.Tensor` of shape `(batch_size, num_prompts, projection_dim)`):
+                The prompts of each window.
             grid (`tuple[int, int]`): Rows and columns of patches.
 
         Returns:
-            `list[torch.Tensor]`: From the first call the one of shape `(batch_size, num_patches, projection_dim)`;
-            from the second those of shapes `(batch_size, projection_dim, rows, columns)`.
+            `list[torch.Tensor]`: Maps of shape `(batch_size * num_prompts, projection_dim, rows, columns)`.
         """
-        if text_embeds is None:
-            return [self.patch_layers[0](hidden_states, grid) if len(self.patch_layers) else hidden_states]
-        if self.kind == "add":
+        if len(self.patch_layers):
+            # The first layer sees no text: all prompts share it.
+            hidden_states = self.patch_layers[0](hidden_states, grid)
+        num_prompts = text_embeds.shape[1]
+        hidden_states = hidden_states[:, None].expand(-1, num_prompts, -1, -1).flatten(0, 1)  # (B * T, N, P)
+        text_embeds = text_embeds.flatten(0, 1)[:, None]  # (B * T, 1, P)
+        if self.interaction_type == "add":
             hidden_states = hidden_states + text_embeds
         maps = []
         for i, text_layer in enumerate(self.text_layers):
@@ -353,7 +458,7 @@ class CLIPCountDensityInteraction(nn.Module):
                 if self.patch_layers[i].conv is not None:
                     grid = (2 * grid[0], 2 * grid[1])
             hidden_states = text_layer(hidden_states, text_embeds)
-            if self.kind == "hierarchical":
+            if self.interaction_type == "hierarchical":
                 maps.append(_to_map(hidden_states, grid))
         if self.norm is not None:
             maps.append(_to_map(self.norm(hidden_states), grid))
@@ -393,7 +498,7 @@ class CLIPCountDensityDecoder(nn.Module):
 
 
 class CLIPCountDensityPreTrainedModel(PreTrainedModel):
-    """Weight initialisation, and what `transformers` wants to know of every model of this family."""
+    """Base class: weight initialisation and the attributes that `transformers` reads."""
 
     config: CLIPCountDensityConfig
     config_class = CLIPCountDensityConfig
@@ -453,8 +558,8 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
     def __init__(self, config: CLIPCountDensityConfig):
         super().__init__(config)
         vision_dim, dim = config.vision_config.hidden_size, config.projection_dim
-        self.text_model = CLIPTextModel._from_config(config.text_config)
-        self.vision_model = CLIPVisionModel._from_config(config.vision_config)
+        self.text_model = CLIPCountDensityTextModel._from_config(config.text_config)
+        self.vision_model = CLIPCountDensityVisionModel._from_config(config.vision_config)
         self.text_projection = nn.Linear(config.text_config.hidden_size, dim, bias=False)
         self.visual_prompts = CLIPCountDensityVisualPrompts(config) if config.num_visual_prompts else None
         self.context_prompts = CLIPCountDensityContextPrompts(config) if config.num_context_tokens else None
@@ -505,6 +610,14 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             getattr(model, name).load_state_dict(getattr(clip, name).state_dict())
         return model.eval()
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embeddings of the text tower."""
+        return self.text_model.embeddings.token_embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings of the text tower."""
+        self.text_model.embeddings.token_embedding = value
+
     def get_text_embeds(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
         Embed prompts, with the learned context in front of them.
@@ -522,46 +635,34 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         Raises:
             ValueError: If a prompt is too long for the positions that the context leaves.
         """
-        text_model = self.text_model
-        max_length = text_model.config.max_position_embeddings
-        end_positions = _end_of_text(input_ids, text_model.config.eos_token_id)
-        # Here a context adapter does what it does before the tower's own forward, which is not called.
-        make_room = getattr(text_model.embeddings.token_embedding, "make_room", None)
-        if make_room is not None:
-            input_ids, attention_mask = make_room(input_ids, attention_mask)
-            if self.config.text_readout == "eos":
-                end_positions = _end_of_text(input_ids, text_model.config.eos_token_id)
-        hidden_states = text_model.embeddings.token_embedding(input_ids)
-        if self.context_prompts is not None:
-            num_context = self.context_prompts.context_embeds.shape[0]
-            # Only padding may be pushed out at the end.
-            if input_ids.shape[1] + num_context > max_length and end_positions.max() + num_context >= max_length:
-                raise ValueError(
-                    f"A prompt takes {int(end_positions.max()) + 1} tokens, but beside {num_context} context tokens "
-                    f"only {max_length - num_context} fit. Shorten the prompt."
-                )
-            hidden_states = self.context_prompts(hidden_states)[:, :max_length]
-            if self.config.text_readout == "eos":
-                end_positions = end_positions + num_context
-            if attention_mask is not None:
-                attention_mask = nn.functional.pad(attention_mask, (num_context, 0), value=1)[:, :max_length]
-        hidden_states = text_model.embeddings(inputs_embeds=hidden_states)
-        causal_mask = create_causal_mask(
-            config=text_model.config,
-            inputs_embeds=hidden_states,
-            attention_mask=attention_mask,
-            past_key_values=None,
+        return self._encode_text(input_ids, attention_mask).pooler_output
+
+    def _encode_text(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """Run the text tower with its context; the pooled output is the projected text embedding."""
+        outputs = self.text_model(
+            input_ids=input_ids, attention_mask=attention_mask, context_prompts=self.context_prompts, **kwargs
         )
-        if _is_inference(self) and all(_is_plain_layer(layer) for layer in text_model.encoder.layers):
-            for layer in text_model.encoder.layers:
-                hidden_states = _run_layer(layer, hidden_states, attention_mask=causal_mask, is_causal=True)
-        else:
-            hidden_states = text_model.encoder(
-                inputs_embeds=hidden_states, attention_mask=causal_mask, is_causal=True
-            ).last_hidden_state
-        hidden_states = text_model.final_layer_norm(hidden_states)
-        rows = torch.arange(hidden_states.shape[0], device=hidden_states.device)
-        return self.text_projection(hidden_states[rows, end_positions])
+        pooled = outputs.pooler_output
+        if self.config.text_readout == "authors":
+            end_positions = end_of_text(input_ids, self.text_model.config.eos_token_id)
+            pooled = _at_positions(outputs.last_hidden_state, end_positions)
+        outputs.pooler_output = self.text_projection(pooled)
+        return outputs
+
+    def _encode_each_text_once(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """As `_encode_text`; in inference, a prompt that comes with many windows is encoded once."""
+        if self.training or torch.is_grad_enabled() or is_traced() or len(input_ids) < 2:
+            return self._encode_text(input_ids, attention_mask, **kwargs)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
+        tokens, rows = torch.stack([input_ids, mask], dim=1).unique(dim=0, return_inverse=True)  # (U, 2, L)
+        outputs = self._encode_text(tokens[:, 0], None if attention_mask is None else tokens[:, 1], **kwargs)
+        for name, value in outputs.items():
+            outputs[name] = tuple(x[rows] for x in value) if isinstance(value, tuple) else value[rows]
+        return outputs
 
     def get_patch_features(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
         """
@@ -577,56 +678,23 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             `torch.Tensor` of shape `(batch_size, patch_rows * patch_columns, hidden_size)`: the patches after the
             last layer (and after the prompts' norm, where there are prompts).
         """
-        tower, prompts = self.vision_model, self.visual_prompts
+        return self._encode_windows(pixel_values, interpolate_pos_encoding).last_hidden_state[:, 1:]
+
+    def _encode_windows(
+        self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool, **kwargs: Any
+    ) -> BaseModelOutput:
+        """Resize windows to what the vision tower takes, and run it with its prompts."""
         size = self._vision_size(pixel_values.shape[-2], pixel_values.shape[-1])
         if size != pixel_values.shape[-2:]:
             pixel_values = nn.functional.interpolate(
                 pixel_values.float(), size=size, mode="bilinear", align_corners=False, antialias=False
             )
-        hidden_states = tower.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
-        are_plain = prompts is None or is_plain(prompts, CLIPCountDensityVisualPrompts)
-        if _is_inference(self) and are_plain and all(_is_plain_layer(layer) for layer in tower.encoder.layers):
-            return self._patch_features_in_inference(hidden_states)
-        if prompts is not None:
-            hidden_states = prompts(hidden_states, 0)
-        hidden_states = tower.pre_layrnorm(hidden_states)
-        has_prompts = prompts is not None
-        for i, layer in enumerate(tower.encoder.layers):
-            if prompts is not None and 0 < i < prompts.depth:
-                hidden_states = prompts(hidden_states, i)
-            elif prompts is not None and 1 < i == prompts.depth:
-                hidden_states = prompts.remove(hidden_states)
-                has_prompts = False
-            hidden_states = layer(hidden_states, None)
-        if prompts is not None:
-            if has_prompts:
-                hidden_states = prompts.remove(hidden_states)
-            hidden_states = prompts.norm(hidden_states)
-        return hidden_states[:, 1:]
-
-    def _patch_features_in_inference(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """
-        What `get_patch_features` makes of the embeddings, with less work.
-
-        What a layer makes of its prompts is thrown away where the next one has its own. So nothing but their keys and
-        values is needed, and in inference these are the same for all windows.
-        """
-        tower, prompts = self.vision_model, self.visual_prompts
-        read: list[torch.Tensor | None] = [None] * len(tower.encoder.layers)
-        if prompts is not None and prompts.depth > 1:
-            states = linear(prompts.projection, prompts.prompt_embeds).to(hidden_states.dtype)
-            read[: prompts.depth] = states.split(1)  # each (1, num_prompts, D)
-            read[0] = tower.pre_layrnorm(states[:1])
-        elif prompts is not None:
-            hidden_states = prompts(hidden_states, 0)
-        hidden_states = tower.pre_layrnorm(hidden_states)
-        for layer, layer_prompts in zip(tower.encoder.layers, read, strict=True):
-            hidden_states = _run_layer(layer, hidden_states, layer_prompts)
-        if prompts is not None:
-            if prompts.depth == 1:
-                hidden_states = prompts.remove(hidden_states)
-            hidden_states = prompts.norm(hidden_states)
-        return hidden_states[:, 1:]
+        return self.vision_model(
+            pixel_values=pixel_values,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            visual_prompts=self.visual_prompts,
+            **kwargs,
+        )
 
     @can_return_tuple
     def forward(
@@ -640,6 +708,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         interpolate_pos_encoding: bool = False,
         window_positions: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> CLIPCountDensityOutput:
         """
         Draw the density of what the prompts name.
@@ -661,7 +730,9 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
                 Whether windows of other sizes are accepted, with interpolated position encodings.
             window_positions, image_sizes (`torch.LongTensor`, *optional*):
-                Not used here: they come with the processor's output and belong to `post_process_density`.
+                Not used: part of the processor's output, for `post_process_density`.
+            kwargs:
+                `output_hidden_states`, `output_attentions`, `return_dict`, and arguments of the towers' attention.
 
         Returns:
             [`CLIPCountDensityOutput`].
@@ -676,72 +747,63 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             raise ValueError("Expected either `input_ids` or `text_embeds`, but got both.")
         height, width = pixel_values.shape[-2:]
         self._check_size(height, width, interpolate_pos_encoding)
+        for flag in ("output_hidden_states", "output_attentions"):
+            kwargs.setdefault(flag, getattr(self.config, flag, False))
+        text_outputs: BaseModelOutputWithPooling | None = None
         if text_embeds is None:
             if input_ids is None:
                 raise ValueError("Expected prompts, as `input_ids` or as `text_embeds`, but got neither.")
             flat_mask = None if attention_mask is None else attention_mask.flatten(0, -2)
-            text_embeds = self._embed_each_once(input_ids.flatten(0, -2), flat_mask)
-            text_embeds = text_embeds.unflatten(0, input_ids.shape[:-1])
+            text_outputs = self._encode_each_text_once(input_ids.flatten(0, -2), flat_mask, **kwargs)
+            text_embeds = text_outputs.pooler_output.unflatten(0, input_ids.shape[:-1])
         self._check_text(text_embeds, pixel_values.shape[0])
         prompts = text_embeds if text_embeds.dim() == 3 else text_embeds[:, None]  # (B, T, P)
 
         patch_size = self.vision_model.config.patch_size
         vision_height, vision_width = self._vision_size(height, width)
         grid = (vision_height // patch_size, vision_width // patch_size)
-        patch_features = self.get_patch_features(pixel_values, interpolate_pos_encoding)
-        patch_embeds = linear(self.contrastive_patch_projection, patch_features)
+        vision_outputs = self._encode_windows(pixel_values, interpolate_pos_encoding, **kwargs)
+        patch_features = vision_outputs.last_hidden_state[:, 1:]
+        patch_embeds = self.contrastive_patch_projection(patch_features)
         with torch.autocast(device_type=patch_embeds.device.type, enabled=False):
             text_directions = nn.functional.normalize(prompts.float(), dim=-1)
             patch_directions = nn.functional.normalize(patch_embeds.float(), dim=-1)
             similarity_map = (text_directions @ patch_directions.transpose(1, 2)).unflatten(-1, grid)  # (B, T, h, w)
 
-        hidden_states = linear(self.patch_projection, patch_features)
+        hidden_states = self.patch_projection(patch_features)
         hidden_states = hidden_states + self._positions(grid, hidden_states.device).to(hidden_states.dtype)
-        (hidden_states,) = self.interaction(hidden_states, None, grid)
+        prompts = prompts.to(hidden_states.dtype)
+        logits = [
+            self.decoder(self.interaction(hidden_states, batch, grid), (height, width)).unflatten(0, batch.shape[:2])
+            for batch in ((prompts,) if is_traced() else prompts.split(PROMPTS_AT_ONCE, dim=1))
+        ]
         # From here on in float32: a sum over all pixels in half precision is no count.
-        logits = self._logits(hidden_states, prompts.to(hidden_states.dtype), grid, (height, width)).float()
-        sigmoid, sharpness = self.config.density_activation == "sigmoid", float(self.config.density_sharpness)
-        scaled_density_map = logits.sigmoid() if sigmoid else nn.functional.softplus(logits, beta=sharpness)
+        scaled_density_map = self._activate(torch.cat(logits, dim=1).float())  # (B, T, H, W)
         if text_embeds.dim() == 2:
             scaled_density_map, similarity_map = scaled_density_map[:, 0], similarity_map[:, 0]
 
+        losses: dict[str, torch.Tensor | None] = {}
+        if return_loss or (return_loss is None and labels is not None):
+            losses = self._losses(scaled_density_map, similarity_map, patch_embeds, text_embeds, labels, input_ids)
         density_map = scaled_density_map / self.config.density_scale
-        outputs = CLIPCountDensityOutput(
+        return CLIPCountDensityOutput(
+            **losses,
             density_map=density_map,
             counts=density_map.sum(dim=(-2, -1)),
             text_embeds=text_embeds,
             patch_embeds=patch_embeds,
             similarity_map=similarity_map,
+            hidden_states=vision_outputs.hidden_states,
+            attentions=vision_outputs.attentions,
+            text_hidden_states=None if text_outputs is None else text_outputs.hidden_states,
+            text_attentions=None if text_outputs is None else text_outputs.attentions,
         )
-        if return_loss or (return_loss is None and labels is not None):
-            self._add_losses(outputs, scaled_density_map, similarity_map, labels, input_ids)
-        return outputs
 
-    def _embed_each_once(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """As `get_text_embeds`; a prompt that comes with every window of an image is encoded once."""
-        if is_traced() or not _is_inference(self) or len(input_ids) < 2:
-            return self.get_text_embeds(input_ids, attention_mask)
-        if attention_mask is None:
-            input_ids, rows = input_ids.unique(dim=0, return_inverse=True)
-        else:
-            tokens = torch.stack([input_ids, attention_mask.to(input_ids.dtype)], dim=1)  # (B, 2, L)
-            tokens, rows = tokens.unique(dim=0, return_inverse=True)
-            input_ids, attention_mask = tokens[:, 0], tokens[:, 1].to(attention_mask.dtype)
-        return self.get_text_embeds(input_ids, attention_mask)[rows]
-
-    def _logits(
-        self, hidden_states: torch.Tensor, prompts: torch.Tensor, grid: tuple[int, int], size: tuple[int, int]
-    ) -> torch.Tensor:
-        """Logits of the scaled density `(B, T, height, width)` of each of `(B, T, P)` prompts in its window."""
-        num_prompts = prompts.shape[1]
-        hidden_states = hidden_states[:, None].expand(-1, num_prompts, -1, -1).flatten(0, 1)  # (B * T, N, P)
-        text_embeds = prompts.flatten(0, 1)[:, None]  # (B * T, 1, P)
-        parts = [(hidden_states, text_embeds)]
-        if _is_inference(self) and hidden_states.device.type == "cpu" and not is_traced():
-            at_once = max(1, STATES_AT_ONCE // hidden_states[0].numel())
-            parts = list(zip(hidden_states.split(at_once), text_embeds.split(at_once), strict=True))
-        logits = [self.decoder(self.interaction(*part, grid), size) for part in parts]
-        return torch.cat(logits).unflatten(0, prompts.shape[:2])
+    def _activate(self, logits: torch.Tensor) -> torch.Tensor:
+        """The scaled density of the decoder's logits."""
+        if self.config.density_activation == "sigmoid":
+            return logits.sigmoid()
+        return nn.functional.softplus(logits, beta=float(self.config.density_sharpness))
 
     def _vision_size(self, height: int, width: int) -> tuple[int, int]:
         """The size in which the vision tower sees a window of `height` x `width`: whole patches, at the same zoom."""
@@ -762,14 +824,16 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             positions = resized.flatten(2).transpose(1, 2)
         return positions
 
-    def _add_losses(
+    def _losses(
         self,
-        outputs: CLIPCountDensityOutput,
         scaled_density_map: torch.Tensor,
         similarity_map: torch.Tensor,
+        patch_embeds: torch.Tensor,
+        text_embeds: torch.Tensor,
         labels: torch.Tensor | None,
         input_ids: torch.Tensor | None,
-    ) -> None:
+    ) -> dict[str, torch.Tensor | None]:
+        """The weighted sum of the losses, and each of them, by the names of the output's fields."""
         if labels is None:
             raise ValueError("The losses need `labels`: the target density (batch_size, height, width).")
         if labels.shape != scaled_density_map.shape:
@@ -783,24 +847,29 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         count_loss = count_difference.abs().mean()
         if labels.dim() == 4:
             labels, similarity_map = labels.flatten(0, 1), similarity_map.flatten(0, 1)
-        # Seen as the vision tower sees it: the patches are cut from the resized window.
+        # As the vision tower sees it: the patches are cut from the resized window.
         seen = nn.functional.interpolate(labels[:, None], size=self._vision_size(*labels.shape[-2:]), mode="nearest")
         contrastive_loss = patch_text_contrastive_loss(
             similarity_map, seen[:, 0], weights.contrastive_temperature, weights.contrast_empty_windows
         )
+        region_loss = None
         loss = weights.density_loss_weight * density_loss
         if weights.contrastive_loss_weight:
             loss = loss + weights.contrastive_loss_weight * contrastive_loss
-        patch_embeds, text_embeds = outputs.patch_embeds, outputs.text_embeds
-        if weights.region_loss_weight and patch_embeds is not None and text_embeds is not None:
+        if weights.region_loss_weight:
             grid = (similarity_map.shape[-2], similarity_map.shape[-1])
             patch_counts = nn.functional.adaptive_avg_pool2d(seen, grid).flatten(1)  # (B * T, N)
-            outputs.region_loss = self._region_loss(patch_embeds, text_embeds, patch_counts, input_ids)
-            loss = loss + weights.region_loss_weight * outputs.region_loss
+            region_loss = self._region_loss(patch_embeds, text_embeds, patch_counts, input_ids)
+            loss = loss + weights.region_loss_weight * region_loss
         if weights.count_loss_weight:
             loss = loss + weights.count_loss_weight * count_loss
-        outputs.density_loss, outputs.contrastive_loss, outputs.count_loss = density_loss, contrastive_loss, count_loss
-        outputs.loss = loss
+        return {
+            "loss": loss,
+            "contrastive_loss": contrastive_loss,
+            "region_loss": region_loss,
+            "density_loss": density_loss,
+            "count_loss": count_loss,
+        }
 
     def _region_loss(
         self,
@@ -837,68 +906,22 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             )
 
 
-def _end_of_text(input_ids: torch.Tensor, eos_token_id: int) -> torch.Tensor:
-    """Position of each row's end-of-text token, `(batch_size,)`."""
+def end_of_text(input_ids: torch.Tensor, eos_token_id: int) -> torch.Tensor:
+    """Position of each row's end-of-text token, `(batch_size,)`, found as CLIP finds it."""
     if eos_token_id == 2:
-        # Old CLIP configurations carry a wrong id; there the end-of-text token is the highest one of its row.
+        # Old CLIP configurations have a wrong id; the end-of-text token is then the highest one of its row.
         return input_ids.int().argmax(dim=-1)
     return (input_ids == eos_token_id).int().argmax(dim=-1)
 
 
-def _is_inference(module: nn.Module) -> bool:
-    """Whether shortcuts are open: those that give the same result, but not every parameter a gradient."""
-    return not (module.training or torch.is_grad_enabled())
+def is_traced() -> bool:
+    """Whether a compiler or an exporter records the operators."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]  # public all the same
 
 
-def _is_plain_layer(layer: Any) -> bool:
-    """Whether a layer of a tower is `transformers`' own and nobody has wrapped, watched or changed it."""
-    if not is_plain(layer, CLIPEncoderLayer):
-        return False
-    attention, mlp = layer.self_attn, layer.mlp
-    has_projections = {"q_proj", "k_proj", "v_proj", "out_proj"} <= {name for name, _ in attention.named_children()}
-    return is_plain(attention, CLIPAttention) and has_projections and is_plain(mlp, CLIPMLP)
-
-
-def _attend(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    is_causal: bool = False,
-) -> torch.Tensor:
-    """Attention of `(B, heads, N, head_dim)` queries to `(B, heads, M, head_dim)` keys and values, `(B, N, D)`."""
-    name = module.config._attn_implementation
-    if name == "sdpa" and attention_mask is None and not is_causal and attends_through_onednn(query, key):
-        return attention(query, key, value, scaling).flatten(2)
-    attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
-    options = {"scaling": scaling, "dropout": 0.0} | ({"is_causal": True} if is_causal else {})
-    return attend(module, query, key, value, attention_mask, **options)[0].flatten(2)
-
-
-def _run_layer(
-    layer: Any,
-    hidden_states: torch.Tensor,
-    prompts: torch.Tensor | None = None,
-    attention_mask: torch.Tensor | None = None,
-    is_causal: bool = False,
-) -> torch.Tensor:
-    """What a plain layer makes of `(B, N, D)` hidden states that may also see `(1, num_prompts, D)` prompts."""
-    own, mlp = layer.self_attn, layer.mlp
-    states = layer.layer_norm1(hidden_states)
-    query, key, value = (linear(projection, states) for projection in (own.q_proj, own.k_proj, own.v_proj))
-    if prompts is not None:
-        prompts = layer.layer_norm1(prompts)
-        key = torch.cat([key, linear(own.k_proj, prompts).expand(key.shape[0], -1, -1)], dim=1)
-        value = torch.cat([value, linear(own.v_proj, prompts).expand(key.shape[0], -1, -1)], dim=1)
-    query, key, value = (
-        x.unflatten(-1, (-1, own.head_dim)).transpose(1, 2) for x in (query, key, value)
-    )  # (B, heads, N or N + num_prompts, head_dim)
-    attended = _attend(own, query, key, value, attention_mask, own.scale, is_causal)
-    hidden_states = hidden_states + linear(own.out_proj, attended)
-    states = mlp.activation_fn(linear(mlp.fc1, layer.layer_norm2(hidden_states)))
-    return hidden_states + linear(mlp.fc2, states)
+def _at_positions(hidden_states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """The vectors at one position of each row, `(batch_size, hidden_size)`."""
+    return hidden_states[torch.arange(hidden_states.shape[0], device=hidden_states.device), positions]
 
 
 def _to_map(hidden_states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

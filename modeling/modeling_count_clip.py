@@ -19,7 +19,7 @@ from .configuration_count_clip import CountCLIPConfig
 @dataclass
 class CLIPForCountingOutput(CLIPOutput):
     """
-    What a [`CLIPForCounting`] answers: a CLIP's output and the parts of the loss.
+    Output of a [`CLIPForCounting`]: that of a [`CLIPModel`], and the two terms of the loss.
 
     Args:
         loss (`torch.Tensor` of shape `()`, *optional*, returned with `return_loss=True`):
@@ -63,7 +63,7 @@ def image_text_contrastive_loss(
     image_embeds: torch.Tensor, text_embeds: torch.Tensor, logit_scale: torch.Tensor, gather_embeds: bool = False
 ) -> torch.Tensor:
     """
-    CLIP's symmetric loss: each image should find its caption among the batch's, and each caption its image.
+    CLIP's symmetric cross-entropy of images and captions over the batch.
 
     Args:
         image_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`):
@@ -71,9 +71,9 @@ def image_text_contrastive_loss(
         text_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`):
             Unit-norm caption embeddings; row `i` belongs to image `i`.
         logit_scale (`torch.Tensor` of shape `()`):
-            What the cosine similarities are multiplied with.
+            What the cosine similarities are multiplied by.
         gather_embeds (`bool`, *optional*, defaults to `False`):
-            Whether the batch is that of all processes together. Every process must bring as many rows.
+            Whether the batch is that of all processes together; all must have the same number of rows.
 
     Returns:
         `torch.Tensor` of shape `()`: Mean loss in nats; `log(batch_size)` is chance.
@@ -99,7 +99,7 @@ def counting_loss(
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
-    Price an image's preference for captions that state a wrong number.
+    Cross-entropy of the true caption against the captions with wrong numbers.
 
     Args:
         image_embeds (`torch.Tensor` of shape `(num_counting, projection_dim)`):
@@ -109,11 +109,11 @@ def counting_loss(
         counterfactual_embeds (`torch.Tensor` of shape `(num_counting, num_counterfactuals, projection_dim)`):
             Unit-norm embeddings of the same captions with other numbers.
         logit_scale (`torch.Tensor` of shape `()` or `float`, *optional*, defaults to 1.0):
-            What the cosine similarities are multiplied with.
+            What the cosine similarities are multiplied by.
         gather_embeds (`bool`, *optional*, defaults to `False`):
             Whether the mean is over the counting rows of all processes, which may have different numbers of them.
         weights (`torch.Tensor` of shape `(num_counting,)`, *optional*):
-            What the losses of the rows are multiplied with before their mean is taken; their mean over the training
+            What the losses of the rows are multiplied by before their mean is taken; their mean over the training
             set should be 1. By default all are.
 
     Returns:
@@ -188,8 +188,12 @@ class CLIPForCounting(CLIPModel):
     accepts_loss_kwargs = False
 
     def get_input_embeddings(self) -> nn.Module:
-        """The embeddings of the tokens, which FSDP asks for."""
-        return self.text_model.get_input_embeddings()
+        """The token embeddings of the text tower."""
+        return self.text_model.embeddings.token_embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings of the text tower."""
+        self.text_model.embeddings.token_embedding = value
 
     def encode_image(self, pixel_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """
@@ -228,20 +232,21 @@ class CLIPForCounting(CLIPModel):
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        return_loss: bool | None = None,
+        interpolate_pos_encoding: bool = False,
+        *,
         counterfactual_input_ids: torch.Tensor | None = None,
         counterfactual_attention_mask: torch.Tensor | None = None,
         counting_mask: torch.Tensor | None = None,
         counting_weights: torch.Tensor | None = None,
-        return_loss: bool | None = None,
         gather_embeds: bool = False,
         gradient_cache_chunk_size: int | None = None,
-        interpolate_pos_encoding: bool = False,
         **kwargs: Any,
     ) -> CLIPForCountingOutput:
         """
-        Score captions against images, and price the scores.
+        Score captions against images and compute the losses; the arguments of [`CLIPModel`], then those of training.
 
-        The true captions and the counterfactual ones go through the text encoder together, in one pass.
+        Captions and counterfactuals share one pass through the text encoder.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(text_batch_size, sequence_length)`):
@@ -252,26 +257,27 @@ class CLIPForCounting(CLIPModel):
                 1 for tokens, 0 for padding.
             position_ids (`torch.LongTensor` of shape `(text_batch_size, sequence_length)`, *optional*):
                 Positions of the captions' tokens; not together with counterfactuals.
+            return_loss (`bool`, *optional*):
+                Whether to compute the losses; row `i` of the captions must then belong to image `i`.
+            interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
+                Whether to accept images of another size than the vision tower was built for.
             counterfactual_input_ids (`torch.LongTensor` of shape `(num_counting, num_counterfactuals, length)`,
-                *optional*): Tokens of the captions with wrong numbers, for the rows that count and in their order.
+                *optional*): Tokens of the captions with wrong numbers, in the order of the counting rows.
                 `num_counting` may be 0.
             counterfactual_attention_mask (`torch.Tensor` of the same shape, *optional*):
                 1 for tokens, 0 for padding.
             counting_mask (`torch.BoolTensor` of shape `(batch_size,)`, *optional*):
-                Which rows count. Without it, all rows do if there are counterfactuals.
+                Which rows count; by default all if there are counterfactuals.
             counting_weights (`torch.Tensor` of shape `(num_counting,)`, *optional*):
                 Weights of the counting rows in the counting loss; by default all are 1.
-            return_loss (`bool`, *optional*):
-                Whether to compute the losses; row `i` of the captions must then belong to image `i`.
             gather_embeds (`bool`, *optional*, defaults to `False`):
                 Whether the losses are those of the batch of all processes together.
             gradient_cache_chunk_size (`int`, *optional*):
-                Encode so many images, then so many captions, at a time and keep only their embeddings; the backward
-                pass encodes each chunk again, with the same dropout. The losses are those of the whole batch and so
-                are the gradients; memory is that of one chunk, time that of one more forward pass. The towers' own
-                outputs are then left out.
-            interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
-                Whether to accept images of another size than the vision tower was built for.
+                Encode this many images, then captions, at a time and keep only their embeddings; the backward pass
+                encodes each chunk again, with the same dropout. Losses and gradients are those of the whole batch;
+                memory is that of one chunk, time that of one more forward pass. The towers' outputs are left out.
+            kwargs:
+                `output_hidden_states`, `output_attentions`, `return_dict`, and arguments of the towers' attention.
 
         Returns:
             [`CLIPForCountingOutput`].
@@ -329,7 +335,19 @@ class CLIPForCounting(CLIPModel):
 
         logit_scale = self.logit_scale.exp()
         logits_per_text = _similarities(text_embeds, image_embeds.t()) * logit_scale.float()
-        outputs = CLIPForCountingOutput(
+        losses = {}
+        if return_loss:
+            losses = self._losses(
+                image_embeds,
+                text_embeds,
+                counterfactual_embeds,
+                logit_scale,
+                counting_mask=counting_mask,
+                counting_weights=counting_weights,
+                gather_embeds=gather_embeds,
+            )
+        return CLIPForCountingOutput(
+            **losses,
             logits_per_image=logits_per_text.t(),
             logits_per_text=logits_per_text,
             text_embeds=text_embeds,
@@ -338,9 +356,6 @@ class CLIPForCounting(CLIPModel):
             text_model_output=text_outputs,
             vision_model_output=vision_outputs,
         )
-        if return_loss:
-            self._add_losses(outputs, counting_mask, counting_weights, logit_scale, gather_embeds)
-        return outputs
 
     @staticmethod
     def _embed(
@@ -403,45 +418,47 @@ class CLIPForCounting(CLIPModel):
         masks = [nn.functional.pad(x, (0, length - x.shape[1]), value=0) for x in (attention_mask, wrong_mask)]
         return torch.cat(ids), torch.cat(masks)
 
-    def _add_losses(
+    def _losses(
         self,
-        outputs: CLIPForCountingOutput,
+        image_embeds: torch.Tensor,
+        text_embeds: torch.Tensor,
+        counterfactual_embeds: torch.Tensor | None,
+        logit_scale: torch.Tensor,
+        *,
         counting_mask: torch.Tensor | None,
         counting_weights: torch.Tensor | None,
-        logit_scale: torch.Tensor,
         gather_embeds: bool,
-    ) -> None:
-        image_embeds, text_embeds = outputs.image_embeds, outputs.text_embeds
-        if len(image_embeds) != len(text_embeds):
+    ) -> dict[str, torch.Tensor]:
+        """The loss and its two terms, by the names of the output's fields."""
+        num_rows = len(text_embeds)
+        if len(image_embeds) != num_rows:
             raise ValueError(
                 f"The loss needs one caption for each image, but got {len(image_embeds)} images and "
-                f"{len(text_embeds)} captions. Leave `return_loss` out to score many captions against an image."
+                f"{num_rows} captions. Leave `return_loss` out to score many captions against an image."
             )
-        outputs.contrastive_loss = image_text_contrastive_loss(image_embeds, text_embeds, logit_scale, gather_embeds)
-
-        wrong_embeds = outputs.counterfactual_embeds
-        if wrong_embeds is None:
-            wrong_embeds = text_embeds.new_zeros((0, 1, text_embeds.shape[-1]))
-            if counting_mask is None:
-                counting_mask = torch.zeros(len(text_embeds), dtype=torch.bool, device=text_embeds.device)
         if counting_mask is None:
-            counting_mask = torch.ones(len(text_embeds), dtype=torch.bool, device=text_embeds.device)
-        if counting_mask.shape != (len(text_embeds),):
+            has_counterfactuals = counterfactual_embeds is not None
+            counting_mask = torch.full((num_rows,), has_counterfactuals, device=text_embeds.device)
+        if counting_mask.shape != (num_rows,):
             raise ValueError(
-                f"`counting_mask` must have one entry for each of the {len(text_embeds)} rows, but has the shape "
+                f"`counting_mask` must have one entry for each of the {num_rows} rows, but has the shape "
                 f"{tuple(counting_mask.shape)}."
             )
         counting_mask = counting_mask.bool()
+        if counterfactual_embeds is None:
+            counterfactual_embeds = text_embeds.new_zeros((0, 1, text_embeds.shape[-1]))
         scale = logit_scale.float() if self.config.counting_logit_scale == "learned" else 1.0
-        outputs.counting_loss = counting_loss(
+        contrastive = image_text_contrastive_loss(image_embeds, text_embeds, logit_scale, gather_embeds)
+        counting = counting_loss(
             image_embeds[counting_mask],
             text_embeds[counting_mask],
-            wrong_embeds,
+            counterfactual_embeds,
             scale,
             gather_embeds,
             counting_weights,
         )
-        outputs.loss = outputs.contrastive_loss + self.config.counting_loss_weight * outputs.counting_loss
+        loss = contrastive + self.config.counting_loss_weight * counting
+        return {"loss": loss, "contrastive_loss": contrastive, "counting_loss": counting}
 
 
 def _similarities(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,8 @@ from transformers.models.clip.modeling_clip import (
     CLIPVisionEmbeddings,
 )
 
-from count_clip.modeling.cpu_products import is_plain, is_traced, linear
+from count_clip.modeling.modeling_clip_count_density import is_traced
+from count_clip.modeling.optimization_cpu import is_plain, linear
 
 
 # On a CPU: more of them do not fit into its caches between two layers.

@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import CLIPModel
 
+from count_clip.modeling import modeling_clip_count_density as modeling
 from count_clip.modeling.modeling_clip_count_density import (
     CLIPCountDensityModel,
     patch_text_contrastive_loss,
@@ -221,7 +222,7 @@ def test_one_token_prompts_differ_unless_read_where_the_authors_read(density_con
 def test_text_that_reaches_the_end_with_the_context_is_refused(density_model, density_processor):
     ids = density_processor.tokenizer(["x " * 38], return_tensors="pt")["input_ids"]
     assert ids.shape[1] == 40
-    with pytest.raises(ValueError, match="takes 40 tokens"):
+    with pytest.raises(ValueError, match="has 40 tokens"):
         density_model.get_text_embeds(ids)
 
 
@@ -258,6 +259,77 @@ def test_tokens_of_several_prompts_are_as_good_as_their_embeddings(density_model
     for name in ("density_loss", "contrastive_loss", "count_loss"):
         mean = (getattr(parts[0], name) + getattr(parts[1], name)) / 2
         torch.testing.assert_close(getattr(outputs, name), mean)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_prompt_of_many_windows_is_encoded_once(density_model, density_processor, batch, masked):
+    tokens = density_processor.tokenize(["red apples", "dogs", "red apples"])
+    if not masked:
+        del tokens["attention_mask"]
+    expected = density_model.get_text_embeds(**tokens)
+    assert (expected[0] - expected[1]).abs().max() > 1e-3
+    encoded = []
+    density_model.text_model.register_forward_hook(lambda *x: encoded.append(len(x[-1].last_hidden_state)))
+    pixels = batch["pixel_values"][[0, 1, 1]]
+    outputs = density_model(pixel_values=pixels, **tokens, output_hidden_states=True)
+    assert encoded == [2]
+    torch.testing.assert_close(outputs.text_embeds, expected)
+    assert outputs.text_hidden_states[0].shape[0] == 3
+    torch.testing.assert_close(outputs.text_hidden_states[-1][0], outputs.text_hidden_states[-1][2])
+
+
+@pytest.mark.parametrize("interaction", INTERACTIONS)
+def test_many_prompts_have_the_maps_of_few(density_config, batch, monkeypatch, interaction):
+    torch.manual_seed(0)
+    model = CLIPCountDensityModel(density_config(interaction=interaction)).eval()
+    inputs = {"pixel_values": batch["pixel_values"], "text_embeds": torch.randn(2, 5, 64)}
+    expected = model(**inputs).density_map
+    decoded = []
+    model.decoder.register_forward_hook(lambda *x: decoded.append(len(x[-1])))
+    monkeypatch.setattr(modeling, "PROMPTS_AT_ONCE", 2)
+    torch.testing.assert_close(model(**inputs).density_map, expected)
+    assert decoded == [4, 4, 2]
+
+
+@pytest.mark.parametrize(("num_visual", "depth"), [(0, 1), (5, 1), (5, 2), (5, 3)])
+def test_hidden_states_and_attentions_have_the_sizes_of_the_towers(density_config, batch, num_visual, depth):
+    config = density_config(num_visual_prompts=num_visual, visual_prompt_depth=depth, num_context_tokens=2)
+    model = CLIPCountDensityModel(config).eval()
+    plain = model(**batch)
+    assert plain.hidden_states is plain.attentions is plain.text_hidden_states is plain.text_attentions is None
+    model.set_attn_implementation("eager")
+    outputs = model(**batch, output_hidden_states=True, output_attentions=True)
+    torch.testing.assert_close(outputs.loss, plain.loss)
+    # A layer sees prompts up to the depth, or all do if the prompts are shallow.
+    seen = [1 + 16 + (num_visual if depth == 1 or layer < depth else 0) for layer in range(3)]
+    assert [tuple(x.shape) for x in outputs.hidden_states] == [(2, length, 40) for length in [seen[0], *seen]]
+    assert [tuple(x.shape) for x in outputs.attentions] == [(2, 4, length, length) for length in seen]
+    length = batch["input_ids"].shape[1] + 2
+    assert [tuple(x.shape) for x in outputs.text_hidden_states] == [(2, length, 24)] * 3
+    assert [tuple(x.shape) for x in outputs.text_attentions] == [(2, 3, length, length)] * 2
+    assert outputs.text_attentions[0].triu(diagonal=1).max() == 0
+    model.config.output_hidden_states = True
+    assert len(model(**batch).hidden_states) == 4
+    given = model(pixel_values=batch["pixel_values"], text_embeds=plain.text_embeds)
+    assert len(given.hidden_states) == 4
+    assert given.text_hidden_states is None
+
+
+def test_loss_is_the_first_output(density_model, batch):
+    outputs = density_model(**batch)
+    assert next(iter(outputs)) == "loss"
+    assert outputs[0] is outputs.loss
+    assert density_model(**batch, return_dict=False)[0] == outputs.loss
+    without = {name: value for name, value in batch.items() if name != "labels"}
+    assert density_model(**without, return_dict=False)[0].shape == (2, 48, 48)
+
+
+def test_input_embeddings_are_those_of_the_tokens(density_model):
+    assert density_model.get_input_embeddings() is density_model.text_model.embeddings.token_embedding
+    new = torch.nn.Embedding(7, 24)
+    density_model.set_input_embeddings(new)
+    assert density_model.get_input_embeddings() is new
 
 
 @pytest.mark.parametrize("interaction", INTERACTIONS)

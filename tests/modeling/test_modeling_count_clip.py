@@ -1,5 +1,6 @@
 """Promises of the counting CLIP: its losses, and that it stays a CLIP."""
 
+import inspect
 import math
 
 import numpy as np
@@ -74,6 +75,31 @@ def test_forward_combines_the_losses(counting_model, batch):
         counting_model.logit_scale.exp(),
     )
     torch.testing.assert_close(outputs.counting_loss, expected)
+
+
+def test_loss_is_the_first_output(counting_model, batch):
+    outputs = counting_model(**batch)
+    assert next(iter(outputs)) == "loss"
+    assert outputs[0] is outputs.loss
+    assert counting_model(**batch, return_dict=False)[0] == outputs.loss
+
+
+def test_arguments_have_clips_order(counting_model, batch):
+    ours, clips = (list(inspect.signature(x.forward).parameters.values()) for x in (CLIPForCounting, CLIPModel))
+    positional = [x.name for x in ours if x.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert positional == [x.name for x in clips if x.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    plain = CLIPModel(counting_model.config)
+    plain.load_state_dict(counting_model.state_dict())
+    inputs = (batch["input_ids"], batch["pixel_values"], batch["attention_mask"], None, True, True)
+    torch.testing.assert_close(counting_model(*inputs).contrastive_loss, plain.eval()(*inputs).loss)
+
+
+def test_hidden_states_and_attentions_of_the_towers(counting_model, batch):
+    counting_model.set_attn_implementation("eager")
+    outputs = counting_model(**batch, output_hidden_states=True, output_attentions=True)
+    assert [x.shape[0] for x in outputs.text_model_output.hidden_states] == [8] * 3  # captions and counterfactuals
+    assert [tuple(x.shape) for x in outputs.vision_model_output.hidden_states] == [(4, 17, 40)] * 4
+    assert [tuple(x.shape) for x in outputs.vision_model_output.attentions] == [(4, 4, 17, 17)] * 3
 
 
 def test_counterfactuals_are_encoded_as_if_alone(counting_model, batch, counting_processor):

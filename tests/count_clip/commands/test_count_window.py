@@ -14,13 +14,13 @@ from count_clip.modeling.pipeline_object_counting import ObjectCountingPipeline
 def windows_seen(monkeypatch):
     """Size and number of the windows in each pass of the vision tower, and whether it interpolated."""
     seen = []
-    look = CLIPCountDensityModel.get_patch_features
+    forward = CLIPCountDensityModel.forward
 
-    def record(self, pixel_values, interpolate_pos_encoding=False):
+    def record(self, pixel_values, interpolate_pos_encoding=False, **kwargs):
         seen.append((tuple(pixel_values.shape[-2:]), len(pixel_values), interpolate_pos_encoding))
-        return look(self, pixel_values, interpolate_pos_encoding)
+        return forward(self, pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
 
-    monkeypatch.setattr(CLIPCountDensityModel, "get_patch_features", record)
+    monkeypatch.setattr(CLIPCountDensityModel, "forward", record)
     return seen
 
 
