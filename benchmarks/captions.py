@@ -37,7 +37,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from count_clip.datasets_scripts.captions.lexicon import NOT_SEEN
+from count_clip.datasets_scripts.captions.lexicon import NOT_VISIBLE
 from count_clip.datasets_scripts.captions.numbers import NUMBER_WORDS, counts_objects, find_count
 
 
@@ -88,7 +88,7 @@ def parsed_verdicts(model: str) -> dict[str, Callable[[Sequence[str]], list[bool
                 head = next((word for word in objects if word.dep_ == "pobj"), None)
             counts = head is not None and head.tag_ in ("NNS", "NNPS")
             counts = counts and (not with_entities or token.ent_type_ in ("", "CARDINAL"))
-            verdicts.append(bool(counts and (not with_lists or head.lower_ not in NOT_SEEN)))
+            verdicts.append(bool(counts and (not with_lists or head.lower_ not in NOT_VISIBLE)))
         return verdicts
 
     return {

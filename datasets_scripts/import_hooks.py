@@ -1,7 +1,7 @@
 """
-Runs something right after another library was imported, without importing it.
+Runs an action right after the import of another library, without importing it.
 
-`import count_clip` has to make itself known to libraries that take seconds to import and that a program may never need
+`import count_clip` registers itself with libraries that take seconds to import and that a program may never need
 (`count-clip --help`). Only the standard library is imported here.
 """
 
@@ -15,14 +15,14 @@ from types import ModuleType
 
 def after_import(modules: Sequence[str], action: Callable[[], None]) -> None:
     """
-    Do something now if one of these modules is imported already, or else as soon as the first of them is.
+    Run an action now if one of these modules is imported already, or else after the first import of one.
 
-    Whoever imports the module sees the action done: it belongs to that import, and its error is an error of that
-    import. Asking for the same again, before it was done, changes nothing.
+    The action is part of that import: it has run when the import returns, and its error is raised by the import. A
+    second call with the same action, before it has run, changes nothing.
 
     Args:
         modules (`Sequence[str]`): Full names of modules.
-        action (`Callable[[], None]`): What to do. It may import the other modules of the list.
+        action (`Callable[[], None]`): The action. It may import the other modules of the list.
     """
     if any(name in sys.modules for name in modules):
         action()
@@ -31,7 +31,7 @@ def after_import(modules: Sequence[str], action: Callable[[], None]) -> None:
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Acts right after the first import of one of its modules, and takes itself away."""
+    """Runs the action right after the first import of one of its modules, and removes itself."""
 
     def __init__(self, modules: Sequence[str], action: Callable[[], None]) -> None:
         self.modules = frozenset(modules)
@@ -40,7 +40,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Find the module as it would be found without this, and add the action to its loading."""
+        """Find the module as the other finders do, and add the action to its loading."""
         finders = list(sys.meta_path)
         if fullname not in self.modules or self not in finders:
             return None

@@ -1,8 +1,8 @@
 """
-Makes `load_dataset("countscenes", "density")` and `load_dataset("fsc147", data_dir=...)` find the sets of this folder.
+Registers the data sets of this package, for `load_dataset("fsc147", data_dir=...)`.
 
-This file imports no more than the standard library, and `datasets` only once somebody else has: importing `count_clip`
-must not wait for pyarrow and pandas.
+Only the standard library is imported here, and `datasets` after the user's own import of it: `import count_clip` must
+not wait for pyarrow and pandas.
 """
 
 import importlib.machinery
@@ -14,7 +14,7 @@ from typing import Any
 from .import_hooks import after_import
 
 
-# What `load_dataset` knows by name, and the module below this package that holds the builder.
+# Names for `load_dataset`, and the modules of the builders.
 DATASETS: dict[str, str] = {
     "carpk": "builders.carpk",
     "countbench": "builders.countbench",
@@ -29,15 +29,15 @@ _RELATIVE_IMPORT = re.compile(r"^\s*from (\.+[\w.]*) import ", re.MULTILINE)
 
 def register_datasets() -> None:
     """
-    Make `datasets.load_dataset` know the data sets of this folder by their names.
+    Register the data sets of this package with `datasets.load_dataset`.
 
-    Where `datasets` is not imported yet, this happens when it is. Calling it again changes nothing.
+    Where `datasets` is not imported yet, this happens after its import. Calling it again changes nothing.
     """
     after_import(["datasets"], _register)
 
 
 def _register() -> None:
-    """Enter the names in the registry of `datasets.load` (datasets 5.2; all that is used of it here is private)."""
+    """Enter the names in the registry of `datasets.load`, which is private (datasets 5.2)."""
     from datasets import load
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES, _hash_python_lines
 
@@ -46,9 +46,8 @@ def _register() -> None:
     for name, module in DATASETS.items():
         _PACKAGED_DATASETS_MODULES[name] = (f"{__package__}.{module}", _hash_python_lines(_source_lines(module)))
 
-    # For a registered name `datasets` would list the files in `data_dir`, or else in the working directory, for
-    # reading each by itself, and tell a server that the name was asked for. These builders look for their files
-    # themselves, and an empty list is the answer that `load_dataset` needs. Any other name goes the usual way.
+    # For a registered name `datasets` would list the files of `data_dir`, or of the working directory, and report the
+    # name to a server. These builders find their files themselves, so their list is empty.
     class PackagedDatasetModuleFactory(load.PackagedDatasetModuleFactory):
         def __init__(self, name: str, data_dir: Any = None, data_files: Any = None, **options: Any) -> None:
             self.name = name
@@ -71,14 +70,14 @@ def _register() -> None:
 
 
 def _source_lines(module: str) -> list[str]:
-    """Lines of a builder's code and of all it imports from here; their hash names the cache, so new code rebuilds."""
+    """The code of a builder and of its imports in this package; its hash names the cache, so new code rebuilds."""
     texts: dict[str, str] = {}
     waiting = [f"{__package__}.{module}"]
     while waiting:
         name = waiting.pop()
         spec = importlib.util.find_spec(name)
         if name in texts or spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
-            continue  # without sources (a frozen program) there is nothing that could have changed
+            continue  # a frozen program has no sources, and they do not change
         texts[name] = spec.loader.get_data(spec.loader.path).decode("utf-8")
         # Tables that the code reads.
         for table in Path(spec.loader.path).parent.glob("*.csv"):

@@ -1,4 +1,4 @@
-"""The columns that all sets of one kind share, so that they can be mixed, compared and read by the same trainer."""
+"""The columns that all density sets, and all caption sets, share, so that they can be mixed and compared."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,10 +14,9 @@ def density_features() -> datasets.Features:
     Returns:
         `datasets.Features`: `image`; `image_id` of the image (which may have several rows, one for each text);
         `text`, what to count, in the plural; `count`; `points` `[x, y]`, `boxes` `[x0, y0, x1, y1]` and
-        `exemplar_boxes`, some objects' boxes that a set gives as examples, in the image's own pixels, where the
-        middle of the first pixel is 0.5; `description`, a longer way to say what to count; `note`, which says why the
-        count is not the number of points where it is not, and what else is odd about the row. A set that has no
-        boxes, examples or descriptions has empty lists and nulls there, so that all sets have the same columns.
+        `exemplar_boxes`, the boxes of some objects as examples, in the image's own pixels, where the middle of the
+        first pixel is 0.5; `description`, a longer text; `note`, why the count is not the number of points, and other
+        peculiarities. Sets without boxes, examples or descriptions have empty lists and nulls there.
     """
     coordinate = datasets.Value("float32")
     return datasets.Features(
@@ -37,12 +36,11 @@ def density_features() -> datasets.Features:
 
 def caption_features() -> datasets.Features:
     """
-    Describe a row of a caption set: an image with a caption that may state how many there are of something.
+    Describe a row of a caption set: an image with a caption that may state a number of objects.
 
     Returns:
         `datasets.Features`: `image`; `image_id`; `text`, the caption; `number`, two to ten, or 0 where the caption
-        states none; `name` of what is counted, in the plural, null where the set does not say; `note`, what is odd
-        about the row.
+        states none; `name` of the counted objects, in the plural, null where it is unknown; `note`, peculiarities.
     """
     return datasets.Features(
         {
@@ -75,21 +73,21 @@ def density_row(
         image_id (`str`): Its name.
         text (`str`): What to count, in the plural.
         points (`Sequence[Sequence[float]]`): `[x, y]` in the image's pixels.
-        boxes, exemplar_boxes (`Sequence[Sequence[float]]`, *optional*): `[x0, y0, x1, y1]` likewise.
-        description (`str`, *optional*): A longer way to say what to count.
-        note (`str`, *optional*): What is odd about the row.
-        count (`int`, *optional*): How many; by default the number of points.
+        boxes, exemplar_boxes (`Sequence[Sequence[float]]`, *optional*): `[x0, y0, x1, y1]` in the image's pixels.
+        description (`str`, *optional*): A longer text.
+        note (`str`, *optional*): Peculiarities of the row.
+        count (`int`, *optional*): By default the number of points.
 
     Returns:
         `dict[str, Any]`: The row, with every column of [`density_features`].
 
     Raises:
-        ValueError: If the count is not the number of points and no note says why.
+        ValueError: If the count is not the number of points and there is no note.
     """
     if count is not None and count != len(points) and not note:
         raise ValueError(
             f"Expected the count of {image_id!r} ({text!r}) to be its number of points, but it is {count} with "
-            f"{len(points)} points. Correct it, or say in `note` why they differ."
+            f"{len(points)} points. Correct it, or explain the difference in `note`."
         )
     return {
         "image": image,
@@ -106,7 +104,7 @@ def density_row(
 
 def fill_row(row: Mapping[str, Any], features: datasets.Features) -> dict[str, Any]:
     """
-    Add the columns that a row leaves out: an empty list where the column holds lists, null elsewhere.
+    Add the missing columns of a row: an empty list where the column holds lists, null elsewhere.
 
     Args:
         row (`Mapping[str, Any]`): Some of the columns.
@@ -123,14 +121,14 @@ def fill_row(row: Mapping[str, Any], features: datasets.Features) -> dict[str, A
 
 def as_stored(row: Mapping[str, Any], features: datasets.Features) -> dict[str, Any]:
     """
-    Give the numbers of a row as they come back when they were written: a column of 32 bits rounds them.
+    Round the numbers of a row to the precision of their columns, so that streamed and stored rows are equal.
 
     Args:
         row (`Mapping[str, Any]`): A row.
         features (`datasets.Features`): Its columns.
 
     Returns:
-        `dict[str, Any]`: The row, so that who streams it sees what others load.
+        `dict[str, Any]`: The row.
     """
     types = features.arrow_schema
     rounded = {

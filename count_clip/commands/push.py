@@ -94,7 +94,7 @@ def _push(options: argparse.Namespace) -> int:
 
 def _is_dataset(folder: Path) -> bool:
     """Whether a folder is a data set; anything but a folder is an error."""
-    from count_clip.datasets_scripts.publish.dataset_card import is_own_card
+    from count_clip.datasets_scripts.publish.card import is_own_card
     from count_clip.datasets_scripts.publish.parquet import PARTIAL
 
     if not folder.is_dir():

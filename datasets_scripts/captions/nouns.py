@@ -10,34 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .lexicon import (
-    ADJECTIVES,
-    BASE_VERBS,
-    BUSINESS,
-    COUNTED_IN_SINGULAR,
-    DESCRIBING_PLURALS,
-    DETERMINERS,
-    ENDS_PHRASE,
-    IMAGES,
-    IRREGULAR_PLURALS,
-    KNOWN_NAMES,
-    LIVING_PLURALS,
-    MEASURING_ADJECTIVES,
-    MEASURING_SINGULARS,
-    MEDIA,
-    NAMING_SINGULARS,
-    NO_PLURAL_ENDINGS,
-    NO_PLURALS,
-    NOT_SEEN,
-    NUMBERS,
-    ORDINAL_BEFORE,
-    PLURAL_ENDINGS,
-    SEEN_IF_DESCRIBED,
-    SETS,
-    STOCK_WORDS,
-    VERBS,
-    CountReason,
-)
+from .lexicon import NO_PLURAL_ENDINGS, NOT_VISIBLE, PLURAL_ENDINGS, WORDS, CountReason
 
 
 # Words with what joins their parts ("flat-top", "children's", "red/blue"), and single marks.
@@ -110,9 +83,9 @@ def _last_part(word: str) -> str:
 
 def _is_plural(word: str) -> bool:
     last = _last_part(word)
-    if last in NO_PLURALS:
+    if last in WORDS["no_plurals"]:
         return False
-    if last in IRREGULAR_PLURALS or last.endswith(PLURAL_ENDINGS):
+    if last in WORDS["irregular_plurals"] or last.endswith(PLURAL_ENDINGS):
         return True
     return len(last) > 2 and last[0].isalpha() and last.endswith("s") and not last.endswith(NO_PLURAL_ENDINGS)
 
@@ -121,17 +94,19 @@ def _not_a_quantity(before: Sequence[str], after: Sequence[str]) -> CountReason 
     """The reason why a number with these neighbours is no number of objects, whatever follows."""
     beyond, left = ["", "", *(token.lower() for token in before[-2:])][-2:]
     right, next_right = [*(token.lower() for token in after[:2]), "", ""][:2]
-    if left in ORDINAL_BEFORE or (left == "." and beyond in ORDINAL_BEFORE):
+    if left in WORDS["ordinal_before"] or (left == "." and beyond in WORDS["ordinal_before"]):
         return "ordinal"
-    if left in NUMBERS or (right in NUMBERS and right != "one"):
+    if left in WORDS["numbers"] or (right in WORDS["numbers"] and right != "one"):
         return "number"
     if left in ("#", "$", "£", "€"):
         return "measure"
     if right in ("o'clock", "o’clock", "am", "pm", "a.m", "p.m"):
         return "time"
-    if left in ("or", "takes") or (left in ("to", "in") and beyond in NUMBERS):
+    if left in ("or", "takes") or (left in ("to", "in") and beyond in WORDS["numbers"]):
         return "vague"
-    if right in ("or", "to", "through") and (next_right in NUMBERS or next_right in ("more", "so", "fewer", "less")):
+    if right in ("or", "to", "through") and (
+        next_right in WORDS["numbers"] or next_right in ("more", "so", "fewer", "less")
+    ):
         return "vague"
     if left == "top":
         return "title"
@@ -143,11 +118,11 @@ def _after_of(tokens: Sequence[str]) -> Sequence[str]:
     owners = [place for place, token in enumerate(tokens[:3]) if token.endswith(("'s", "’s", "s'", "s’"))]
     if owners:
         rest = tokens[owners[0] + 1 :]
-    elif tokens and tokens[0].lower() in DETERMINERS:
+    elif tokens and tokens[0].lower() in WORDS["determiners"]:
         rest = tokens[1:]
     else:
         return []
-    return rest[1:] if rest and (rest[0].lower() in NUMBERS or rest[0].isdigit()) else rest
+    return rest[1:] if rest and (rest[0].lower() in WORDS["numbers"] or rest[0].isdigit()) else rest
 
 
 def _counted_in(tokens: Sequence[str]) -> CountedNoun:
@@ -157,25 +132,32 @@ def _counted_in(tokens: Sequence[str]) -> CountedNoun:
     for place, token in enumerate(tokens[:_MAX_TOKENS]):
         word = token.lower()
         following = tokens[place + 1] if place + 1 < len(tokens) else ""
-        goes_on = _is_word(following) and following.lower() not in ENDS_PHRASE
+        goes_on = _is_word(following) and following.lower() not in WORDS["ends_phrase"]
         if not _is_word(token):
             if _is_skipped(token, taken, goes_on):
                 continue
             break
-        if word in ENDS_PHRASE or word in NUMBERS or word in STOCK_WORDS or word in VERBS:
+        if (
+            word in WORDS["ends_phrase"]
+            or word in WORDS["numbers"]
+            or word in WORDS["stock_words"]
+            or word in WORDS["verbs"]
+        ):
             break
         if word == "and":
-            if not taken or not goes_on or following.lower() in NUMBERS:
+            if not taken or not goes_on or following.lower() in WORDS["numbers"]:
                 break
         elif not taken and _describes(word, following):
             return CountedNoun("not_plural", token, word)
         taken.append(token)
         plural = token.rstrip("'’") if not _is_word(following) else token
         if _is_plural(plural):
-            if word in DESCRIBING_PLURALS and goes_on:
+            if word in WORDS["describing_plurals"] and goes_on:
                 continue
             head = plural.lower()
-            if word in LIVING_PLURALS or not (goes_on and _is_plural(following) and following.lower() not in VERBS):
+            if word in WORDS["living_plurals"] or not (
+                goes_on and _is_plural(following) and following.lower() not in WORDS["verbs"]
+            ):
                 break
         elif _is_counted_in_singular(word, following):
             return CountedNoun("counts", " ".join(taken), word.removesuffix("'s").removesuffix("’s"))
@@ -186,7 +168,9 @@ def _counted_in(tokens: Sequence[str]) -> CountedNoun:
 
 def _describes(word: str, following: str) -> bool:
     """Whether a number and the word after it describe what follows: "two piece suit", but "two stone lions"."""
-    return word.split("-")[0] in MEASURING_SINGULARS and not (word in NAMING_SINGULARS and _is_plural(following))
+    return word.split("-")[0] in WORDS["measuring_singulars"] and not (
+        word in WORDS["naming_singulars"] and _is_plural(following)
+    )
 
 
 def _is_skipped(mark: str, taken: Sequence[str], goes_on: bool) -> bool:
@@ -195,33 +179,39 @@ def _is_skipped(mark: str, taken: Sequence[str], goes_on: bool) -> bool:
         return True
     if not taken:
         return mark == "("
-    return mark == "," and goes_on and (taken[-1].lower() in ADJECTIVES or taken[-1].endswith("ed"))
+    return mark == "," and goes_on and (taken[-1].lower() in WORDS["adjectives"] or taken[-1].endswith("ed"))
 
 
 def _is_counted_in_singular(word: str, following: str) -> bool:
     """Whether a singular is meant as a plural: "two cute kid eating", "two giraffe's", but no "two man orchestra"."""
-    if word.removesuffix("'s").removesuffix("’s") not in COUNTED_IN_SINGULAR:
+    if word.removesuffix("'s").removesuffix("’s") not in WORDS["counted_in_singular"]:
         return False
     after = following.lower()
-    ends = not _is_word(after) or after in ENDS_PHRASE or after in STOCK_WORDS or after.endswith("ing")
-    return ends or after in BASE_VERBS or after in ("and", "isolated")
+    ends = (
+        not _is_word(after) or after in WORDS["ends_phrase"] or after in WORDS["stock_words"] or after.endswith("ing")
+    )
+    return ends or after in WORDS["base_verbs"] or after in ("and", "isolated")
 
 
 def _judged(taken: Sequence[str], head: str, followed_by_of: bool) -> CountedNoun:
     """Whether a plural noun is visible."""
-    reason = NOT_SEEN.get(head, "counts")
+    reason = NOT_VISIBLE.get(head, "counts")
     if head == "pieces" and not followed_by_of:  # "two pieces prom dress"
         reason = "group"
     elif head == "others":
         reason = "no_noun"
-    elif head in SEEN_IF_DESCRIBED and len(taken) > 1 and taken[-2].lower() not in MEASURING_ADJECTIVES:
+    elif (
+        head in WORDS["seen_if_described"]
+        and len(taken) > 1
+        and taken[-2].lower() not in WORDS["measuring_adjectives"]
+    ):
         reason = "counts"
     return CountedNoun(reason, " ".join(taken), head)
 
 
 def _named_before(before: Sequence[str]) -> CountedNoun | None:
     """The noun before the number: "dining chairs, set of four"."""
-    if not before or before[-1].lower() not in SETS:
+    if not before or before[-1].lower() not in WORDS["sets"]:
         return None
     rest = before[:-1]
     if rest and rest[-1] in (",", "-", "(", "|", "–", "—", ":"):
@@ -236,16 +226,18 @@ def _part_of_a_name(
 ) -> CountReason | None:
     """Whether a capitalised number belongs to the title of a work or to a name."""
     beyond, left = ["", "", *(token.lower() for token in before[-2:])][-2:]
-    if found.head in KNOWN_NAMES:
+    if found.head in WORDS["known_names"]:
         return "name"
-    if (left == "of" and beyond == "tale") or any(token.lower() in MEDIA for token in (*before, *after)):
+    if (left == "of" and beyond == "tale") or any(token.lower() in WORDS["media"] for token in (*before, *after)):
         return "title"
     tail = after[len(found.noun.split()) :][:2]
-    if tail and tail[0].istitle() and any(token.istitle() and token.lower() in BUSINESS for token in tail):
+    if tail and tail[0].istitle() and any(token.istitle() and token.lower() in WORDS["business"] for token in tail):
         return "name"
     if shouting or not left or not _is_word(left) or left == "and":
         return None
     # Among words in lower case a capital belongs to a name, unless these words announce the content of an image.
-    words = [token for token in before if token.isalpha() and len(token) > 3 and token.lower() not in ENDS_PHRASE]
+    words = [
+        token for token in before if token.isalpha() and len(token) > 3 and token.lower() not in WORDS["ends_phrase"]
+    ]
     in_a_sentence = 2 * sum(token[0].islower() for token in words) > len(words)
-    return "name" if in_a_sentence and not (left == "of" and beyond in IMAGES) else None
+    return "name" if in_a_sentence and not (left == "of" and beyond in WORDS["images"]) else None

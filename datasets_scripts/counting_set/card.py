@@ -8,7 +8,7 @@ import datasets
 
 from ..captions.numbers import NUMBER_TO_WORD
 from ..files.atomic import write_whole
-from ..publish.card import HubConfig, columns_table, front_matter, one_split
+from ..publish.card import HubConfig, card_data, columns_table, one_split
 from .stages import StageCounts
 
 
@@ -38,8 +38,8 @@ def write_card(output: Path, stages: Mapping[str, Any], features: datasets.Featu
     num_bytes = sum(file.stat().st_size for file in (output / "data").glob("*.parquet"))
     content = f"Content {stages['fingerprint']}."
     config = HubConfig("default", one_split(features, total, num_bytes), {"train": "data/*.parquet"}, content)
-    header = front_matter("Counting set", [config], None, ("object-counting", "image-text", "count-clip"), "en")
-    lines = [header, "", *_body(stages, total, features)]
+    data = card_data("Counting set", [config], None, ("object-counting", "image-text", "count-clip"), "en")
+    lines = ["---", data.to_yaml().strip(), "---", "", *_body(stages, total, features)]
     write_whole(output / "README.md", ("\n".join(lines) + "\n").encode())
 
 

@@ -1,4 +1,4 @@
-"""Counting what a detector finds in an image: the third stage of the counting set."""
+"""Counts the detections of an image: the third stage of the counting set."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from PIL import Image
 from ..captions.plurals import plural_of
 
 
-# What a detector calls a person, captions call otherwise.
+# Captions have other words for the detector's class "person".
 _PEOPLE_WORDS = """
     adults babies boys brothers businessmen businesspeople businesswomen children dancers daughters doctors fans
     females firefighters friends girls guys humans kids ladies males men people persons players police policemen
@@ -18,15 +18,15 @@ _PEOPLE_WORDS = """
 """
 _PEOPLE = frozenset(_PEOPLE_WORDS.split())
 
-# Finds objects in images: takes the images and, for each, what to look for (a plural noun, which a detector with
-# classes of its own leaves aside), and returns each image's detections.
+# Takes images and, for each, a plural noun to look for (ignored by a detector with its own classes); returns the
+# detections of each image.
 Detector = Callable[[Sequence[Image.Image], Sequence[str]], list[list["Detection"]]]
 
 
 @dataclass(frozen=True)
 class Detection:
     """
-    One object that a detector has found.
+    An object that a detector found.
 
     Args:
         label (`str`): Its class.
@@ -42,7 +42,7 @@ class Detection:
 @dataclass(frozen=True)
 class CountedClass:
     """
-    The class of which a detector has found the most objects.
+    The class of which a detector found the most objects.
 
     Args:
         label (`str`): The class.
@@ -54,7 +54,7 @@ class CountedClass:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """`int`: The number of its objects."""
         return len(self.detections)
 
 
@@ -66,10 +66,10 @@ def count_most_frequent(
     max_overlap: float = 0.5,
 ) -> CountedClass | None:
     """
-    Count the objects of the class that a detector has found most often.
+    Count the objects of the class that a detector found most often.
 
     Args:
-        detections (`Sequence[Detection]`): What it has found.
+        detections (`Sequence[Detection]`): The detections.
         image_size (`tuple[int, int]`): Height and width in pixels.
         threshold (`float`, *optional*, defaults to 0.5): The lowest score that counts.
         min_area (`float`, *optional*, defaults to 0.0): The smallest box that counts, as a share of the image.
@@ -77,8 +77,8 @@ def count_most_frequent(
             larger, only the one with the better score counts. With 1.0 all do.
 
     Returns:
-        `CountedClass` or `None`: The class with most objects; of several with as many, the one with the best scores in
-        sum. `None` where nothing counts.
+        `CountedClass` or `None`: The class with most objects; of several, the one with the highest sum of scores.
+        `None` where there are none.
     """
     height, width = image_size
     classes: dict[str, list[Detection]] = {}
@@ -103,11 +103,11 @@ def suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, max_overlap: float)
 
     Args:
         boxes (`np.ndarray` of shape `(num_boxes, 4)`): `x0, y0, x1, y1`.
-        scores (`np.ndarray` of shape `(num_boxes,)`): How sure the detector is.
+        scores (`np.ndarray` of shape `(num_boxes,)`): Their scores.
         max_overlap (`float`): The largest intersection over union with a better box that a box may have.
 
     Returns:
-        `list[int]`: The places of those that are kept, best first; of equal scores the first box is taken first.
+        `list[int]`: The indices of those that are kept, best first; of equal scores the first box first.
     """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     waiting = np.argsort(-scores, kind="stable")
@@ -123,7 +123,7 @@ def suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, max_overlap: float)
 
 def is_class_of(label: str, head: str) -> bool:
     """
-    Tell whether a detector's class is what a caption counts.
+    Tell whether a detector's class is the noun that a caption counts.
 
     Args:
         label (`str`): The class: "person", "wine glass".
@@ -142,23 +142,23 @@ def is_class_of(label: str, head: str) -> bool:
 
 class TransformersDetector:
     """
-    A detector of `transformers`, by the name of its checkpoint.
+    A detector of `transformers`.
 
     Args:
         model (`str`): A folder or a name on the Hub, of a model for object detection (DETR, YOLOS, RT-DETR, ...) or
             for zero-shot object detection (OWL-ViT, Grounding DINO, ...), which looks for the caption's own noun.
         threshold (`float`, *optional*): The lowest score that it returns; by default 0.5, or 0.1 for zero-shot models,
             whose scores are lower.
-        device (`str`, *optional*): Where it runs; by default on a GPU if there is one.
-        batch_size (`int`, *optional*, defaults to 1): Images that it sees at once.
-        query (`str`, *optional*, defaults to `"{}"`): What a zero-shot model is asked, with `{}` for the noun: "a
+        device (`str`, *optional*): By default a GPU if there is one.
+        batch_size (`int`, *optional*, defaults to 1): Images in a batch.
+        query (`str`, *optional*, defaults to `"{}"`): The prompt of a zero-shot model, with `{}` for the noun: "a
             photo of {}"; "{}." for Grounding DINO.
         revision (`str`, *optional*): Of the checkpoint on the Hub.
-        max_query_words (`int`, *optional*, defaults to 3): How many words of a noun a zero-shot model is asked for,
-            the last ones: those before them seldom say more, and the models' texts are short.
+        max_query_words (`int`, *optional*, defaults to 3): Words of a noun in the prompt, the last ones: earlier ones
+            add little, and the models' texts are short.
 
     Raises:
-        ValueError: If the model is of another kind.
+        ValueError: If the model is of another type.
     """
 
     def __init__(
@@ -171,16 +171,16 @@ class TransformersDetector:
         revision: str | None = None,
         max_query_words: int = 3,
     ) -> None:
-        # Here, because nothing else of this room needs it.
+        # Imported here, because nothing else in this package needs it.
         from transformers import AutoConfig, pipeline
         from transformers.models.auto import modeling_auto as names
 
-        kind = AutoConfig.from_pretrained(model, revision=revision).model_type
-        self.is_zero_shot = kind in names.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES
-        if not self.is_zero_shot and kind not in names.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
+        model_type = AutoConfig.from_pretrained(model, revision=revision).model_type
+        self.is_zero_shot = model_type in names.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES
+        if not self.is_zero_shot and model_type not in names.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
             raise ValueError(
                 f"Expected {model} to be a model for object detection or zero-shot object detection, but it is of "
-                f"type {kind!r}. Name another checkpoint."
+                f"type {model_type!r}. Name another checkpoint."
             )
         if query.count("{}") != 1:
             raise ValueError(
@@ -199,10 +199,10 @@ class TransformersDetector:
 
         Args:
             images (`Sequence[Image.Image]`): The images, RGB.
-            nouns (`Sequence[str]`): What a zero-shot model looks for in each.
+            nouns (`Sequence[str]`): The nouns that a zero-shot model looks for, one for each image.
 
         Returns:
-            `list[list[Detection]]`: What there is in each image.
+            `list[list[Detection]]`: The detections of each image.
         """
         options = {"threshold": self.threshold, "batch_size": self.batch_size}
         if self.is_zero_shot:

@@ -1,4 +1,4 @@
-"""Images in zip and tar archives, read where they are: nothing is ever unpacked to the disk."""
+"""Images in zip and tar archives, read in place: nothing is unpacked to the disk."""
 
 import os
 import tarfile
@@ -11,21 +11,13 @@ from .checks import leads_out
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
-# A few kilobytes of a hostile archive can hold terabytes.
+# A malicious archive of a few kilobytes can hold terabytes.
 _MAX_IMAGE_BYTES = 200 * 2**20
 _MAX_COMPRESSED_TAR_BYTES = 4 * 2**30
 
 
 def is_archive(path: Path) -> bool:
-    """
-    Tell archives by their names.
-
-    Args:
-        path (`Path`): A file.
-
-    Returns:
-        `bool`: Whether [`archive_files`] can list it.
-    """
+    """Whether a file is an archive, by its name."""
     return path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
@@ -37,11 +29,11 @@ def archive_files(path: Path) -> list[str]:
         path (`Path`): A zip or tar archive, compressed or not.
 
     Returns:
-        `list[str]`: Their names, without folders and what macOS adds.
+        `list[str]`: Their names, without folders and the files that macOS adds.
 
     Raises:
-        ValueError: If it cannot be read, a name leads out of it, something in it is no plain file, or a file is too
-            large for an image.
+        ValueError: If it cannot be read, a name leads out of it, it has links or devices, or a file is too large for
+            an image.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -90,7 +82,7 @@ def read_archived(path: Path, name: str) -> bytes:
     Raises:
         ValueError: If it cannot be read.
     """
-    # Processes that were forked share the place in a file that was open before.
+    # Forked processes share the position in a file that was open before.
     archive = _opened(path, os.getpid())
     try:
         if isinstance(archive, dict):
@@ -112,7 +104,7 @@ def _opened(path: Path, process: int) -> zipfile.ZipFile | tarfile.TarFile | dic
         return zipfile.ZipFile(path)
     if path.suffix.lower() == ".tar":
         return tarfile.open(path)
-    # A compressed tar can be read from its beginning only, so it is read once.
+    # A compressed tar has no random access, so it is read once.
     with tarfile.open(path) as archive:
         members = [member for member in archive.getmembers() if member.isfile()]
         if sum(member.size for member in members) > _MAX_COMPRESSED_TAR_BYTES:

@@ -1,4 +1,4 @@
-"""Checks that readers of annotations share: every error names the file, the value, and what to do about it."""
+"""Checks of paths, images and annotations: every error names the file, the value, and what to do about it."""
 
 import json
 import math
@@ -18,7 +18,7 @@ _EXIF_ORIENTATION = 0x0112
 
 
 def existing_folder(path: str | Path) -> Path:
-    """Resolve a folder that has to be there."""
+    """Resolve a folder that must exist."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         there = "it is a file" if folder.exists() else "there is none"
@@ -27,7 +27,7 @@ def existing_folder(path: str | Path) -> Path:
 
 
 def existing_file(path: Path, hint: str) -> Path:
-    """Pass a file on that has to be there; `hint` tells what is there instead."""
+    """Return a file that must exist; `hint` goes into the error."""
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected a file at {path}, but there is none ({hint}). Check the path and the split."
@@ -36,13 +36,13 @@ def existing_file(path: Path, hint: str) -> Path:
 
 
 def leads_out(name: str) -> bool:
-    """Tell whether a name from outside, joined to a folder, could lead out of it on any system."""
+    """Whether an untrusted name, joined to a folder, could lead out of it on any system."""
     windows = PureWindowsPath(name)
     return not name or bool(windows.anchor) or "\\" in name or "\0" in name or ".." in windows.parts
 
 
 def path_inside(folder: Path, name: str, what: str) -> Path:
-    """Join a name from outside to a folder, which it must not lead out of."""
+    """Join an untrusted name to a folder, which it must not lead out of."""
     if leads_out(name) or not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise ValueError(
             f"Expected {what} to name something inside {folder}, but got {name!r}, which leads out of it. "
@@ -52,7 +52,7 @@ def path_inside(folder: Path, name: str, what: str) -> Path:
 
 
 def those_there(folder: Path, pattern: str) -> str:
-    """Say which files of a pattern a folder has, or the first of them."""
+    """List the files of a folder that match a pattern, or the first of them, for an error."""
     there = sorted(file.name for file in folder.glob(pattern))
     if not there:
         return f"there is no {pattern} at all" if pattern != "*" else "it is empty"
@@ -60,7 +60,7 @@ def those_there(folder: Path, pattern: str) -> str:
 
 
 def image_file(folder: Path, name: str, where: str) -> Path:
-    """Find an image of a folder by the name that an annotation gives it."""
+    """Find an image of a folder by its name in an annotation."""
     path = path_inside(folder, name, f"the image of {where}")
     if not path.is_file():
         raise FileNotFoundError(
@@ -70,11 +70,11 @@ def image_file(folder: Path, name: str, where: str) -> Path:
 
 
 def checked_size(image: Path, width: Any, height: Any, where: str) -> tuple[int, int]:
-    """Read an image's size, as it is decoded, and compare it with the one in its annotation, if there is one."""
+    """Read the size of an image, upright, and compare it with the one in its annotation, if there is one."""
     try:
         with Image.open(image) as opened:
             size = opened.size
-            # Decoding turns the image upright, and five to eight exchange its sides.
+            # Decoding turns the image upright; orientations five to eight swap its sides.
             if not _is_plain_png(image) and opened.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
                 size = (size[1], size[0])
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
@@ -83,17 +83,17 @@ def checked_size(image: Path, width: Any, height: Any, where: str) -> tuple[int,
             "its annotation."
         ) from error
     given = (width, height)
-    # Some tools write zeros where they did not look.
+    # Some tools write zeros for unknown sizes.
     if given not in {(None, None), (0, 0)} and given != size:
         raise ValueError(
-            f"Expected {image} to be {width} x {height} pixels, as {where} says, but it is {size[0]} x {size[1]}. "
+            f"Expected {image} to be {width} x {height} pixels, as in {where}, but it is {size[0]} x {size[1]}. "
             "The coordinates are for another size of the image: get that one, or correct the annotation."
         )
     return size
 
 
 def _is_plain_png(image: Path) -> bool:
-    """Whether an image is a whole PNG that says nothing of itself, to know which Pillow would decode all of it."""
+    """Whether an image is a complete PNG without metadata, for which Pillow would decode all of it."""
     with image.open("rb") as file:
         if file.read(8) != b"\x89PNG\r\n\x1a\n":
             return False
@@ -133,7 +133,7 @@ def read_array(file: Path | str, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def numbers_of(value: Any, count: int, where: str) -> list[float]:
-    """Check a list of so many finite numbers."""
+    """Check a list of `count` finite numbers."""
     good = isinstance(value, list) and len(value) == count
     if not good or not all(type(entry) in (int, float) and math.isfinite(entry) for entry in value):
         raise ValueError(f"Expected {count} numbers for {where}, but got {value!r}. Correct the annotation.")
@@ -152,7 +152,7 @@ def number_in(text: str, where: str) -> float:
 
 
 def repeated_note(points: Sequence[Sequence[float]]) -> str | None:
-    """Say how many points (or boxes) are the same as an earlier one, if any are."""
+    """Describe how many points (or boxes) repeat an earlier one, if any."""
     repeated = len(points) - len(set(map(tuple, points)))
     if not repeated:
         return None
@@ -160,16 +160,16 @@ def repeated_note(points: Sequence[Sequence[float]]) -> str | None:
 
 
 def value_of(entry: Any, key: str, types: type | tuple[type, ...], where: str) -> Any:
-    """Take a value of some type out of a json object."""
+    """Get a value of some type from a JSON object."""
     value = entry.get(key) if isinstance(entry, dict) else None
     if not isinstance(value, types) or isinstance(value, bool):
-        kinds = " or ".join(kind.__name__ for kind in (types if isinstance(types, tuple) else (types,)))
-        raise ValueError(f"Expected {where} to have {key!r} ({kinds}), but got {entry!r}. Correct the annotation.")
+        names = " or ".join(type_.__name__ for type_ in (types if isinstance(types, tuple) else (types,)))
+        raise ValueError(f"Expected {where} to have {key!r} ({names}), but got {entry!r}. Correct the annotation.")
     return value
 
 
 def list_of(content: Any, key: str, where: "Path | str") -> list[Any]:
-    """Take a list out of a json object."""
+    """Get a list from a JSON object."""
     value = content.get(key) if isinstance(content, dict) else None
     if not isinstance(value, list):
         got = f"keys {sorted(content)}" if isinstance(content, dict) else type(content).__name__
@@ -180,7 +180,7 @@ def list_of(content: Any, key: str, where: "Path | str") -> list[Any]:
 
 
 def parse_json(content: bytes, where: str) -> Any:
-    """Parse json, in which no object may have a key twice: Python would keep the last one in silence."""
+    """Parse JSON; a key that an object has twice is an error, where Python would keep the last one."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -199,7 +199,7 @@ def parse_json(content: bytes, where: str) -> Any:
 
 
 def parse_xml(file: Path) -> ElementTree.Element:
-    """Parse an xml file."""
+    """Parse an XML file."""
     try:
         return ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
@@ -209,7 +209,7 @@ def parse_xml(file: Path) -> ElementTree.Element:
 
 
 def child_text(element: ElementTree.Element, path: str, file: Path) -> str:
-    """Take the text of an element's child, which must not be empty."""
+    """The text of an element's child, which must not be empty."""
     text = (element.findtext(path) or "").strip()
     if not text:
         raise ValueError(
@@ -219,6 +219,6 @@ def child_text(element: ElementTree.Element, path: str, file: Path) -> str:
 
 
 def child_number(element: ElementTree.Element, path: str, file: Path) -> float:
-    """Take the number in an element's child."""
+    """The number in an element's child."""
     text = child_text(element, path, file)
     return number_in(text, f"<{path}> of {file}")

@@ -1,51 +1,57 @@
-"""What the cards of all sets share: what the Hub and `datasets` read at their top, and what the columns are."""
+"""The cards of all sets: the metadata that the Hub and `datasets` read, and the text of built ones."""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets.info import DatasetInfosDict
 from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.metadata import MetadataConfigs
-from huggingface_hub import DatasetCardData
+from huggingface_hub import DatasetCard, DatasetCardData
 
 
-# What the Hub knows by name, of what our sets have.
+# Marks folders that a new build may overwrite.
+MARK = "<!-- Written by count-clip. A new build writes over this folder. -->"
+_TEMPLATE = Path(__file__).with_name("card.md.j2")
+# Options that name folders of this machine.
+_PLACES = ("backgrounds", "cache_dir", "cutouts", "data_dir", "data_files")
+# The licences of our sets that the Hub lists.
 _LICENSES = {"apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0", "mit"}
 
 _COLUMNS = {
     "image": "the image",
     "image_id": "its name; an image has a row for each text",
-    "text": "what to count, in the plural; of a caption set, the caption",
+    "text": "what to count, in the plural; in a caption set, the caption",
     "count": "how many there are",
     "points": "`[x, y]` of each, in the image's own pixels (the middle of the first pixel is 0.5)",
-    "boxes": "`[x0, y0, x1, y1]` of each, likewise; empty where the source has none",
-    "exemplar_boxes": "boxes around some objects that the source gives as examples; empty where it gives none",
-    "description": "a longer way to say what to count, where the source has one",
-    "note": "why the count is not the number of points, where it is not, and what else is odd about the row",
+    "boxes": "`[x0, y0, x1, y1]` of each in the same pixels; empty if the source has none",
+    "exemplar_boxes": "boxes around some objects, the examples of the source; empty if it has none",
+    "description": "a longer description of what to count, if the source has one",
+    "note": "why the count is not the number of points, if so, and what else is unusual about the row",
     "number": "the number that the caption states, two to ten, or 0 for none",
-    "name": "what is counted, in the plural, where the source says it",
-    "image_url": "where the image was on the web",
+    "name": "what is counted, in the plural, if the source names it",
+    "image_url": "the URL of the image",
     "density_map": "objects per pixel, as the source has them: rows of the image's own size",
-    "polygons": "outlines of each object's parts, x0, y0, x1, y1, ...",
-    "other_texts": "what all kinds in the image are called",
-    "other_counts": "how many of each of these kinds there are",
+    "polygons": "outlines of each object's visible regions, x0, y0, x1, y1, ...",
+    "other_texts": "the names of all classes in the image",
+    "other_counts": "the counts of these classes",
 }
 
 
 @dataclass
 class HubConfig:
     """
-    One configuration of a set, as the Hub is told of it.
+    One configuration of a set, as its metadata describes it.
 
     Args:
         name (`str`): Its name.
-        info (`datasets.DatasetInfo`): With its features, splits and sizes.
+        info (`datasets.DatasetInfo`): Its features, splits and sizes.
         files (`dict[str, str]`): For each split, a pattern of the paths of its files.
-        description (`str`, *optional*): What it is. `datasets` keeps what it has read under a name that follows from
-            this too, so with a hash of the files in it a new build is read anew.
+        description (`str`, *optional*): Its description. `datasets` names its cache after it, among others: with a
+            hash of the files in it, a new build is read again.
     """
 
     name: str
@@ -54,49 +60,58 @@ class HubConfig:
     description: str | None = None
 
 
-def one_split(features: datasets.Features, num_rows: int, num_bytes: int) -> datasets.DatasetInfo:
+@dataclass
+class CardConfig(HubConfig):
     """
-    Describe a set of one split, `train`.
+    One configuration of a built set.
 
     Args:
-        features (`datasets.Features`): Its columns.
-        num_rows (`int`): Its rows.
-        num_bytes (`int`): Their size.
-
-    Returns:
-        `datasets.DatasetInfo`: The description.
+        name, info, files, description: As [`HubConfig`] has them.
+        num_images (`dict[str, int]`): The number of different images of each split.
+        num_objects (`dict[str, int]`): The number of objects of each split, if they are counted.
+        faults (`Sequence[str]`): What is unusual, a line each.
+        left_out (`Sequence[str]`): Everything that was left out by name, if that is more than in `faults`.
+        sheet (`str`, *optional*): The path of an image with examples, if there is one.
     """
+
+    num_images: dict[str, int] = field(default_factory=dict)
+    num_objects: dict[str, int] = field(default_factory=dict)
+    faults: Sequence[str] = field(default_factory=list)
+    left_out: Sequence[str] = field(default_factory=list)
+    sheet: str | None = None
+
+
+def one_split(features: datasets.Features, num_rows: int, num_bytes: int) -> datasets.DatasetInfo:
+    """Describe a set of one split, `train`."""
     splits = SplitDict()
     splits.add(SplitInfo("train", num_examples=num_rows, num_bytes=num_bytes))
     return datasets.DatasetInfo(features=features, splits=splits, dataset_size=num_bytes)
 
 
-def front_matter(
+def card_data(
     title: str,
     configs: Sequence[HubConfig],
     license_: str | None,
     tags: Sequence[str] = ("object-counting", "count-clip"),
     language: str | None = None,
-) -> str:
+) -> DatasetCardData:
     """
-    Write what the Hub and `datasets` read at the top of a card.
+    Make the metadata at the top of a card, which the Hub and `datasets` read.
 
     Args:
         title (`str`): The set's name.
         configs (`Sequence[HubConfig]`): Its configurations; the first is the default.
-        license_ (`str`, *optional*): Its licence: a name that the Hub knows, or in words.
-        tags (`Sequence[str]`, *optional*): What it is about.
-        language (`str`, *optional*): Of its texts, `"en"`.
-
-    Returns:
-        `str`: YAML between two lines of `---`.
+        license_ (`str`, *optional*): Its licence: one that the Hub lists, or in words.
+        tags (`Sequence[str]`, *optional*): Its tags.
+        language (`str`, *optional*): The language of its texts, `"en"`.
     """
     total = sum(split.num_examples for split in configs[0].info.splits.values())
+    is_listed = license_ in _LICENSES
     data = DatasetCardData(
         pretty_name=title,
         language=language,
-        license=(license_ if license_ in _LICENSES else "other") if license_ else "unknown",
-        license_name=_slug(license_) if license_ and license_ not in _LICENSES else None,
+        license=(license_ if is_listed else "other") if license_ else "unknown",
+        license_name=_slug(license_) if license_ and not is_listed else None,
         size_categories=[_size_category(total)],
         tags=list(tags),
     )
@@ -110,27 +125,70 @@ def front_matter(
         for config in configs
     }
     MetadataConfigs(entries).to_dataset_card_data(data)
-    return f"---\n{str(data.to_yaml()).strip()}\n---"
+    return data
 
 
 def columns_table(names: Sequence[str], more: Mapping[str, str] | None = None) -> str:
     """
-    Say what columns are.
+    Describe columns in a table.
 
     Args:
         names (`Sequence[str]`): The columns.
-        more (`Mapping[str, str]`, *optional*): Of those that are unusual, or unusual in this set.
-
-    Returns:
-        `str`: A table.
+        more (`Mapping[str, str]`, *optional*): Descriptions of columns that only this set has, or has differently.
     """
-    said: dict[str, Any] = {**_COLUMNS, **(more or {})}
-    lines = [f"| `{name}` | {said[name]} |" for name in dict.fromkeys(names) if name in said]
+    known = {**_COLUMNS, **(more or {})}
+    lines = [f"| `{name}` | {known[name]} |" for name in dict.fromkeys(names) if name in known]
     return "\n".join(["| column | |", "| --- | --- |", *lines])
 
 
+def card_text(title: str, configs: Sequence[CardConfig], made: str, source: str, faults: Sequence[str]) -> str:
+    """
+    Write the card of a built set.
+
+    Args:
+        title (`str`): The set's name.
+        configs (`Sequence[CardConfig]`): Its configurations; the first is the default.
+        made (`str`): The command that made it, and with what.
+        source (`str`): The source of the set.
+        faults (`Sequence[str]`): Known errors of the set, a line each.
+
+    Returns:
+        `str`: The content of `README.md`.
+    """
+    infos = [config.info for config in configs]
+    card = DatasetCard.from_template(
+        card_data(title, configs, infos[0].license),
+        template_path=str(_TEMPLATE),
+        mark=MARK,
+        title=title,
+        configs=configs,
+        info=infos[0],
+        columns=columns_table([name for info in infos for name in info.features]),
+        made=made,
+        source=source,
+        faults=faults,
+        citations=list(dict.fromkeys(info.citation for info in infos if info.citation)),
+    )
+    return f"{str(card).strip()}\n"
+
+
+def is_own_card(text: str) -> bool:
+    """Whether [`card_text`] wrote the content of a `README.md`."""
+    return MARK in text
+
+
+def plain_options(options: Mapping[str, Any]) -> str:
+    """List a builder's options in a sentence for the card, without paths of this machine."""
+    listed = [
+        f"`{name}={value!r}`"
+        for name, value in sorted(options.items())
+        if name not in _PLACES and isinstance(value, (str, int, float, bool, list, dict))
+    ]
+    return f" Options: {', '.join(listed)}." if listed else ""
+
+
 def _slug(text: str) -> str:
-    """A name as the Hub wants it: "for-academic-research-only"."""
+    """A name in the form of the Hub: "for-academic-research-only"."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 

@@ -1,6 +1,4 @@
-"""Measured figures of a model as the Hub reads them at the top of its card: the `model-index`."""
-
-from __future__ import annotations
+"""The `model-index` of a model card: the results that the Hub reads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,21 +16,13 @@ BENCHMARKS = {
     "few-shot": ("image-classification", "Few-shot linear probe on frozen features"),
     "retrieval": ("text-to-image-retrieval", "Retrieval of images by captions with numbers"),
 }
-"""The type of task and its name for each benchmark of `count-clip evaluate` whose figures are a model's."""
-# The types that the Hub knows; other figures are types by their own name.
+"""The type and the name of the task of each benchmark of `count-clip evaluate`."""
+# Metric types of the Hub; other metrics keep their names.
 _METRIC_TYPES = {"top_1": "accuracy", "named_mae": "mae", "named_rmse": "rmse"}
 
 
 def is_of_model(metric: str) -> bool:
-    """
-    Say whether a figure is the model's own, and not that of what it is compared with.
-
-    Args:
-        metric (`str`): Its name in a result.
-
-    Returns:
-        `bool`: `False` for `"baseline_mae"` and its like.
-    """
+    """Whether a metric is of the model, and not of a baseline (`"baseline_mae"`)."""
     return not metric.startswith("baseline_")
 
 
@@ -48,19 +38,16 @@ def eval_result(
     dataset_name: str | None = None,
 ) -> EvalResult:
     """
-    Make an entry of a card of a figure.
+    Make an entry of a card's `model-index`.
 
     Args:
         benchmark (`str`): A key of `BENCHMARKS`.
-        metric (`str`): What `count-clip evaluate` calls the figure.
-        value (`float`): The figure.
-        dataset (`str`): What it was measured on.
-        config, split, revision (`str`, *optional*): Which part of the data, and which state of it.
-        interval (`Sequence[float]`, *optional*): The ends of its 95 % interval.
-        dataset_name (`str`, *optional*): What a reader is told that it was measured on; by default `dataset`.
-
-    Returns:
-        `EvalResult`.
+        metric (`str`): The name of the metric in `count-clip evaluate`.
+        value (`float`): The value.
+        dataset (`str`): The dataset.
+        config, split, revision (`str`, *optional*): Its configuration, split and revision.
+        interval (`Sequence[float]`, *optional*): The ends of the 95 % confidence interval.
+        dataset_name (`str`, *optional*): The displayed name of the dataset; by default `dataset`.
     """
     task_type, task_name = BENCHMARKS[benchmark]
     return EvalResult(
@@ -80,17 +67,17 @@ def eval_result(
 
 def model_index_of(name: str, entries: Sequence[EvalResult]) -> list[dict[str, Any]]:
     """
-    Put entries under headings.
+    Make the `model-index` of a card.
 
-    The Hub's own writer (huggingface_hub 2.4) groups by task type, data and revision, and takes the names of task and
-    data from the first of a group; two benchmarks of one task type on the same data would go by the name of the first.
+    The Hub's own writer (huggingface_hub 2.4) groups by task type, dataset and revision, and takes the names of task
+    and dataset from the first of a group, which are wrong for a second benchmark of one task type on the same data.
 
     Args:
-        name (`str`): The model's.
-        entries (`Sequence[EvalResult]`): Its figures.
+        name (`str`): The model's name.
+        entries (`Sequence[EvalResult]`): Its results.
 
     Returns:
-        `list[dict[str, Any]]`: What stands under `model-index` in the card.
+        `list[dict[str, Any]]`: The value of `model-index`.
     """
     groups: dict[tuple[Any, ...], list[EvalResult]] = {}
     for entry in entries:

@@ -1,13 +1,12 @@
 """
-Builds Hub-ready folders of counting sets: parquet shards with the images in them, and a card.
+Builds folders of counting sets for the Hub: parquet shards with the images in them, and a card.
 
     build_dataset("fsc147", "fsc147-parquet", data_dir="FSC147")
-    datasets.load_dataset("fsc147-parquet")           # what the builder gives, without this package
-    push_dataset("fsc147-parquet", "organisation/fsc147")
+    datasets.load_dataset("fsc147-parquet")           # the rows of the builder, without this package
 
-The rows are written in parts of some hundred, each whole or not at all, and then put together to shards. A build that
-was killed goes on with the first part that is not there. The files depend on the source, the options and the versions
-of this package, `datasets` and `pyarrow` only: a second build gives the same bytes.
+The rows are written in parts of some hundred, each whole or not at all, and then merged to shards. An interrupted
+build continues with the first missing part. The files depend only on the source, the options and the versions of this
+package, `datasets` and `pyarrow`: a second build gives the same bytes.
 """
 
 import dataclasses
@@ -30,21 +29,21 @@ import pyarrow.parquet as pq
 from datasets.info import DatasetInfosDict
 from datasets.splits import SplitDict, SplitInfo
 from datasets.table import embed_table_storage
-from huggingface_hub import DatasetCard, HfApi
+from huggingface_hub import DatasetCard
 from huggingface_hub.utils import tqdm
 
 from ..files.atomic import whole_file, write_whole
 from ..files.resumable import ResumableFolder, remove_folder
-from .dataset_card import CardConfig, card_text, is_own_card, plain_options
+from .card import CardConfig, card_text, is_own_card, plain_options
 
 
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
-# Images with examples, for the card.
+# The folder of the card's images with examples.
 _SHEETS = "sheets"
 _PUSHED = ("README.md", "**/*.parquet", f"{_SHEETS}/*.png")
-# The Hub's viewer reads a row group at a time and wants it below 100 MB or so.
+# The Hub's viewer reads one row group at a time, of at most some 100 MB.
 _ROW_GROUP_ROWS = 100
 _ROW_GROUP_BYTES = 64 * 10**6
 MAX_SHARD_BYTES = 300 * 10**6
@@ -66,14 +65,6 @@ class _Part:
         return self.work.folder / f"{self.name}.parquet"
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """A file to publish: rows from the parts of a split, by the number of the part and the places in it."""
-
-    path: str
-    pieces: tuple[tuple[int, int, int], ...]
-
-
 def build_dataset(
     name: str,
     output: str | os.PathLike[str],
@@ -83,19 +74,19 @@ def build_dataset(
     **options: Any,
 ) -> Path:
     """
-    Build a folder that `datasets.load_dataset` reads without this package, and that the Hub shows.
+    Build a folder that `datasets.load_dataset` reads without this package, and that the Hub displays.
 
     Args:
         name (`str`):
-            What `datasets.load_dataset` knows the set by: `"fsc147"`.
+            The name of the set in `datasets.load_dataset`: `"fsc147"`.
         output (`str` or `os.PathLike`):
-            The folder to write; it must not be there, be empty, or be a former build, which is written over.
+            The folder to write: a new one, an empty one, or a former build, which is replaced.
         configs (`Sequence[str]`, *optional*):
-            Which configurations; by default the set's default one, or all if it has none.
+            The configurations; by default the set's default one, or all if it has none.
         num_proc (`int`, *optional*, defaults to 1):
-            How many processes write; with more than one, the options have to be picklable.
+            Number of processes; with more than one, the options have to be picklable.
         max_shard_bytes (`int`, *optional*, defaults to 300 MB):
-            About how large a file may become.
+            The approximate size of the largest files.
         options (`Any`, *optional*):
             More arguments of `datasets.load_dataset`: `data_dir` and those of the builder.
 
@@ -104,8 +95,8 @@ def build_dataset(
 
     Raises:
         FileExistsError: If the folder holds something else.
-        FileNotFoundError: If something of the source is missing.
-        ValueError: If something of the source cannot be right, or an argument does not do.
+        FileNotFoundError: If a file of the source is missing.
+        ValueError: If a file of the source cannot be correct, or an argument is wrong.
     """
     if num_proc < 1 or max_shard_bytes < 1:
         raise ValueError(
@@ -139,93 +130,20 @@ def build_dataset(
     return folder
 
 
-def push_dataset(
-    folder: str | os.PathLike[str],
-    repo_id: str,
-    private: bool | None = None,
-    token: str | None = None,
-    revision: str | None = None,
-) -> str:
-    """
-    Push a built folder to the Hub.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            What [`build_dataset`] wrote.
-        repo_id (`str`):
-            `"organisation/name"` on the Hub; it is made if it is not there, and becomes like the folder if it is.
-        private (`bool`, *optional*):
-            Whether a new repository is private; by default it is where the set's licence is no open one.
-        token (`str`, *optional*):
-            A token of the Hub; by default the one that is logged in.
-        revision (`str`, *optional*):
-            A branch that is there; by default `main`.
-
-    Returns:
-        `str`: The address of the commit.
-
-    Raises:
-        FileNotFoundError: If the folder is no finished build.
-    """
-    place = Path(folder).expanduser().resolve()
-    card = place / "README.md"
-    if not card.is_file() or not is_own_card(card.read_text(encoding="utf-8")) or (place / PARTIAL).exists():
-        raise FileNotFoundError(f"Expected a finished build in {place}, but it is none. Build it first, to its end.")
-    if private is None:
-        private = is_private_by_default(place)
-    api = HfApi(token=token)
-    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    commit = api.upload_folder(
-        repo_id=repo_id,
-        repo_type="dataset",
-        folder_path=place,
-        allow_patterns=list(_PUSHED),
-        # Files of a former build that are not in this one.
-        delete_patterns=["**/*.parquet", f"{_SHEETS}/*.png"],
-        revision=revision,
-        commit_message="Upload with count-clip",
-    )
-    return str(commit.commit_url)
-
-
 def files_to_push(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """
-    List what of a built folder goes to the Hub.
-
-    Args:
-        folder (`str` or `os.PathLike`): What [`build_dataset`] wrote.
-
-    Returns:
-        `dict[str, Path]`: Paths in the repository, and where the files lie.
-    """
+    """List the files of a built folder that are pushed to the Hub, by their paths in the repository."""
     place = Path(folder).expanduser().resolve()
     files = sorted({path for pattern in _PUSHED for path in place.glob(pattern)})
     return {path.relative_to(place).as_posix(): path for path in files}
 
 
 def is_private_by_default(folder: str | os.PathLike[str]) -> bool:
-    """
-    Say whether a set goes into a private repository if nobody says where.
-
-    Args:
-        folder (`str` or `os.PathLike`): What [`build_dataset`] wrote.
-
-    Returns:
-        `bool`: Whether its licence is no open one.
-    """
+    """Whether a built folder is pushed to a private repository unless stated otherwise: if its licence is not open."""
     return DatasetCard.load(Path(folder).expanduser() / "README.md").data.license in ("other", "unknown")
 
 
 def built_sizes(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """
-    Say how large a built set is, as its card does.
-
-    Args:
-        folder (`str` or `os.PathLike`): What [`build_dataset`] wrote.
-
-    Returns:
-        `list[dict[str, Any]]`: `config`, `split` and `rows` of each split.
-    """
+    """List `config`, `split` and `rows` of each split of a built folder, from its card."""
     infos = DatasetInfosDict.from_dataset_card_data(DatasetCard.load(Path(folder) / "README.md").data)
     return [
         {"config": config, "split": str(name), "rows": split.num_examples}
@@ -250,7 +168,7 @@ def _chosen_configs(name: str, configs: Sequence[str] | None) -> list[str]:
 
 
 def _check_options(name: str, config: str, options: Mapping[str, Any]) -> None:
-    """`datasets` answers an unknown option with everything it knows about the configuration."""
+    """Name an unknown option; the error of `datasets` prints the whole configuration."""
     own = [field.name for field in dataclasses.fields(datasets.load_dataset_builder(name, config).config)]
     own = [field for field in own if field not in ("name", "version", "data_files", "description")]
     if unknown := sorted(set(options) - {*own, *inspect.signature(datasets.load_dataset_builder).parameters}):
@@ -261,7 +179,7 @@ def _check_options(name: str, config: str, options: Mapping[str, Any]) -> None:
 
 
 def _check_output(folder: Path) -> None:
-    """Nobody's files are written over but our own."""
+    """Raise an error unless the folder is new, empty or a former build."""
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"Expected a folder to write at {folder}, but it is a file. Name another.")
     if not folder.is_dir() or not any(folder.iterdir()) or ResumableFolder(folder / PARTIAL).plan is not None:
@@ -287,7 +205,7 @@ def _plan(name: str, builders: Sequence[datasets.DatasetBuilder], max_shard_byte
 def _put_together(
     builder: datasets.DatasetBuilder, parts: Sequence[_Part], final: Path, max_shard_bytes: int
 ) -> CardConfig:
-    """Write the shards of a configuration from its parts, and say what is in them."""
+    """Write the shards of a configuration from its parts, and describe them for the card."""
     config = builder.config.name
     folder = "data" if config == "default" else config
     files, digest = {}, hashlib.sha256()
@@ -298,13 +216,17 @@ def _put_together(
         of_split = list(group)
         facts = [part.work.record(part.name) for part in of_split]
         num_bytes = 0
-        for shard in _shards(f"{folder}/{split}", facts, max_shard_bytes):
-            num_bytes += _write_shard(final / shard.path, shard, of_split, builder.info.features)
-            with (final / shard.path).open("rb") as written:
+        row_bytes = [fact["row_bytes"] for fact in facts]
+        shards = _shards([size for sizes in row_bytes for size in sizes], max_shard_bytes)
+        for number, rows in enumerate(shards):
+            file = final / folder / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
+            tables = _tables(of_split, list(map(len, row_bytes)), rows)
+            num_bytes += _write_shard(file, tables, builder.info.features.arrow_schema)
+            with file.open("rb") as written:
                 digest.update(hashlib.file_digest(written, "sha256").digest())
-            total_bytes += (final / shard.path).stat().st_size
+            total_bytes += file.stat().st_size
         files[split] = f"{folder}/{split}-*"
-        num_rows = sum(len(fact["row_bytes"]) for fact in facts)
+        num_rows = sum(map(len, row_bytes))
         splits.add(SplitInfo(name=split, num_bytes=num_bytes, num_examples=num_rows))
         images[split] = len(set(itertools.chain.from_iterable(fact["image_ids"] for fact in facts)))
         if "count" in builder.info.features:
@@ -318,7 +240,7 @@ def _put_together(
         config,
         info,
         files,
-        # With the content in it, a new build with other rows is read anew.
+        # `datasets` reads a new build with other content again.
         f"{builder.config.description or info.description.partition(chr(10))[0]} Content {digest.hexdigest()[:16]}.",
         images,
         objects,
@@ -328,7 +250,7 @@ def _put_together(
 
 
 def _parts(builder: datasets.DatasetBuilder, work: ResumableFolder) -> list[_Part]:
-    """What is to be written: a part for each element of the lists that `datasets` would divide among processes."""
+    """List the parts: one for each element of the lists that `datasets` would divide among processes."""
     parts = []
     for generator in builder._split_generators(datasets.DownloadManager()):
         lists = {key: value for key, value in generator.gen_kwargs.items() if isinstance(value, list)}
@@ -371,43 +293,35 @@ def _write_part(builder: datasets.DatasetBuilder, part: _Part) -> None:
     part.work.finish(part.name, facts)
 
 
-def _shards(prefix: str, facts: Sequence[dict[str, Any]], max_shard_bytes: int) -> list[_Shard]:
-    """Divide the rows of a split among files of about the same size."""
-    sizes = [(number, place, size) for number, one in enumerate(facts) for place, size in enumerate(one["row_bytes"])]
-    total = sum(size for *_, size in sizes)
-    num_shards = max(1, -(-total // max_shard_bytes))
-    chosen: list[list[tuple[int, int]]] = [[] for _ in range(num_shards)]
-    before = 0
-    for number, place, size in sizes:
-        # A row belongs to the file that its middle byte falls into.
-        chosen[min(num_shards - 1, (before + size // 2) * num_shards // max(1, total))].append((number, place))
-        before += size
-    filled = [rows for rows in chosen if rows]  # a single row may be larger than a file should be
-    return [
-        _Shard(f"{prefix}-{place:05d}-of-{len(filled):05d}.parquet", tuple(_pieces(rows)))
-        for place, rows in enumerate(filled)
-    ]
+def _shards(sizes: Sequence[int], max_shard_bytes: int) -> list[range]:
+    """Divide rows of some sizes among shards of about the same size; a row belongs to the shard of its middle byte."""
+    total = max(1, sum(sizes))
+    num_shards = -(-total // max_shard_bytes)
+    ends = itertools.accumulate(sizes)
+    shard_of = [(end - size + size // 2) * num_shards // total for end, size in zip(ends, sizes, strict=True)]
+    starts = [row for row, shard in enumerate(shard_of) if row == 0 or shard != shard_of[row - 1]]
+    return [range(start, stop) for start, stop in itertools.pairwise([*starts, len(sizes)])]
 
 
-def _pieces(rows: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
-    """Runs of rows that follow each other in one part: (part, first, how many)."""
-    for number, run in itertools.groupby(rows, key=lambda row: row[0]):
-        places = [place for _, place in run]
-        yield number, places[0], len(places)
+def _tables(parts: Sequence[_Part], lengths: Sequence[int], rows: range) -> Iterator[pa.Table]:
+    """Read some rows of a split from its parts."""
+    start = 0
+    for part, length in zip(parts, lengths, strict=True):
+        first, stop = max(rows.start - start, 0), min(rows.stop - start, length)
+        if first < stop:
+            yield pq.read_table(part.file).slice(first, stop - first)
+        start += length
 
 
-def _write_shard(file: Path, shard: _Shard, parts: Sequence[_Part], features: datasets.Features) -> int:
-    """Put rows of parts together to a file, if it is not there yet; returns their size in memory."""
-    num_bytes = 0
+def _write_shard(file: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> int:
+    """Write rows to a file, unless a former run has; returns their size in memory."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    groups = _row_groups(pq.read_table(parts[number].file).slice(first, rows) for number, first, rows in shard.pieces)
+    groups = _row_groups(tables)
     if file.is_file():
         return sum(group.nbytes for group in groups)
+    num_bytes = 0
     options = {"use_content_defined_chunking": True, "write_page_index": True}
-    with (
-        whole_file(file) as temporary,
-        pq.ParquetWriter(temporary, features.arrow_schema, **options) as writer,
-    ):
+    with whole_file(file) as temporary, pq.ParquetWriter(temporary, schema, **options) as writer:
         for group in groups:
             num_bytes += group.nbytes
             writer.write_table(group, row_group_size=group.num_rows)
@@ -415,7 +329,7 @@ def _write_shard(file: Path, shard: _Shard, parts: Sequence[_Part], features: da
 
 
 def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Cut tables into pieces that a reader of one row can be asked to load."""
+    """Cut tables into row groups, which a reader of one row has to load."""
     for table in tables:
         first = 0
         size = 0
@@ -430,7 +344,7 @@ def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _write_sheet(builder: datasets.DatasetBuilder, final: Path) -> str | None:
-    """Write an image with examples for the card, where the builder draws one."""
+    """Write an image with examples for the card, if the builder draws one."""
     if not hasattr(builder, "draw_examples"):
         return None
     path = f"{_SHEETS}/{builder.config.name}.png"
@@ -442,7 +356,7 @@ def _write_sheet(builder: datasets.DatasetBuilder, final: Path) -> str | None:
 
 
 def _put_in_place(folder: Path, final: Path, card: str) -> None:
-    """Replace a former build; the card, which says what there is, goes first and comes last."""
+    """Replace a former build; the card, which lists the files, is removed first and written last."""
     (folder / "README.md").unlink(missing_ok=True)
     for old in [*folder.rglob("*.parquet"), *folder.glob(f"{_SHEETS}/*.png")]:
         if PARTIAL not in old.relative_to(folder).parts:
@@ -468,7 +382,7 @@ def _versions() -> dict[str, str]:
     for package in ("count-clip", "datasets", "pyarrow"):
         try:
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # used from a checkout that is not installed
+        except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
             versions[package] = "unknown"
     return versions
 

@@ -1,9 +1,9 @@
-"""CLIP's zero-shot classification: a class is the mean of the sentences that name it, and the nearest class wins."""
+"""CLIP's zero-shot classification: the prediction is the class nearest to the image, a mean of several prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,39 +49,39 @@ DEFAULT_TEMPLATES = (
     "one of many pictures of {}.",
     "there: {}.",
 )
-"""Sentences of many kinds around a name, for data of which nothing is known."""
+"""Templates of prompts for any data."""
 
 
 @dataclass(frozen=True)
 class ClassificationResult:
     """
-    How well a model tells what is in an image.
+    Results of a classification.
 
-    Arrays have one entry for each row that was measured, in the order of the data.
+    Arrays have an entry for each measured row, in the order of the data.
     """
 
     top_1: float
-    """Part of the rows whose class came first."""
+    """Share of the rows whose first class is right."""
     top_5: float | None
-    """Part of the rows whose class was among the first five; `None` where there are no more than five classes."""
+    """Share of the rows whose class is among the first five; `None` for five classes or fewer."""
     mean_per_class: float
-    """Mean over the classes that occur of the part of its rows that was right."""
+    """Mean accuracy of the classes that occur."""
     names: list[str]
     """The classes."""
     labels: NDArray[np.int64]
     """`(N,)`: the true class."""
     best: NDArray[np.int64]
-    """`(N, up to 5)`: the classes that came first, best first."""
+    """`(N, up to 5)`: the first classes, best first."""
     best_scores: NDArray[np.float32]
-    """`(N, up to 5)`: their scores: cosine similarities, or of a probe log probabilities."""
+    """`(N, up to 5)`: their scores: cosine similarities, or log probabilities of a probe."""
     indices: NDArray[np.int64]
-    """`(N,)`: which row of the data it is."""
+    """`(N,)`: the row of the data."""
     image_ids: list[str | None]
-    """The rows' own names, where they have one."""
+    """The image ids of the data, if it has them."""
     skipped: list[SkippedRow] = field(default_factory=list)
     """Rows that could not be measured."""
     about: dict[str, Any] = field(default_factory=dict)
-    """What was chosen: templates, or how a probe was trained."""
+    """The templates, or the settings of a probe."""
 
     @property
     def n(self) -> int:
@@ -90,7 +90,7 @@ class ClassificationResult:
 
     @property
     def correct(self) -> NDArray[np.float64]:
-        """`(N,)`: 1 where the class that came first is the true one."""
+        """`(N,)`: 1 where the first class is the true one."""
         return (self.best[:, 0] == self.labels).astype(np.float64)
 
     def by_class(self) -> dict[str, dict[str, float]]:
@@ -102,12 +102,10 @@ class ClassificationResult:
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """95 % bootstrap intervals over the rows."""
-        ends = {"top_1": bootstrap_interval(lambda right: float(right.mean()), self.correct)}
-        if self.top_5 is not None:
-            among = (self.best == self.labels[:, None]).any(axis=1).astype(np.float64)
-            ends["top_5"] = bootstrap_interval(lambda right: float(right.mean()), among)
-        ends["mean_per_class"] = bootstrap_interval(_mean_per_class, self.correct, self.labels)
-        return ends
+        among_best = (self.best == self.labels[:, None]).any(axis=1).astype(np.float64)
+        samples = {"top_1": self.correct} | ({} if self.top_5 is None else {"top_5": among_best})
+        ends = {name: bootstrap_interval(np.mean, right) for name, right in samples.items()}
+        return {**ends, "mean_per_class": bootstrap_interval(_mean_per_class, self.correct, self.labels)}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists and numbers, for JSON."""
@@ -133,12 +131,12 @@ class ClassificationResult:
                     self.indices, self.image_ids, self.labels, self.best, self.best_scores, strict=True
                 )
             ],
-            "skipped": [{"index": row.index, "image_id": row.image_id, "reason": row.reason} for row in self.skipped],
+            "skipped": [asdict(row) for row in self.skipped],
         }
 
 
 def _mean_per_class(right: NDArray[np.float64], labels: NDArray[Any]) -> float:
-    """Mean over the classes that occur of the part that is right."""
+    """Mean accuracy of the classes that occur."""
     places = labels.astype(np.int64)  # a bootstrap draws floats
     rows = np.bincount(places)
     present = rows > 0
@@ -149,19 +147,8 @@ def classification_result(
     scores: NDArray[Any], features: Features, names: Sequence[str], about: dict[str, Any] | None = None
 ) -> ClassificationResult:
     """
-    Work the figures out.
-
-    Args:
-        scores (array of shape `(N, num_classes)`): Higher is better.
-        features ([`Features`]): Of the same rows.
-        names (`Sequence[str]`): The classes.
-        about (`dict[str, Any]`, *optional*): What was chosen.
-
-    Returns:
-        [`ClassificationResult`]: The figures. Of equal scores the class with the lower number comes first.
-
-    Raises:
-        ValueError: If a score is not finite.
+    Compute the figures from scores `(N, num_classes)` and the features of the same rows; of equal scores, the class
+    with the lower number is first.
     """
     check_finite(scores)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
@@ -183,58 +170,33 @@ def classification_result(
 
 
 def check_templates(templates: Sequence[str]) -> list[str]:
-    """
-    Refuse templates that have no place for a name.
-
-    Args:
-        templates (`Sequence[str]`): Sentences with one `{}` each.
-
-    Returns:
-        `list[str]`: The same.
-
-    Raises:
-        ValueError: If there are none, or one has no place for a name, or several.
-    """
+    """Raise a `ValueError` unless there are templates, each with exactly one `{}`; returns them."""
     if not templates:
         raise ValueError('Expected at least one template, like "a photo of {}.", but got none.')
     for template in templates:
         if template.count("{}") != 1:
-            raise ValueError(f"Expected one {{}} in each template for the name, but got {template!r}.")
+            raise ValueError(f"Expected one {{}} for the name in each template, but got {template!r}.")
     return list(templates)
 
 
 def class_embeddings(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
     """
-    The classes as directions: the mean of the unit embeddings of their sentences, of unit length again.
-
-    Args:
-        encoder ([`Encoder`]): The model, within [`evaluating`].
-        names (`Sequence[str]`): The classes.
-        templates (`Sequence[str]`): Sentences with one `{}` each.
-
-    Returns:
-        `torch.Tensor` of shape `(num_classes, projection_dim)`.
-
-    Raises:
-        ValueError: If a template does not do, or a name stands beyond the tokens that the model reads.
-
-    Source:
-        Radford et al., CLIP, 2021, Sec. 3.1.4 (https://arxiv.org/abs/2103.00020).
+    Unit embeddings of the classes, `(num_classes, projection_dim)`: the normalised mean of the unit embeddings of
+    their prompts (Radford et al., CLIP, 2021, Sec. 3.1.4, https://arxiv.org/abs/2103.00020).
     """
     templates = check_templates(templates)
-    sentences = [template.replace("{}", name) for name in names for template in templates]
-    tokens = encoder.tokenize(sentences)
+    prompts = [template.replace("{}", name) for name in names for template in templates]
+    tokens = encoder.tokenize(prompts)
     for template_place, template in enumerate(templates):
         seen: dict[tuple[int, ...], str] = {}
         for name, ids in zip(names, tokens[template_place :: len(templates)], strict=True):
             other = seen.setdefault(tuple(ids), name)
             if other != name:
                 raise ValueError(
-                    f"The model cannot tell {other!r} from {name!r} in {template!r}: it reads no more than "
-                    f"{encoder.max_length} tokens, or its tokenizer knows no difference. Shorten the template or the "
-                    "names."
+                    f"{other!r} and {name!r} in {template!r} are the same {encoder.max_length} tokens to the model. "
+                    "Shorten the template or the names."
                 )
-    embeds = encoder.texts(sentences).unflatten(0, (len(names), len(templates)))  # (C, T, P)
+    embeds = encoder.texts(prompts).unflatten(0, (len(names), len(templates)))  # (C, T, P)
     return torch.nn.functional.normalize(embeds.mean(dim=1), dim=-1)
 
 
@@ -252,29 +214,29 @@ def evaluate_classification(
     progress: bool = True,
 ) -> ClassificationResult:
     """
-    Ask a CLIP what is in each image, as CLIP's authors do: learning to count should have cost nothing of this.
+    Measure the zero-shot classification of a CLIP, as CLIP's authors do.
 
     Args:
         model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
         processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
         rows: A labelled `datasets.Dataset`, or another sequence of rows with `column_names`.
-        label_column (`str`, *optional*, defaults to `"label"`): The column with the classes: of type `ClassLabel`,
-            words, or whole numbers with `names`.
+        label_column (`str`, *optional*, defaults to `"label"`): The column with the classes: `ClassLabel`, words,
+            or integers with `names`.
         image_column (`str`, *optional*, defaults to `"image"`): The column with the images.
-        names (`Sequence[str]`, *optional*): What the classes are called; as the data says it by default.
+        names (`Sequence[str]`, *optional*): Names of the classes; by default those of the data.
         templates (`Sequence[str]`, *optional*, defaults to `DEFAULT_TEMPLATES`): Sentences with one `{}` each.
-        batch_size (`int`, *optional*, defaults to 32): Images, or sentences, at once.
-        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
-        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
+        batch_size (`int`, *optional*, defaults to 32): Images, or prompts, at once.
+        device (`str` or `torch.device`, *optional*): Where to run; the model is moved there.
+        dtype (`torch.dtype`, *optional*): The dtype to run in; the model is converted.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
 
     Returns:
-        [`ClassificationResult`]: The figures, and the rows left out.
+        [`ClassificationResult`]: The figures, and the skipped rows.
 
     Raises:
-        ValueError: If the classes have no names, a template does not do, no row can be measured, or the model's scores
-            are not finite.
-        TypeError: If the model is no CLIP.
+        ValueError: If the classes have no names, a template is not valid, no row can be measured, or the scores are
+            not finite.
+        TypeError: If the model is not a CLIP.
 
     Source:
         Radford et al., CLIP, 2021, Sec. 3.1 (https://arxiv.org/abs/2103.00020).
@@ -282,9 +244,9 @@ def evaluate_classification(
     classes = class_names(rows, label_column, names)
     with evaluating(model, device, dtype) as (where, precision):
         encoder = Encoder(model, processor, where, precision, batch_size)
-        directions = class_embeddings(encoder, classes, templates)
+        class_embeds = class_embeddings(encoder, classes, templates)
         features = embed_rows(encoder, rows, label_column, classes, image_column, progress=progress)
-    scores = features.vectors @ directions.numpy().T
+    scores = features.vectors @ class_embeds.numpy().T
     return classification_result(scores, features, classes, {"templates": list(templates)})
 
 

@@ -1,4 +1,4 @@
-"""Images with a class each: which there are, and what a CLIP makes of them."""
+"""Labelled images: the names of the classes, and features of a CLIP."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from count_clip.modeling.images import ImageError
 from ..inference.encoding import Encoder, SkippedRow, image_id_of, num_rows, read_image, read_rows
 
 
-# A split has some hundred kinds, which are drawn evenly: of 500, one is lacking among so many once in a hundred times.
-_SCENES_WITH_ALL_KINDS = 5000
+# A split has hundreds of evenly drawn classes; of 500, all occur in so many scenes with a probability of 99 %.
+_SCENES_WITH_ALL_CLASSES = 5000
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a model makes of the images that it could see."""
+    """Image features of the rows that could be read."""
 
     vectors: NDArray[np.float32]
-    """`(N, width)`: one for each measured row."""
+    """`(N, width)`: a vector for each measured row."""
     labels: NDArray[np.int64]
     """`(N,)`: its class."""
     indices: NDArray[np.int64]
-    """`(N,)`: which row of the data it is."""
+    """`(N,)`: the row of the data."""
     image_ids: list[str | None]
-    """The rows' own names, where they have one."""
+    """The image ids of the data, if it has them."""
     skipped: list[SkippedRow] = field(default_factory=list)
     """Rows that could not be measured."""
 
@@ -43,7 +43,7 @@ class Features:
         return len(self.labels)
 
     def select(self, places: Sequence[int] | NDArray[np.int64]) -> Features:
-        """Some of them, in this order; what was skipped stays behind."""
+        """Some of them, in this order, without `skipped`."""
         chosen = np.asarray(places, dtype=np.int64)
         names = [self.image_ids[place] for place in chosen]
         return Features(self.vectors[chosen], self.labels[chosen], self.indices[chosen], names)
@@ -61,49 +61,37 @@ class Features:
 
 def class_names(rows: Any, label_column: str, names: Sequence[str] | None = None) -> list[str]:
     """
-    Find out what the classes of a data set are called.
+    The names of the classes of a column: `names`, those of a `ClassLabel`, or the words that occur, sorted; for
+    [`CountScenes`] those of all classes of the split.
 
-    Args:
-        rows: A `datasets.Dataset` or another sequence of rows with `column_names`.
-        label_column (`str`): The column with the classes.
-        names (`Sequence[str]`, *optional*): What they are called, if the data does not say it or says it badly: the
-            name of class 0, of class 1, and so on.
-
-    Returns:
-        `list[str]`: The names; of a column of words, the words that occur, sorted; of [`CountScenes`], those of all
-        kinds of the split, whether or not they occur.
-
-    Raises:
-        ValueError: If the column is not there or holds something else than one class a row, the classes are numbers
-            without names, there are fewer names than classes, a name is given twice, or there are fewer than two.
+    Raises a `ValueError` if the column is missing or does not hold one class a row, if the classes are numbers without
+    names, or if there are fewer than two names, fewer than classes, or repeated ones.
     """
     columns = list(getattr(rows, "column_names", ()))
     if label_column not in columns:
         raise ValueError(
             f"Expected a column {label_column!r} with the class of each image, but there are {', '.join(columns)}. "
-            "Name the right one (--label-column)."
+            "Pass the right one (--label-column)."
         )
     if not len(rows):
         raise ValueError(nothing_measured([]))
     if isinstance(rows, CountScenes) and names is None:
-        # The classes are not to depend on how many scenes are looked at.
-        many = CountScenes(rows.split, config=rows.config, num_scenes=max(len(rows), _SCENES_WITH_ALL_KINDS))
+        # The classes must not depend on the number of scenes.
+        many = CountScenes(rows.split, config=rows.config, num_scenes=max(len(rows), _SCENES_WITH_ALL_CLASSES))
         return sorted({str(name) for name in many.column(label_column)})
     feature = getattr(rows, "features", {}).get(label_column)
     stated = list(feature.names) if isinstance(feature, datasets.ClassLabel) and feature.names else None
     stated_values = [value for value in _column(rows, label_column) if value is not None]
     for value in stated_values:
         if not isinstance(value, (str, int)) or isinstance(value, bool):
-            raise ValueError(
-                f"Expected one class a row in {label_column!r}, a word or a whole number, but found {value!r}."
-            )
+            raise ValueError(f"Expected one class a row in {label_column!r}, a word or an integer, but got {value!r}.")
     values = set(stated_values)
     numbers = [value for value in values if isinstance(value, int)]
     chosen = list(names) if names is not None else stated
     if chosen is None and numbers:
         raise ValueError(
-            f"The classes in {label_column!r} are numbers ({min(numbers)} to {max(numbers)}), and the data does not "
-            "say what they are called. Give their names (--names FILE, the name of class 0 in the first line)."
+            f"The classes in {label_column!r} are numbers ({min(numbers)} to {max(numbers)}), and the data has no "
+            "names. Pass them (--names FILE, the name of class 0 in the first line)."
         )
     if chosen is None:
         chosen = sorted(map(str, values))
@@ -123,25 +111,12 @@ def class_names(rows: Any, label_column: str, names: Sequence[str] | None = None
 
 
 def _column(rows: Any, name: str) -> Iterable[Any]:
-    """One label of all rows, without their images where that can be."""
+    """The labels of all rows, without decoding images if possible."""
     return rows.column(name) if callable(getattr(rows, "column", None)) else rows[name]
 
 
 def label_of(row: Mapping[str, Any], label_column: str, names: Sequence[str]) -> int:
-    """
-    The class of a row, as its place among the names.
-
-    Args:
-        row: The row.
-        label_column (`str`): Its column with the class.
-        names (`Sequence[str]`): From [`class_names`].
-
-    Returns:
-        `int`: The place.
-
-    Raises:
-        ValueError: If it has none, or another.
-    """
+    """The class of a row as an index into the names; a `ValueError` if it has none, or another."""
     value = row.get(label_column)
     if value is None:
         raise ValueError(f"the row has no {label_column!r}")
@@ -150,7 +125,7 @@ def label_of(row: Mapping[str, Any], label_column: str, names: Sequence[str]) ->
             raise ValueError(f"its {label_column} {value!r} is not among the {len(names)} names")
         return names.index(value)
     if not 0 <= int(value) < len(names):  # `datasets` has -1 for an unknown class
-        raise ValueError(f"its {label_column} {value} is none of the {len(names)} classes")
+        raise ValueError(f"its {label_column} {value} is not among the {len(names)} classes")
     return int(value)
 
 
@@ -164,23 +139,10 @@ def embed_rows(
     progress: bool = True,
 ) -> Features:
     """
-    Encode the images of a data set.
+    Encode the images of a labelled data set, inside of [`evaluating`].
 
-    Args:
-        encoder ([`Encoder`]): The model, within [`evaluating`].
-        rows: Rows with an image and a class.
-        label_column (`str`): The column with the classes.
-        names (`Sequence[str]`): From [`class_names`].
-        image_column (`str`, *optional*, defaults to `"image"`): The column with the images.
-        projected (`bool`, *optional*, defaults to `True`): Whether to give the unit-norm embeddings that the model
-            compares with texts; otherwise what its vision tower gives before the projection, as it is.
-        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
-
-    Returns:
-        [`Features`]: One vector for each row that could be read, and the other rows.
-
-    Raises:
-        ValueError: If no row can be measured, or a vector is not finite.
+    The vectors are the unit embeddings that are compared with texts if `projected`, otherwise the vision tower's
+    output before its projection. Raises a `ValueError` if no row can be measured or a vector is not finite.
     """
     skipped: list[SkippedRow] = []
     kept: list[tuple[int, int, str | None]] = []
@@ -222,7 +184,7 @@ def embed_rows(
 
 
 def _before_projection(encoder: Encoder, images: Sequence[Image.Image]) -> torch.Tensor:
-    """What the vision tower gives before its projection, `(num_images, hidden_size)`, in float32 on the CPU."""
+    """Output of the vision tower before its projection, `(num_images, hidden_size)`, in float32 on the CPU."""
     tower: Callable[..., Any] | None = getattr(encoder.model, "vision_model", None)
     if tower is None:
         raise TypeError(f"Expected a CLIP with a `vision_model`, but got {type(encoder.model).__name__}.")
@@ -232,17 +194,17 @@ def _before_projection(encoder: Encoder, images: Sequence[Image.Image]) -> torch
 
 
 def check_finite(vectors: NDArray[Any]) -> None:
-    """Notice a model with broken weights: NaN would win every comparison, or lose it."""
+    """Raise a `ValueError` for the NaN of a model with broken weights."""
     bad = int((~np.isfinite(vectors)).any(axis=1).sum())
     if bad:
         raise ValueError(
-            f"What the model makes of {bad} of {len(vectors)} images is NaN or infinite: its weights are broken, or "
-            "the dtype is too narrow for it (try float32)."
+            f"The features of {bad} of {len(vectors)} images are NaN or infinite: the model's weights are broken, or "
+            "the dtype is too narrow (try float32)."
         )
 
 
 def nothing_measured(skipped: Sequence[SkippedRow]) -> str:
-    """Say why there is no figure."""
+    """The error message if there is no figure."""
     if not skipped:
         return "Expected at least one row to measure, but the data is empty."
     reasons = "; ".join(f"row {row.index}: {row.reason}" for row in skipped[:3])

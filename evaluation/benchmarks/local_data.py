@@ -1,4 +1,4 @@
-"""Data sets on this machine, as `datasets` loads them, with the images left for later."""
+"""Data sets from files, folders and the Hub, with undecoded images."""
 
 from __future__ import annotations
 
@@ -10,31 +10,21 @@ from typing import Any
 import datasets
 
 
-_KINDS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
+_FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
 
 
 def load_local(path: str | os.PathLike[str], split: str, image_column: str = "image") -> datasets.Dataset:
     """
-    Load a data set from a file or a folder.
+    Load a data set from a folder that `load_dataset` or `load_from_disk` reads, or a `.parquet`, `.json` or `.jsonl`
+    file, without splits.
 
-    Images stay undecoded, so that one that cannot be read is one row's trouble and not the whole data set's. A
-    column `file_name`, or an `image` of file names, means files beside the data.
-
-    Args:
-        path (`str` or `os.PathLike`): A folder that `datasets.load_dataset` understands or that `save_to_disk` wrote,
-            or a `.parquet`, `.json` or `.jsonl` file.
-        split (`str`): Which part; a single file, and a folder with one data set only, have no parts.
-        image_column (`str`, *optional*, defaults to `"image"`): The column with the images.
-
-    Returns:
-        `datasets.Dataset`: Its rows, `image` as a path or as `{"bytes", "path"}`.
-
-    Raises:
-        ValueError: If there is no such data, or it cannot be loaded.
+    Images stay undecoded (a path, or `{"bytes", "path"}`), so that an unreadable image affects one row only. A column
+    `file_name`, or an image column of file names, is relative to the data. Raises a `ValueError` if there is no such
+    data, or it cannot be loaded.
     """
     place = Path(path).expanduser()
     if not place.exists():
-        raise ValueError(f"There is no data set {place}: expected a folder, or a file ({', '.join(_KINDS)}).")
+        raise ValueError(f"There is no data set {place}: expected a folder, or a file ({', '.join(_FORMATS)}).")
     try:
         rows = _load(place, split)
     except StopIteration as error:
@@ -46,8 +36,7 @@ def load_local(path: str | os.PathLike[str], split: str, image_column: str = "im
     feature = rows.features.get(image_column)
     if isinstance(feature, datasets.Value):
         folder = (place.parent if place.is_file() else place).resolve()
-        # The function of a module is known to `datasets` by its name alone: without this, a folder that was moved
-        # would get the paths of its old place.
+        # The cache of `datasets` does not know the folder: a moved one would get the paths of its old place.
         arguments = {"folder": str(folder), "column": image_column}
         return rows.map(_with_path, fn_kwargs=arguments, load_from_cache_file=False)
     return _undecoded(rows, image_column)
@@ -57,20 +46,10 @@ def load_named(
     name: str, config: str | None, split: str, image_column: str = "image", **arguments: Any
 ) -> datasets.Dataset:
     """
-    Load a set that `datasets` knows by its name: one of this package's counting sets, or one on the Hub.
+    Load a data set by its name in this package or on the Hub, with undecoded images; `arguments` are those of
+    `datasets.load_dataset`.
 
-    Args:
-        name (`str`): "fsc147", "org/name".
-        config (`str`, *optional*): The configuration.
-        split (`str`): Which part.
-        image_column (`str`, *optional*, defaults to `"image"`): The column with the images, which stay undecoded.
-        arguments (`Any`, *optional*): More arguments of `datasets.load_dataset`: `data_dir`, `revision`.
-
-    Returns:
-        `datasets.Dataset`: Its rows.
-
-    Raises:
-        ValueError: If it cannot be loaded, or has no such split.
+    Raises a `ValueError` if it cannot be loaded, or has no such split.
     """
     try:
         rows = datasets.load_dataset(name, config, split=split, **arguments)
@@ -80,7 +59,7 @@ def load_named(
 
 
 def _undecoded(rows: datasets.Dataset, image_column: str) -> datasets.Dataset:
-    """The same rows with images left as they are stored."""
+    """The rows without decoding of the images."""
     if not isinstance(rows.features.get(image_column), datasets.Image):
         return rows
     return rows.cast_column(image_column, datasets.Image(decode=False))
@@ -93,12 +72,12 @@ def _with_path(row: dict[str, str | None], folder: str, column: str) -> dict[str
 
 
 def _load(place: Path, split: str) -> datasets.Dataset:
-    """Load in the way that fits what is there."""
+    """Load a file, a folder of `save_to_disk`, or another folder."""
     if place.is_file():
-        kind = _KINDS.get(place.suffix.lower())
-        if kind is None:
-            raise ValueError(f"{place} is no data set: expected a folder, or a file ({', '.join(_KINDS)}).")
-        return datasets.load_dataset(kind, data_files=str(place), split="train")
+        file_format = _FORMATS.get(place.suffix.lower())
+        if file_format is None:
+            raise ValueError(f"{place} is not a data set: expected a folder, or a file ({', '.join(_FORMATS)}).")
+        return datasets.load_dataset(file_format, data_files=str(place), split="train")
     if (place / "dataset_dict.json").exists():
         splits = json.loads((place / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
         if split not in splits:
@@ -110,7 +89,7 @@ def _load(place: Path, split: str) -> datasets.Dataset:
 
 
 def _from_disk(folder: Path) -> datasets.Dataset:
-    """What `save_to_disk` wrote; without a row it writes what `datasets` (5.2) itself cannot read."""
+    """A folder of `save_to_disk`; `datasets` (5.2) itself cannot read one without rows."""
     if not list(folder.glob("*.arrow")):
         raise ValueError(f"Expected at least one row to measure, but the data in {folder} is empty.")
     return datasets.load_from_disk(str(folder))

@@ -1,10 +1,10 @@
-"""Logistic regression on frozen features, with all examples or with a few of each class."""
+"""Logistic regression on frozen features, with all examples or a few of each class."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,16 +31,6 @@ class ProbeDependencyError(ImportError):
     """scikit-learn is not installed."""
 
 
-def _logistic_regression(c: float, max_iter: int) -> Any:
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise ProbeDependencyError(
-            "Probes are fitted by scikit-learn, which is not installed: pip install 'count-clip[probe]'."
-        ) from error
-    return LogisticRegression(C=c, max_iter=max_iter, solver="lbfgs")
-
-
 @dataclass(frozen=True)
 class Probe:
     """A fitted classifier."""
@@ -48,26 +38,21 @@ class Probe:
     classifier: Any
     """scikit-learn's `LogisticRegression`."""
     num_classes: int
-    """All classes, of which it may have seen fewer."""
+    """All classes; the examples may have fewer."""
 
     @property
     def converged(self) -> bool:
-        """Whether L-BFGS came to an end before its last iteration."""
+        """Whether L-BFGS converged."""
         return bool(self.classifier.n_iter_.max() < self.classifier.max_iter)
 
     def scores(self, vectors: NDArray[Any]) -> NDArray[np.float64]:
         """
-        Log probabilities of the classes.
-
-        Args:
-            vectors (array of shape `(N, width)`): Features.
-
-        Returns:
-            `np.ndarray` of shape `(N, num_classes)`; a class of which there was no example is less likely than any.
+        Log probabilities `(N, num_classes)` of features `(N, width)`; a class without an example gets the lowest
+        score.
         """
-        # Not `predict_log_proba`, which takes the logarithm of probabilities that have become zero.
+        # `predict_log_proba` takes the logarithm of probabilities that underflow.
         logits = self.classifier.decision_function(np.asarray(vectors, dtype=np.float64))
-        if logits.ndim == 1:  # of two classes scikit-learn gives one number
+        if logits.ndim == 1:  # scikit-learn's score of two classes
             logits = np.stack([np.zeros_like(logits), logits], axis=1)
         known = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
         scores = np.full((len(known), self.num_classes), known.min() - 1)
@@ -75,36 +60,28 @@ class Probe:
         return scores
 
     def accuracy(self, features: Features) -> float:
-        """Part of the rows that it gets right."""
+        """Share of the rows that it classifies right."""
         return float((self.scores(features.vectors).argmax(axis=1) == features.labels).mean())
 
 
 def fit_probe(features: Features, num_classes: int, c: float, max_iter: int = MAX_ITER) -> Probe:
     """
-    Fit a logistic regression by L-BFGS.
-
-    Args:
-        features ([`Features`]): Of the training rows.
-        num_classes (`int`): All classes.
-        c (`float`): One over the weight of the L2 penalty: small values regularise more.
-        max_iter (`int`, *optional*, defaults to 1000): Iterations at most, as in CLIP's appendix.
-
-    Returns:
-        [`Probe`]: The classifier.
-
-    Raises:
-        ValueError: If the rows are of fewer than two classes.
-        ProbeDependencyError: If scikit-learn is not installed.
+    Fit a logistic regression by L-BFGS; small values of `c`, one over the weight of the L2 penalty, regularise more.
     """
     present = np.unique(features.labels)
     if len(present) < 2:
         raise ValueError(f"Expected training rows of at least two classes, but got rows of {len(present)}.")
-    classifier = _logistic_regression(c, max_iter)
-    from sklearn.exceptions import ConvergenceWarning
-
+    try:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise ProbeDependencyError(
+            "Probes need scikit-learn, which is not installed: pip install 'count-clip[probe]'."
+        ) from error
+    classifier = LogisticRegression(C=c, max_iter=max_iter, solver="lbfgs")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # `Probe.converged` says it
-        # With one example of each class it takes the classes for measured values.
+        warnings.simplefilter("ignore", ConvergenceWarning)  # see `Probe.converged`
+        # A warning about one example of each class.
         warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
         classifier.fit(features.vectors.astype(np.float64), features.labels)
     return Probe(classifier, num_classes)
@@ -114,28 +91,10 @@ def choose_c(
     train: Features, validation: Features, num_classes: int, max_iter: int = MAX_ITER, progress: bool = False
 ) -> tuple[float, dict[float, float]]:
     """
-    Choose how much to regularise, on validation rows, as CLIP's authors do.
+    Choose `C` on validation rows; returns the best value (of equal ones the smallest) and the accuracies of all.
 
-    First every second decade from 1e-6 to 1e6 is tried; then the interval around the best value is halved until the
-    steps are an eighth of a decade.
-
-    Args:
-        train ([`Features`]): Of the rows to fit.
-        validation ([`Features`]): Of the rows to choose on.
-        num_classes (`int`): All classes.
-        max_iter (`int`, *optional*, defaults to 1000): Iterations at most.
-        progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar on stderr.
-
-    Returns:
-        `tuple[float, dict[float, float]]`: The best value of `C`, of equally good ones the smallest; and the
-        validation accuracy of each that was tried.
-
-    Raises:
-        ValueError: If the training rows are of fewer than two classes.
-        ProbeDependencyError: If scikit-learn is not installed.
-
-    Source:
-        Radford et al., CLIP, 2021, Appendix A.3 (https://arxiv.org/abs/2103.00020).
+    First every second decade from 1e-6 to 1e6 is tried; then the interval around the best value is halved down to
+    steps of an eighth of a decade (Radford et al., CLIP, 2021, Appendix A.3, https://arxiv.org/abs/2103.00020).
     """
     tried: dict[int, float] = {}
     bar = tqdm(desc="sweep", unit="fit", disable=not progress, leave=False)
@@ -166,20 +125,7 @@ def _c_of(step: int) -> float:
 
 
 def split_rows(features: Features, share: float, seed: int = 0) -> tuple[Features, Features]:
-    """
-    Set a part of the rows aside, of each class the same share.
-
-    Args:
-        features ([`Features`]): The rows.
-        share (`float`): How much of each class, between 0 and 1; of a class with several rows at least one.
-        seed (`int`, *optional*, defaults to 0): Where the draw starts.
-
-    Returns:
-        `tuple[Features, Features]`: The rows that stay, and those set aside.
-
-    Raises:
-        ValueError: If no class has two rows.
-    """
+    """Split off a share of the rows of each class, at least one of several; returns the remaining rows and those."""
     generator = np.random.default_rng(seed)
     aside: list[int] = []
     for label in np.unique(features.labels):
@@ -187,7 +133,7 @@ def split_rows(features: Features, share: float, seed: int = 0) -> tuple[Feature
         number = min(max(1, round(share * len(places))), len(places) - 1)
         aside.extend(places[:number].tolist())
     if not aside:
-        raise ValueError("Expected at least two training rows of some class, to choose on one, but got one of each.")
+        raise ValueError("Expected at least two training rows of some class, one to choose on, but got one of each.")
     rest = np.setdiff1d(np.arange(len(features)), aside)
     return features.select(rest), features.select(sorted(aside))
 
@@ -205,18 +151,18 @@ def linear_probe(
     Measure a linear probe: `C` chosen on validation rows, then fitted to training and validation rows together.
 
     Args:
-        train ([`Features`]): Of the training rows.
-        validation ([`Features`], *optional*): Of the validation rows; a fifth of the training rows by default.
-        test ([`Features`]): Of the test rows.
+        train ([`Features`]): Features of the training rows.
+        validation ([`Features`], *optional*): Features of the validation rows; by default a fifth of the
+            training rows.
+        test ([`Features`]): Features of the test rows.
         names (`Sequence[str]`): The classes.
-        seed (`int`, *optional*, defaults to 0): Where the draw of validation rows starts.
-        max_iter (`int`, *optional*, defaults to 1000): Iterations of L-BFGS at most.
+        seed (`int`, *optional*, defaults to 0): Seed of the draw of validation rows.
+        max_iter (`int`, *optional*, defaults to 1000): The most iterations of L-BFGS.
         progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar on stderr.
 
     Returns:
         [`ClassificationResult`]: The figures on the test rows. `about` has `c`, `sweep` (validation accuracies),
-        `converged` and the numbers of rows. `skipped` are test rows; `train_skipped` says how many rows of the other
-        parts were.
+        `converged` and the numbers of rows. `skipped` are test rows, `train_skipped` the number of the others.
 
     Raises:
         ValueError: If there are too few rows to fit.
@@ -246,16 +192,16 @@ def linear_probe(
 
 @dataclass(frozen=True)
 class FewShotPoint:
-    """What probes reached that had seen so many examples of each class."""
+    """Accuracy of probes with a number of examples of each class."""
 
     shots: int
     """Examples of each class."""
     accuracies: list[float]
-    """On the test rows, one for each draw of examples."""
+    """Accuracy on the test rows for each draw of examples."""
     cs: list[float]
-    """What `C` was chosen for each."""
+    """The chosen `C` of each draw."""
     rows: list[int]
-    """Examples that each had in all: fewer than shots times classes where a class has fewer."""
+    """The number of examples of each draw; fewer than shots times classes if a class has fewer."""
 
     @property
     def mean(self) -> float:
@@ -264,18 +210,18 @@ class FewShotPoint:
 
     @property
     def std(self) -> float | None:
-        """Standard deviation among the draws (of a sample); `None` of one draw."""
+        """Sample standard deviation over the draws; `None` for one draw."""
         return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
 
 
 @dataclass(frozen=True)
 class FewShotResult:
-    """How accuracy grows with the number of examples."""
+    """Accuracy by number of examples."""
 
     points: list[FewShotPoint]
     """In the order of the shots."""
     zero_shot: float | None
-    """Accuracy of zero-shot classification on the same rows, where it was measured."""
+    """Zero-shot accuracy on the same rows, if it was measured."""
     names: list[str]
     """The classes."""
     n: int
@@ -283,16 +229,13 @@ class FewShotResult:
     skipped: list[SkippedRow] = field(default_factory=list)
     """Test rows that could not be measured."""
     train_skipped: int = 0
-    """Rows of the other parts that could not be."""
+    """Skipped rows of the other splits."""
     correct: dict[int, NDArray[np.float64]] = field(default_factory=dict)
-    """For each number of shots, `(N,)`: of each test row the part of the draws that got it right."""
+    """For each number of shots, `(N,)`: the share of the draws that classify each test row right."""
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """95 % bootstrap intervals over the test rows, for the same draws of examples."""
-        return {
-            f"shots_{shots}": bootstrap_interval(lambda right: float(right.mean()), right)
-            for shots, right in self.correct.items()
-        }
+        return {f"shots_{shots}": bootstrap_interval(np.mean, right) for shots, right in self.correct.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists and numbers, for JSON."""
@@ -312,21 +255,13 @@ class FewShotResult:
                 }
                 for point in self.points
             ],
-            "skipped": [{"index": row.index, "image_id": row.image_id, "reason": row.reason} for row in self.skipped],
+            "skipped": [asdict(row) for row in self.skipped],
         }
 
 
 def draw_shots(features: Features, shots: int, generator: np.random.Generator) -> tuple[list[int], list[int]]:
     """
-    Draw examples of each class.
-
-    Args:
-        features ([`Features`]): The rows.
-        shots (`int`): Examples of each class; of a class with fewer rows, all.
-        generator (`np.random.Generator`): Draws.
-
-    Returns:
-        `tuple[list[int], list[int]]`: The places of the examples, and those of the other rows.
+    Draw examples of each class (all of a class with fewer rows); returns their indices and those of the other rows.
     """
     drawn: list[int] = []
     for label in np.unique(features.labels):
@@ -347,22 +282,23 @@ def few_shot_curve(
     progress: bool = False,
 ) -> FewShotResult:
     """
-    Measure linear probes that have seen a few examples of each class.
+    Measure linear probes with a few examples of each class.
 
-    `C` is chosen on validation rows, no more of each class than examples and no more than four; the probe sees the
-    examples alone.
+    `C` is chosen on validation rows, of each class as many as examples and at most four; the probe is fitted to the
+    examples only.
 
     Args:
-        train ([`Features`]): Of the rows to draw examples from.
-        validation ([`Features`], *optional*): Of the rows to choose on; training rows that are no examples by default.
-        test ([`Features`]): Of the test rows.
+        train ([`Features`]): Features to draw examples from.
+        validation ([`Features`], *optional*): Features to choose on; by default the other training rows.
+        test ([`Features`]): Features of the test rows.
         names (`Sequence[str]`): The classes.
-        shots (`Sequence[int]`, *optional*, defaults to `(1, 2, 4, 8, 16)`): How many examples of each class.
-        num_draws (`int`, *optional*, defaults to 3): How often to draw.
-        seed (`int`, *optional*, defaults to 0): Where the draws start; examples of a larger number hold those of a
+        shots (`Sequence[int]`, *optional*, defaults to `(1, 2, 4, 8, 16)`): Numbers of examples of
+            each class.
+        num_draws (`int`, *optional*, defaults to 3): Draws of examples.
+        seed (`int`, *optional*, defaults to 0): Seed of the draws; examples of a larger number include those of a
             smaller one of the same draw.
-        zero_shot (`float`, *optional*): Accuracy without examples, to be put beside.
-        max_iter (`int`, *optional*, defaults to 1000): Iterations of L-BFGS at most.
+        zero_shot (`float`, *optional*): Accuracy without examples, for the result.
+        max_iter (`int`, *optional*, defaults to 1000): The most iterations of L-BFGS.
         progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar on stderr.
 
     Returns:
@@ -373,7 +309,7 @@ def few_shot_curve(
         ProbeDependencyError: If scikit-learn is not installed.
 
     Source:
-        Radford et al., CLIP, 2021, Sec. 3.1.5 (https://arxiv.org/abs/2103.00020); the size of the validation part is
+        Radford et al., CLIP, 2021, Sec. 3.1.5 (https://arxiv.org/abs/2103.00020); the size of the validation split is
         that of Zhou et al., CoOp, 2021, Sec. 4.1 (https://arxiv.org/abs/2109.01134).
     """
     wanted = list(dict.fromkeys(shots))
@@ -389,14 +325,14 @@ def few_shot_curve(
             if not len(pool):
                 raise ValueError(
                     f"Expected rows to choose on, but {number} examples of each class are all {len(train)} training "
-                    "rows. Ask for fewer, or give a validation part."
+                    "rows. Use fewer, or pass a validation split."
                 )
             chosen, _ = draw_shots(pool, min(number, 4), np.random.default_rng([seed, draw, 1]))
             c, _ = choose_c(train.select(examples), pool.select(chosen), len(names), max_iter, progress)
             probe = fit_probe(train.select(examples), len(names), c, max_iter)
-            said = probe.scores(test.vectors).argmax(axis=1)
-            right += (said == test.labels) / num_draws
-            accuracies.append(float((said == test.labels).mean()))
+            predicted = probe.scores(test.vectors).argmax(axis=1)
+            right += (predicted == test.labels) / num_draws
+            accuracies.append(float((predicted == test.labels).mean()))
             cs.append(c)
             sizes.append(len(examples))
         points.append(FewShotPoint(number, accuracies, cs, sizes))
@@ -406,8 +342,8 @@ def few_shot_curve(
 
 
 @dataclass(frozen=True)
-class ProbeParts:
-    """The features of the parts of a data set."""
+class ProbeSplits:
+    """The features of the splits of a data set."""
 
     train: Features
     validation: Features | None
@@ -415,7 +351,7 @@ class ProbeParts:
     names: list[str]
 
 
-def embed_parts(
+def embed_splits(
     model: Any,
     processor: Any,
     train: Any,
@@ -429,9 +365,9 @@ def embed_parts(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     progress: bool = True,
-) -> ProbeParts:
+) -> ProbeSplits:
     """
-    Encode the images of all parts of a labelled data set, once.
+    Encode the images of all splits of a labelled data set.
 
     Args:
         model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
@@ -439,20 +375,20 @@ def embed_parts(
         train, validation, test: Labelled data sets; `validation` may be `None`.
         label_column (`str`, *optional*, defaults to `"label"`): The column with the classes.
         image_column (`str`, *optional*, defaults to `"image"`): The column with the images.
-        names (`Sequence[str]`, *optional*): What the classes are called; as the training part says it by default.
-        projected (`bool`, *optional*, defaults to `False`): Whether to take the unit-norm embeddings that the model
-            compares with texts; by default what the vision tower gives before its projection, as CLIP's authors do.
+        names (`Sequence[str]`, *optional*): Names of the classes; by default those of the training split.
+        projected (`bool`, *optional*, defaults to `False`): Whether to use the unit embeddings that are compared with
+            texts instead of the vision tower's output before its projection, as CLIP's authors do.
         batch_size (`int`, *optional*, defaults to 32): Images at once.
-        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
-        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
+        device (`str` or `torch.device`, *optional*): Where to run; the model is moved there.
+        dtype (`torch.dtype`, *optional*): The dtype to run in; the model is converted.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
 
     Returns:
-        [`ProbeParts`]: The features of each part.
+        [`ProbeSplits`]: The features of each split.
 
     Raises:
-        ValueError: If the classes have no names, a part has no row that can be measured, or a feature is not finite.
-        TypeError: If the model is no CLIP.
+        ValueError: If the classes have no names, a split has no row that can be measured, or a feature is not finite.
+        TypeError: If the model is not a CLIP.
     """
     classes = class_names(train, label_column, names)
     with evaluating(model, device, dtype) as (where, precision):
@@ -462,7 +398,7 @@ def embed_parts(
             for what, rows in (("train", train), ("validation", validation), ("test", test))
             if rows is not None
         }
-    return ProbeParts(features["train"], features.get("validation"), features["test"], classes)
+    return ProbeSplits(features["train"], features.get("validation"), features["test"], classes)
 
 
 __all__ = [
@@ -471,10 +407,10 @@ __all__ = [
     "FewShotResult",
     "Probe",
     "ProbeDependencyError",
-    "ProbeParts",
+    "ProbeSplits",
     "choose_c",
     "draw_shots",
-    "embed_parts",
+    "embed_splits",
     "few_shot_curve",
     "fit_probe",
     "linear_probe",

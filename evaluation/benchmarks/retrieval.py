@@ -1,9 +1,9 @@
-"""Whether a CLIP finds the image of a caption and the caption of an image, and whether the number is right."""
+"""Retrieval by a CLIP: images by captions, captions by images, and whether the number is right."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,39 +21,12 @@ from ..inference.encoding import Encoder, SkippedRow, evaluating, image_id_of, n
 
 RECALL_AT = (1, 5, 10)
 
-_CHUNK = 1024  # queries whose similarities are in memory at once
-
-
-@dataclass(frozen=True)
-class CountedFinds:
-    """
-    What the image found first for a caption shows, over the captions that state a number.
-
-    Only images of which the number is known are searched here. Where several are equally similar, each entry is the
-    mean over them.
-    """
-
-    number_right: NDArray[np.float64]
-    """`(Q,)`: whether it shows as many objects as the caption says."""
-    number_chance: NDArray[np.float64]
-    """`(Q,)`: the part of the images that do."""
-    object_right: NDArray[np.float64] | None
-    """`(Q,)`: whether it shows the objects that the caption names; `None` where the data does not name them."""
-    object_chance: NDArray[np.float64] | None
-    """`(Q,)`: the part of the images that do."""
-    both_right: NDArray[np.float64] | None
-    """`(Q,)`: whether it shows as many of these objects."""
-    both_chance: NDArray[np.float64] | None
-    """`(Q,)`: the part of the images that do."""
-
-    def figures(self) -> dict[str, NDArray[np.float64]]:
-        """The arrays that there are, by name."""
-        return {name: values for name, values in vars(self).items() if values is not None}
+_CHUNK = 1024  # queries whose similarities are in memory
 
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """How well a model finds images by captions and captions by images."""
+    """Results of retrieval of images by captions and of captions by images."""
 
     text_ranks: NDArray[np.int64]
     """`(T,)`: for each distinct caption, the rank of the best of its images, from 1."""
@@ -62,42 +35,44 @@ class RetrievalResult:
     texts: list[str]
     """The distinct captions."""
     image_ids: list[str]
-    """The names of the images: their own, or the number of their first row."""
+    """The image ids, or the numbers of the first rows."""
     found: list[str]
-    """For each caption, the name of the image most similar to it."""
-    counted: CountedFinds | None
-    """What was found for captions that state a number; `None` without such, or where no image's number is known."""
+    """For each caption, the id of the most similar image."""
+    counted: dict[str, NDArray[np.float64]]
+    """
+    For the captions that state a number, `(Q,)` each: whether the first image found shows this number of objects
+    (`number_right`), the objects of the caption (`object_right`) or both (`both_right`), and the shares of the images
+    that do (`number_chance`, ...). Only images of a known number are searched; equally similar first images are
+    averaged. Empty without such captions and images; without the objects' names, it has the numbers only.
+    """
     num_cut: int
-    """Captions that are longer than the model reads."""
+    """Captions that the model truncates."""
     seed: int = 0
-    """Of the draws behind the intervals."""
+    """Seed of the intervals."""
     skipped: list[SkippedRow] = field(default_factory=list)
     """Rows that could not be measured."""
 
     def metrics(self) -> dict[str, float | None]:
-        """Recalls, median ranks and the parts of the first finds that are right; `None` where the data has too few."""
+        """Recalls, median ranks and the means of `counted`; `None` if the data has too few."""
         metrics: dict[str, float | None] = {}
         for direction, ranks, gallery in self._directions():
             for k in RECALL_AT:
                 metrics[f"{direction}_recall_at_{k}"] = float(np.mean(ranks <= k)) if k < gallery else None
             metrics[f"{direction}_median_rank"] = float(np.median(ranks))
-        figures = self.counted.figures() if self.counted else {}
-        for name in ("number", "object", "both"):
-            for what in (f"{name}_right", f"{name}_chance"):
-                metrics[what] = float(figures[what].mean()) if what in figures else None
+        for name in (f"{what}_{kind}" for what in ("number", "object", "both") for kind in ("right", "chance")):
+            metrics[name] = float(self.counted[name].mean()) if name in self.counted else None
         return metrics
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap intervals of the recalls and of the parts that are right; queries are drawn."""
+        """95 % bootstrap intervals over the queries, of the recalls and the `right` of `counted`."""
         samples: dict[str, NDArray[Any]] = {
             f"{direction}_recall_at_{k}": ranks <= k
             for direction, ranks, gallery in self._directions()
             for k in RECALL_AT
             if k < gallery
         }
-        if self.counted:
-            samples |= {name: values for name, values in self.counted.figures().items() if name.endswith("_right")}
-        return {name: bootstrap_interval(_mean, values, seed=self.seed) for name, values in samples.items()}
+        samples |= {name: values for name, values in self.counted.items() if name.endswith("_right")}
+        return {name: bootstrap_interval(np.mean, values, seed=self.seed) for name, values in samples.items()}
 
     def _directions(self) -> Iterator[tuple[str, NDArray[np.int64], int]]:
         yield "text_to_image", self.text_ranks, len(self.image_ranks)
@@ -108,7 +83,7 @@ class RetrievalResult:
         return {
             "num_images": len(self.image_ids),
             "num_texts": len(self.texts),
-            "num_counting_texts": len(self.counted.number_right) if self.counted else 0,
+            "num_counting_texts": len(self.counted.get("number_right", ())),
             "num_cut_texts": self.num_cut,
             "rows": [
                 {"text": text, "rank": int(rank), "found": name}
@@ -118,29 +93,18 @@ class RetrievalResult:
                 {"image_id": name, "rank": int(rank)}
                 for name, rank in zip(self.image_ids, self.image_ranks, strict=True)
             ],
-            "skipped": [{"index": row.index, "image_id": row.image_id, "reason": row.reason} for row in self.skipped],
+            "skipped": [asdict(row) for row in self.skipped],
         }
-
-
-def _mean(values: NDArray[Any]) -> float:
-    return float(np.mean(values))
 
 
 def best_ranks(
     queries: NDArray[np.floating], gallery: NDArray[np.floating], right: Sequence[Sequence[int]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """
-    Where among all of a gallery the first right answer to each query stands.
+    Ranks of the best of the `right` items for each query, from 1, and the most similar items.
 
-    Args:
-        queries (array of shape `(num_queries, dim)`): Unit vectors.
-        gallery (array of shape `(num_items, dim)`): Unit vectors.
-        right (`Sequence[Sequence[int]]`): For each query the items that are right, at least one.
-
-    Returns:
-        `tuple`: The rank of the best right item from 1, `(num_queries,)`, and the most similar item, `(num_queries,)`.
-        Wrong items that are as similar as the right one stand before it, so a model that says the same of everything
-        finds nothing.
+    Queries and gallery are unit vectors. Wrong items as similar as the right one are ranked before it, so that a model
+    with one embedding for everything finds nothing.
     """
     ranks, first = np.empty(len(queries), dtype=np.int64), np.empty(len(queries), dtype=np.int64)
     for start in range(0, len(queries), _CHUNK):
@@ -157,7 +121,7 @@ def best_ranks(
 
 @dataclass
 class _Images:
-    """The data as it is read: each image once, with its captions."""
+    """Each image once, with its captions."""
 
     image_ids: list[str] = field(default_factory=list)
     numbers: list[int | None] = field(default_factory=list)
@@ -177,30 +141,30 @@ def evaluate_retrieval(
     progress: bool = True,
 ) -> RetrievalResult:
     """
-    Look for each caption's image among all images, and for each image's caption among all captions.
+    Rank all images for each caption, and all captions for each image.
 
-    Captions that are the same word for word count as one, and each of their images is right for them. For the
-    captions that state a number it is also said how often the image found first shows that number of objects, these
-    objects, and both, beside what an image drawn at random would.
+    Identical captions are one, and each of their images is right. For captions that state a number, the result also
+    has how often the first image shows that number of objects, these objects, and both, and the chance of a random
+    image.
 
     Args:
         model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
-        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
-        rows: Rows with `image` and `text` (a caption, or a list of them), and where the data has them `image_id` (rows
-            of one are about one image), `number` (of the objects; otherwise the one that a caption of the image
-            states in a word) and `name` (of the objects).
+        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor. rows: Rows with `image` and
+        `text` (a caption, or a list of them), and optionally `image_id` (rows with the same
+            one have one image), `number` (of the objects; by default the one that a caption states in a word) and
+            `name` (of the objects).
         batch_size (`int`, *optional*, defaults to 32): Images, or captions, at once.
-        seed (`int`, *optional*, defaults to 0): Of the draws behind the intervals.
-        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
-        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
+        seed (`int`, *optional*, defaults to 0): Seed of the intervals.
+        device (`str` or `torch.device`, *optional*): Where to run; the model is moved there.
+        dtype (`torch.dtype`, *optional*): The dtype to run in; the model is converted.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
 
     Returns:
-        [`RetrievalResult`]: The ranks, and the rows left out with the reason.
+        [`RetrievalResult`]: The ranks, and the skipped rows.
 
     Raises:
         ValueError: If fewer than two images can be measured, or the model's embeddings are not finite.
-        TypeError: If the model is no CLIP.
+        TypeError: If the model is not a CLIP.
     """
     skipped: list[SkippedRow] = []
     data = _Images()
@@ -215,7 +179,8 @@ def evaluate_retrieval(
         texts = list(dict.fromkeys(caption for captions in data.captions for caption in captions))
         image_embeds = torch.cat(embeds).numpy()
         text_embeds = encoder.texts(texts, progress).numpy()
-        num_cut = _num_longer(encoder, texts)
+        lengths = map(len, encoder.processor.tokenizer(texts)["input_ids"])
+        num_cut = sum(length > encoder.max_length for length in lengths)
     for what, vectors in (("images", image_embeds), ("captions", text_embeds)):
         if not np.isfinite(vectors).all():
             raise ValueError(
@@ -243,16 +208,10 @@ def evaluate_retrieval(
     )
 
 
-def _num_longer(encoder: Encoder, texts: Sequence[str]) -> int:
-    """How many texts are longer than the tower reads."""
-    lengths = encoder.processor.tokenizer(list(texts))["input_ids"]
-    return sum(len(tokens) > encoder.max_length for tokens in lengths)
-
-
 def _batches(
     rows: Iterable[Mapping[str, Any]], data: _Images, skipped: list[SkippedRow], batch_size: int, progress: bool
 ) -> Iterator[list[Image.Image]]:
-    """Batches of images, each once; what is known of them goes to `data`, in the same order."""
+    """Batches of images, each once; their captions, numbers and names are added to `data`."""
     batch: list[Image.Image] = []
     for index, row, reason in tqdm(
         read_rows(rows), total=num_rows(rows), desc="images", disable=not progress, leave=False
@@ -294,7 +253,7 @@ def _captions_of(row: Mapping[str, Any]) -> list[str]:
 
 
 def _number_of(row: Mapping[str, Any], captions: Sequence[str]) -> int | None:
-    """How many objects the image shows, as far as the row says so."""
+    """The number of objects in the image, if the row has it."""
     if row.get("number"):
         return int(row["number"])
     matches = [match for match in map(find_count, captions) if match is not None]
@@ -307,35 +266,34 @@ def _counted(
     text_embeds: NDArray[np.floating],
     image_embeds: NDArray[np.floating],
     data: _Images,
-) -> CountedFinds | None:
-    """Judge the first finds for captions that state a number, among the images whose number is known."""
+) -> dict[str, NDArray[np.float64]]:
+    """The `counted` of a result."""
     known = [place for place, number in enumerate(data.numbers) if number]
-    asked = [
-        (place, number, name)
-        for place, text in enumerate(texts)
-        if (number := _stated(text, [data.numbers[image] for image in images_of[place]]))
-        for name in [next((data.names[image] for image in images_of[place] if data.names[image]), None)]
-    ]
-    if not known or not asked:
-        return None
+    queries = []
+    for place, text in enumerate(texts):
+        number = _stated(text, [data.numbers[image] for image in images_of[place]])
+        name = next((data.names[image] for image in images_of[place] if data.names[image]), None)
+        if number:
+            queries.append((place, number, name))
+    if not known or not queries:
+        return {}
     numbers = np.array([data.numbers[place] for place in known])
     names = np.array([data.names[place] or "" for place in known])
     gallery = image_embeds[known]
-    has_names = all(name for _, _, name in asked)
-    columns: list[list[float]] = [[] for _ in range(6)]
-    for place, number, name in asked:
+    found: dict[str, list[float]] = {}
+    for place, number, name in queries:
         scores = gallery @ text_embeds[place]
         first = scores == scores.max()
-        right_number, right_name = numbers == number, names == (name or "")
-        for column, right in enumerate((right_number, right_name, right_number & right_name)):
-            columns[2 * column].append(float(right[first].mean()))
-            columns[2 * column + 1].append(float(right.mean()))
-    arrays = [np.array(values) for values in columns]
-    return CountedFinds(arrays[0], arrays[1], *(arrays[2:] if has_names else [None] * 4))
+        right = {"number": numbers == number, "object": names == (name or "")}
+        right["both"] = right["number"] & right["object"]
+        for what in right if all(name for _, _, name in queries) else ["number"]:
+            found.setdefault(f"{what}_right", []).append(float(right[what][first].mean()))
+            found.setdefault(f"{what}_chance", []).append(float(right[what].mean()))
+    return {name: np.array(values) for name, values in found.items()}
 
 
 def _stated(text: str, numbers: Sequence[int | None]) -> int | None:
-    """The number that a caption states of its image: of several, the one that the data knows."""
+    """The number that a caption states; of several, the one of its images."""
     stated, start = [], 0
     while (match := find_count(text[start:])) is not None:
         stated.append(match.number)
@@ -344,4 +302,4 @@ def _stated(text: str, numbers: Sequence[int | None]) -> int | None:
     return next(iter(known or stated), None)
 
 
-__all__ = ["RECALL_AT", "CountedFinds", "RetrievalResult", "best_ranks", "evaluate_retrieval"]
+__all__ = ["RECALL_AT", "RetrievalResult", "best_ranks", "evaluate_retrieval"]

@@ -1,11 +1,10 @@
 """
-Which patches of an image and which tokens of its caption made a CLIP's score.
+The relevance of an image's patches and of a caption's tokens for the score of a CLIP.
 
-After Chefer et al., 2021 (https://huggingface.co/papers/2103.15679): in each tower the attention of every layer is
-weighted with the gradient of the score, averaged over the heads where it is positive, and rolled out over the layers.
-What the class token of the image and the end-of-text token of the caption have gathered from the others by then is
-their relevance. "Teaching CLIP to Count to Ten" (https://huggingface.co/papers/2302.12066, section 5) looks at its
-models in this way.
+By Chefer et al., 2021 (https://huggingface.co/papers/2103.15679): in each tower, the attention of every layer is
+multiplied by the gradient of the score, averaged over the heads where it is positive, and rolled out over the layers.
+The relevance is the row of the class token of the image and of the end-of-text token of the caption. "Teaching CLIP to
+Count to Ten" (https://huggingface.co/papers/2302.12066, section 5) explains its models in this way.
 """
 
 from __future__ import annotations
@@ -29,57 +28,54 @@ from .frames import Frame, input_frame, upsample
 
 
 SCORES = ("similarity", "margin")
-"""What can be explained: how similar image and caption are, or how much more similar than captions that state other
-numbers."""
+"""The scores that can be explained: the similarity of image and caption, or its margin to other captions."""
 
 
 @dataclass(frozen=True)
 class WordRelevance:
-    """One word of a caption."""
+    """
+    One word of a caption, with its place in the caption and its share of the relevance of all words (NaN if that is
+    0).
+    """
 
     text: str
-    """As it stands in the caption."""
     start: int
-    """Where it begins in the caption."""
     end: int
-    """Where it ends."""
     share: float
-    """Its part of the relevance of all words; NaN if that is 0."""
 
 
 @dataclass(frozen=True)
 class Relevance:
-    """What made the score of one image and one caption."""
+    """The relevance of an image's patches and a caption's tokens for their score."""
 
     text: str
-    """The caption."""
     score: float
-    """What is explained, on the scale of the model's logits."""
+    """The explained score, on the scale of the model's logits."""
     patches: NDArray[np.float32]
-    """`(rows, columns)`: the relevance of each patch, none below zero; the size of the numbers means nothing."""
+    """`(rows, columns)`: the relevance of each patch, not negative, on no particular scale."""
     tokens: NDArray[np.float32]
-    """`(num_tokens,)`: the relevance of each token of the text, without those for its beginning and its end."""
+    """`(num_tokens,)`: the relevance of each token of the text, without start and end tokens."""
     spans: list[tuple[int, int]]
-    """Where each token stands in the caption."""
+    """The range of each token in the caption."""
     word_of_token: list[int]
-    """Which word each token belongs to, as the tokenizer divides the caption into words."""
+    """The word of each token, as the tokenizer splits the caption."""
     frame: Frame
-    """The part of the image that the patches divide."""
+    """The region of the image that the patches cover."""
 
     def patch_shares(self) -> NDArray[np.float64]:
-        """Each patch's part of the relevance of all, `(rows, columns)`; NaN if that is 0."""
+        """The patches' shares of the relevance, `(rows, columns)`; NaN if it is 0."""
         return _shares(self.patches)
 
     def token_shares(self) -> NDArray[np.float64]:
-        """Each token's part of the relevance of all, `(num_tokens,)`; NaN if that is 0."""
+        """The tokens' shares of the relevance, `(num_tokens,)`; NaN if it is 0."""
         return _shares(self.tokens)
 
     def map(self) -> NDArray[np.float32]:
-        """The relevance over the image's own pixels, `(height, width)`; 0 where the model did not look."""
+        """The relevance interpolated over the image's pixels, `(height, width)`; 0 where the image was cropped."""
         return upsample(self.patches, self.frame)
 
     def words(self) -> list[WordRelevance]:
-        """The words of the caption in their order, each with the shares of its tokens added up."""
+        """The words of the caption in their order, with the summed shares of their tokens."""
         shares = self.token_shares()
         found: list[WordRelevance] = []
         for number in dict.fromkeys(self.word_of_token):
@@ -89,11 +85,11 @@ class Relevance:
         return found
 
     def tokens_between(self, start: int, end: int) -> NDArray[np.bool_]:
-        """Which tokens stand, at least with a part, between two places of the caption, `(num_tokens,)`."""
+        """The tokens that overlap a range of the caption, `(num_tokens,)`."""
         return np.array([first < end and last > start for first, last in self.spans], dtype=bool)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, for JSON; shares that are not defined are `None`."""
+        """Plain lists and numbers for JSON; undefined shares are `None`."""
 
         def plain(shares: NDArray[np.float64]) -> Any:
             return shares.tolist() if np.isfinite(shares).all() else None
@@ -121,22 +117,10 @@ def roll_out(
     attentions: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], start_layer: int = 0
 ) -> torch.Tensor:
     """
-    Follow through the layers of one tower what each token has gathered from each other.
+    The relevance of each token to each token of a tower, `(batch_size, num_tokens, num_tokens)`, in float32.
 
-    Args:
-        attentions (`Sequence[torch.Tensor]` of shape `(batch_size, num_heads, num_tokens, num_tokens)`):
-            The attention of each layer, the first layer first.
-        gradients (`Sequence[torch.Tensor]` of the same shapes):
-            The gradient of the score with respect to them.
-        start_layer (`int`, *optional*, defaults to 0):
-            Layers before this one are left out.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, num_tokens, num_tokens)` in float32: Row `i` says how relevant each token
-        is to token `i`; the identity where there are no layers.
-
-    Source:
-        Chefer et al., 2021, eq. 5 and 6 (https://huggingface.co/papers/2103.15679), for self-attention.
+    `attentions` and `gradients` (of the score with respect to them) are `(batch_size, num_heads, num_tokens,
+    num_tokens)` for each layer. Source: Chefer et al., 2021, eq. 5 and 6 (https://huggingface.co/papers/2103.15679).
     """
     batch_size, _, num_tokens, _ = attentions[0].shape
     rolled = torch.eye(num_tokens, device=attentions[0].device).expand(batch_size, -1, -1)
@@ -148,17 +132,9 @@ def roll_out(
 
 class Explainer:
     """
-    Explains pairs of an image and a caption, a batch at a time, inside of `evaluating`.
+    Explains batches of images and captions, inside of [`evaluating`].
 
-    Args:
-        encoder ([`Encoder`]): The model and its processor.
-        score (`str`, *optional*, defaults to `"similarity"`): One of `SCORES`.
-        start_layer (`int`, *optional*, defaults to 0): Attention before this layer is left out, in both towers; -1
-            takes the last layer alone.
-
-    Raises:
-        ValueError: If there is no such score, or no such layer.
-        TypeError: If the tokenizer does not say where its tokens stand.
+    Raises a `ValueError` for an unknown score or layer, a `TypeError` for a tokenizer without offsets.
     """
 
     def __init__(self, encoder: Encoder, score: str = "similarity", start_layer: int = 0) -> None:
@@ -179,36 +155,29 @@ class Explainer:
             self.start_layers.append(start_layer % layers)
         if not getattr(encoder.processor.tokenizer, "is_fast", False):
             raise TypeError(
-                f"Expected a tokenizer that says where its tokens stand in the text, but "
-                f"{type(encoder.processor.tokenizer).__name__} does not. Load it with AutoTokenizer."
+                f"Expected a fast tokenizer, which returns offsets, but got "
+                f"{type(encoder.processor.tokenizer).__name__}. Load it with AutoTokenizer."
             )
 
     def check_text(self, text: str) -> None:
-        """
-        Refuse a caption that cannot be explained.
-
-        Raises:
-            ValueError: If it is empty or longer than the text tower reads.
-        """
-        check_length(self.encoder, text)
+        """Raise a `ValueError` for a caption that is empty or too long."""
+        if not text.strip():
+            raise ValueError("Expected a caption, but the text is empty.")
+        length = len(self.encoder.processor.tokenizer(text)["input_ids"])
+        if length > self.encoder.max_length:
+            raise ValueError(
+                f"The text has {length} tokens with those for its beginning and end, but the model reads "
+                f"{self.encoder.max_length}: {text[:60]!r}... Shorten it."
+            )
 
     def __call__(
         self, images: Sequence[Image.Image], texts: Sequence[str], wrong_texts: Sequence[Sequence[str]] | None = None
     ) -> list[Relevance]:
         """
-        Explain one batch.
+        Explain one batch of RGB images with a caption each; for the margin with equally many other captions each.
 
-        Args:
-            images (`Sequence[PIL.Image.Image]`): RGB images.
-            texts (`Sequence[str]`): A caption for each.
-            wrong_texts (`Sequence[Sequence[str]]`, *optional*): For the margin, equally many other captions for each.
-
-        Returns:
-            `list[Relevance]`: One for each pair.
-
-        Raises:
-            ValueError: If the score or its gradient is not finite, or the towers have tokens that are neither patches
-                nor text.
+        Raises a `ValueError` if the score or its gradient is not finite, or the towers have tokens that are neither
+        patches nor text.
         """
         encoder = self.encoder
         processor, device = encoder.processor, encoder.device
@@ -259,7 +228,7 @@ class Explainer:
     def _scores(
         self, image_features: torch.Tensor, text_features: torch.Tensor, wrong_texts: Sequence[Sequence[str]] | None
     ) -> torch.Tensor:
-        """What is explained, of each pair, in float32."""
+        """The explained score of each pair, in float32."""
         image_embeds = torch.nn.functional.normalize(image_features.float(), dim=-1)  # (B, P)
         text_embeds = torch.nn.functional.normalize(text_features.float(), dim=-1)
         scale = self.encoder.model.logit_scale.detach().float().exp()
@@ -270,23 +239,23 @@ class Explainer:
             raise ValueError("The margin needs other captions for each image, as `wrong_texts`.")
         with torch.inference_mode():
             wrong = self.encoder.texts([caption for captions in wrong_texts for caption in captions])
-        # Made in inference mode, they could not be part of what is differentiated; a copy can.
+        # Tensors of the inference mode cannot be differentiated; a copy can.
         wrong_embeds = wrong.clone().to(logits.device).unflatten(0, (len(wrong_texts), -1))  # (B, T, P)
         return logits - (wrong_embeds @ image_embeds[:, :, None])[:, :, 0].mul(scale).logsumexp(dim=-1)
 
 
 _NOT_FINITE = (
     "The model's scores or their gradients are NaN or infinite: its weights are broken, or the dtype is too narrow "
-    "for it (try float32)."
+    "(try float32)."
 )
 
 
 @contextmanager
 def _explainable(model: Any) -> Iterator[Any]:
-    """Have a model give its attention, and a gradient for it even where all of its weights are frozen."""
+    """Make a model return its attention with a gradient, even if its weights are frozen."""
     configs = {"": model.config, "vision_config": model.config.vision_config, "text_config": model.config.text_config}
     before = {name: config._attn_implementation for name, config in configs.items()}
-    # The fused kernels never hold the attention that is asked for here.
+    # The fused kernels return no attention.
     model.set_attn_implementation("eager")
 
     def with_gradient(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -303,67 +272,28 @@ def _explainable(model: Any) -> Iterator[Any]:
 
 
 def _check_tokens(attentions: Any, expected: int, tower: str) -> None:
-    """The roll-out has to know what each token is."""
+    """Check that each token is one of the input."""
     lengths = {layer.shape[-1] for layer in attentions or ()}
     if lengths != {expected}:
         raise ValueError(
             f"Expected attention among {expected} tokens in each layer of the tower for {tower}, but got "
-            f"{sorted(lengths) or 'none'}. Prompts of an adapter add tokens that are no part of the input: merge or "
-            "disable the adapter first."
+            f"{sorted(lengths) or 'none'}. Prompts of an adapter add tokens: merge or disable the "
+            "adapter first."
         )
 
 
 def end_of_text(input_ids: torch.Tensor, eos_token_id: int) -> torch.Tensor:
     """
-    Where CLIP's text tower reads each text.
-
-    Args:
-        input_ids (`torch.Tensor` of shape `(batch_size, sequence_length)`): Token ids.
-        eos_token_id (`int`): The configuration's; 2 in old configurations, whose towers read at the highest id.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size,)`: The position of the first end-of-text token.
+    The position `(batch_size,)` of the first end-of-text token, where CLIP's text tower is read; old configurations
+    have the id 2 and are read at the highest id.
     """
     if eos_token_id == 2:
         return input_ids.argmax(dim=-1)
     return (input_ids == eos_token_id).int().argmax(dim=-1)
 
 
-def check_length(encoder: Encoder, text: str) -> None:
-    """
-    Refuse a text that the tower would not read to its end.
-
-    Args:
-        encoder ([`Encoder`]): The model and its processor.
-        text (`str`): The text.
-
-    Raises:
-        ValueError: If it is empty or too long.
-    """
-    if not text.strip():
-        raise ValueError("Expected a caption, but the text is empty.")
-    length = len(encoder.processor.tokenizer(text)["input_ids"])
-    if length > encoder.max_length:
-        raise ValueError(
-            f"The text has {length} tokens with those for its beginning and end, but the model reads "
-            f"{encoder.max_length}: {text[:60]!r}... Shorten it."
-        )
-
-
 def counterfactuals_of(text: str, number: int | None = None) -> list[str]:
-    """
-    The eight captions that state another number than a caption does.
-
-    Args:
-        text (`str`): A caption that states a number of objects as a word from two to ten.
-        number (`int`, *optional*): The true number, where the caption states several.
-
-    Returns:
-        `list[str]`: The captions with each other number from two to ten in its place.
-
-    Raises:
-        ValueError: If the caption states no such number.
-    """
+    """The eight captions with another number from two to ten than a caption; `number` is the true one of several."""
     true, nine = nine_captions(text, number)
     return [caption for place, caption in enumerate(nine) if place != true - 2]
 
@@ -382,25 +312,23 @@ def explain(
     progress: bool = False,
 ) -> list[Relevance]:
     """
-    Say which patches and which tokens made the scores of pairs of an image and a caption.
+    Explain the scores of images and captions by the relevance of patches and tokens.
 
     Args:
-        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included. Its attention is computed without fused kernels
-            meanwhile.
+        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included. Fused attention kernels are off meanwhile.
         processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
-        images (`Sequence`): Images as `open_image` takes them.
+        images (`Sequence`): Images that `open_image` accepts.
         texts (`Sequence[str]`): A caption for each.
         score (`str`, *optional*, defaults to `"similarity"`): `"similarity"` explains the logit of image and
-            caption. `"margin"` explains the log-odds of the caption against the others of `wrong_texts`, so that what
-            all of them say alike drops out of the patches' relevance. That of the tokens is the same for both: the
-            other captions do not depend on the tokens of this one.
-        start_layer (`int`, *optional*, defaults to 0): Attention before this layer is left out, in both towers. 0 is
-            the paper's rule; -1 takes the last layer alone.
+            caption, `"margin"` the log-odds of the caption against those of `wrong_texts`, without what they have in
+            common. The tokens' relevance is the same for both.
+        start_layer (`int`, *optional*, defaults to 0): The first layer, in both towers: 0 as in the paper, -1 for
+            the last layer only.
         wrong_texts (`Sequence[Sequence[str]]`, *optional*): For the margin, equally many other captions for each
-            image; by default those that state the other numbers from two to ten.
-        batch_size (`int`, *optional*, defaults to 8): Pairs at once. The attention of all layers is kept for them.
-        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
-        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
+            image; by default those with the other numbers from two to ten.
+        batch_size (`int`, *optional*, defaults to 8): Pairs at once; the attention of all layers is in memory.
+        device (`str` or `torch.device`, *optional*): Where to run; the model is moved there.
+        dtype (`torch.dtype`, *optional*): The dtype to run in; the model is converted.
         progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar on stderr.
 
     Returns:
@@ -409,7 +337,7 @@ def explain(
     Raises:
         ValueError: If images and captions differ in number, a caption is empty, too long or (for the margin) states
             no number, an image cannot be read, an option is out of its range, or the model's scores are not finite.
-        TypeError: If the model is no CLIP.
+        TypeError: If the model is not a CLIP.
     """
     if len(images) != len(texts):
         raise ValueError(f"Expected a caption for each image, but got {len(texts)} for {len(images)} images.")
@@ -421,9 +349,9 @@ def explain(
         if score == "margin" and wrong_texts is None:
             wrong_texts = [counterfactuals_of(text) for text in texts]
         for start in tqdm(range(0, len(images), batch_size), unit="batch", disable=not progress, leave=False):
-            part = slice(start, start + batch_size)
-            loaded = [to_rgb(open_image(image)) for image in images[part]]
-            found += explainer(loaded, texts[part], None if wrong_texts is None else wrong_texts[part])
+            batch = slice(start, start + batch_size)
+            loaded = [to_rgb(open_image(image)) for image in images[batch]]
+            found += explainer(loaded, texts[batch], None if wrong_texts is None else wrong_texts[batch])
     return found
 
 
@@ -432,7 +360,6 @@ __all__ = [
     "Explainer",
     "Relevance",
     "WordRelevance",
-    "check_length",
     "counterfactuals_of",
     "end_of_text",
     "explain",

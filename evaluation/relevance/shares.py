@@ -1,9 +1,9 @@
-"""How much of the relevance falls on the objects and on the number word, over data that has boxes and captions."""
+"""The shares of the relevance on the objects and on the number word, for data with boxes and captions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import datasets
@@ -29,19 +29,9 @@ _LABELS = ("text", "number", "name")
 
 class BoxedScenes(CountScenes):
     """
-    Scenes of `countscenes` with their captions, and with the boxes that caption rows do not have.
+    Scenes of `countscenes` with their captions and with boxes, which caption rows do not have.
 
-    Args:
-        split (`str`): `"validation"` or `"test"`; of `"train"`, too, scenes can be drawn.
-        num_scenes (`int`, *optional*): How many; by default those of the benchmark.
-        image_size (`int`, *optional*): Side of the images in pixels; by default the configuration's.
-        seed (`int`, *optional*, defaults to 0): Which of the endless sets of scenes.
-        config (`str`, *optional*, defaults to `"benchmark"`): Or another configuration with captions, `"plain"`.
-        overrides (`Any`, *optional*): Other fields of `SceneConfig` to change.
-
-    Raises:
-        TypeError: If there is no field of a given name.
-        ValueError: If there is no such split or configuration, or a value does not do.
+    The arguments are those of [`CountScenes`]; `config` is `"benchmark"` or another configuration with captions.
     """
 
     def __init__(
@@ -54,7 +44,7 @@ class BoxedScenes(CountScenes):
         **overrides: Any,
     ) -> None:
         self._captions = CountScenes(split, config, num_scenes, image_size, seed, **overrides)
-        # What a row says is chosen after what its scene shows, so rows of both kinds are about the same scenes.
+        # Captions are drawn after the scenes, so that rows with and without captions have the same scenes.
         boxed = scene_config(self._captions.config, rows="density")
         super().__init__(split, boxed, self._captions.num_scenes, None, seed)
 
@@ -73,30 +63,26 @@ class BoxedScenes(CountScenes):
 
 @dataclass(frozen=True)
 class RelevanceShares:
-    """
-    Where the relevance fell, over the rows of a data set.
-
-    All arrays have one entry for each row that was measured, in the order of the data.
-    """
+    """Shares of the relevance over the rows of a data set; arrays `(N,)` have an entry for each measured row."""
 
     objects: NDArray[np.float64]
-    """`(N,)`: the part of the patches' relevance that fell on the objects' boxes."""
+    """The share of the patches' relevance on the objects' boxes."""
     area: NDArray[np.float64]
-    """`(N,)`: the part of what the model saw that the boxes cover, which evenly spread relevance would give."""
+    """The share of the model's input that the boxes cover: the value for evenly distributed relevance."""
     number: NDArray[np.float64]
-    """`(N,)`: the part of the tokens' relevance that fell on the number word."""
+    """The share of the tokens' relevance on the number word."""
     number_tokens: NDArray[np.float64]
-    """`(N,)`: the part of the tokens that belong to the number word, which evenly spread relevance would give."""
+    """The share of the tokens in the number word: the value for evenly distributed relevance."""
     scores: NDArray[np.float64]
-    """`(N,)`: what was explained."""
+    """The explained scores."""
     indices: NDArray[np.int64]
-    """`(N,)`: which row of the data each is."""
+    """The rows of the data."""
     score: str
-    """Which score was explained, one of `SCORES`."""
+    """The explained score, one of `SCORES`."""
     start_layer: int
-    """Attention before this layer was left out."""
+    """The first layer."""
     seed: int = 0
-    """Of the draws behind the intervals."""
+    """Seed of the intervals."""
     skipped: list[SkippedRow] = field(default_factory=list)
     """Rows that could not be measured."""
 
@@ -106,11 +92,11 @@ class RelevanceShares:
         return len(self.indices)
 
     def metrics(self) -> dict[str, float]:
-        """The means over the rows, and how many times an even spread's share the objects and the number word got."""
-        return {name: statistic(*samples) for name, (statistic, samples) in self._figures().items()}
+        """Means over the rows, and their ratios to evenly distributed relevance (`lift`)."""
+        return {name: float(statistic(*samples)) for name, (statistic, samples) in self._figures().items()}
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """A 95 % bootstrap interval of each of the metrics."""
+        """95 % bootstrap intervals of the metrics."""
         return {
             name: bootstrap_interval(statistic, *samples, seed=self.seed)
             for name, (statistic, samples) in self._figures().items()
@@ -118,11 +104,11 @@ class RelevanceShares:
 
     def _figures(self) -> dict[str, tuple[Callable[..., float], tuple[NDArray[np.float64], ...]]]:
         return {
-            "object_share": (_mean, (self.objects,)),
-            "object_area_share": (_mean, (self.area,)),
+            "object_share": (np.mean, (self.objects,)),
+            "object_area_share": (np.mean, (self.area,)),
             "object_lift": (_ratio, (self.objects, self.area)),
-            "number_share": (_mean, (self.number,)),
-            "number_token_share": (_mean, (self.number_tokens,)),
+            "number_share": (np.mean, (self.number,)),
+            "number_token_share": (np.mean, (self.number_tokens,)),
             "number_lift": (_ratio, (self.number, self.number_tokens)),
         }
 
@@ -143,22 +129,18 @@ class RelevanceShares:
                 }
                 for row in range(self.n)
             ],
-            "skipped": [{"index": row.index, "image_id": row.image_id, "reason": row.reason} for row in self.skipped],
+            "skipped": [asdict(row) for row in self.skipped],
         }
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(np.mean(values))
-
-
 def _ratio(shares: NDArray[np.float64], even: NDArray[np.float64]) -> float:
-    """The ratio of the means: a mean of ratios would be ruled by the smallest objects."""
+    """The ratio of the means; a mean of ratios would depend on the smallest objects."""
     return float(np.mean(shares) / np.mean(even))
 
 
 @dataclass(frozen=True)
 class ShareChange:
-    """What training changed, on the rows that could be measured both before and after it."""
+    """Differences between two models on the rows that both have."""
 
     change: dict[str, float]
     """After minus before, of `object_share` and `number_share`."""
@@ -170,17 +152,8 @@ class ShareChange:
 
 def compare_shares(before: RelevanceShares, after: RelevanceShares) -> ShareChange:
     """
-    Say what training changed.
-
-    Args:
-        before ([`RelevanceShares`]): Of the model before, on the same data.
-        after ([`RelevanceShares`]): Of the model after.
-
-    Returns:
-        [`ShareChange`].
-
-    Raises:
-        ValueError: If the two explain different scores, or have no row in common.
+    The change from a model `before` training to one `after`, on the same data; a `ValueError` if they explain
+    different scores or have no row in common.
     """
     if (before.score, before.start_layer) != (after.score, after.start_layer):
         raise ValueError(
@@ -195,15 +168,15 @@ def compare_shares(before: RelevanceShares, after: RelevanceShares) -> ShareChan
         "number_share": after.number[second] - before.number[first],
     }
     return ShareChange(
-        {name: _mean(values) for name, values in differences.items()},
-        {name: bootstrap_interval(_mean, values, seed=after.seed) for name, values in differences.items()},
+        {name: float(np.mean(values)) for name, values in differences.items()},
+        {name: bootstrap_interval(np.mean, values, seed=after.seed) for name, values in differences.items()},
         len(first),
     )
 
 
 @dataclass(frozen=True)
-class _Question:
-    """One row that can be asked."""
+class _Row:
+    """One row to measure."""
 
     index: int
     image_id: str | None
@@ -234,56 +207,56 @@ def evaluate_relevance(
     on_result: Callable[[int, Mapping[str, Any], Relevance], None] | None = None,
 ) -> RelevanceShares:
     """
-    Measure how much of the relevance falls on the objects and on the number word.
+    Measure the shares of the relevance on the objects and on the number word.
 
-    A patch counts as far as boxes cover it, so objects smaller than a patch never get all of its relevance. The
-    references beside the shares are what relevance spread evenly over patches and tokens would give.
+    A patch counts by the share that boxes cover, so that objects smaller than a patch never have all of its relevance.
+    The shares are compared with those of evenly distributed relevance.
 
     Args:
         model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
         processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
         rows: Rows with `image`, `text` (a caption that states the number of the objects as a word from two to ten) and
-            `boxes` `[x0, y0, x1, y1]` of these objects in the image's pixels, and where the data has them `number`
-            and `image_id`.
-        score (`str`, *optional*, defaults to `"similarity"`): What is explained, as in [`explain`].
-        start_layer (`int`, *optional*, defaults to 0): As in [`explain`].
+            `boxes` `[x0, y0, x1, y1]` of these objects in the image's pixels, and optionally `number` and
+            `image_id`.
+        score (`str`, *optional*, defaults to `"similarity"`): The explained score, see [`explain`].
+        start_layer (`int`, *optional*, defaults to 0): See [`explain`].
         batch_size (`int`, *optional*, defaults to 8): Pairs at once.
-        seed (`int`, *optional*, defaults to 0): Of the draws behind the intervals.
-        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
-        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
+        seed (`int`, *optional*, defaults to 0): Seed of the intervals.
+        device (`str` or `torch.device`, *optional*): Where to run; the model is moved there.
+        dtype (`torch.dtype`, *optional*): The dtype to run in; the model is converted.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
-        on_result (`Callable`, *optional*): Called with the index of each measured row, the row and its relevance.
+        on_result (`Callable`, *optional*): Called with index, row and relevance of each measured row.
 
     Returns:
-        [`RelevanceShares`]: The shares, and the rows left out with the reason.
+        [`RelevanceShares`]: The shares, and the skipped rows.
 
     Raises:
         ValueError: If no row can be measured, an option is out of its range, or the model's scores are not finite.
-        TypeError: If the model is no CLIP.
+        TypeError: If the model is not a CLIP.
     """
     skipped: list[SkippedRow] = []
     measured: list[tuple[int, float, float, float, float, float]] = []
-    batch: list[tuple[Mapping[str, Any], _Question]] = []
+    batch: list[tuple[Mapping[str, Any], _Row]] = []
     with evaluating(model, device, dtype) as (where, precision):
         explainer = Explainer(Encoder(model, processor, where, precision, batch_size), score, start_layer)
 
         def flush() -> None:
             if not batch:
                 return
-            questions = [question for _, question in batch]
+            items = [item for _, item in batch]
             found = explainer(
-                [question.image for question in questions],
-                [question.text for question in questions],
-                [question.wrong for question in questions],
+                [item.image for item in items],
+                [item.text for item in items],
+                [item.wrong for item in items],
             )
-            for (row, question), relevance in zip(batch, found, strict=True):
+            for (row, item), relevance in zip(batch, found, strict=True):
                 try:
-                    measured.append((question.index, *_shares_of(question, relevance), relevance.score))
+                    measured.append((item.index, *_shares_of(item, relevance), relevance.score))
                 except _RowError as error:
-                    skipped.append(SkippedRow(question.index, question.image_id, str(error)))
+                    skipped.append(SkippedRow(item.index, item.image_id, str(error)))
                 else:
                     if on_result is not None:
-                        on_result(question.index, row, relevance)
+                        on_result(item.index, row, relevance)
             batch.clear()
 
         for index, row, reason in tqdm(
@@ -293,7 +266,7 @@ def evaluate_relevance(
                 skipped.append(SkippedRow(index, None, reason or "there is no row"))
                 continue
             try:
-                batch.append((row, _question(index, row, explainer)))
+                batch.append((row, _item(index, row, explainer)))
             except (_RowError, ImageError) as error:
                 skipped.append(SkippedRow(index, image_id_of(row), str(error)))
                 continue
@@ -323,7 +296,7 @@ def evaluate_relevance(
     )
 
 
-def _question(index: int, row: Mapping[str, Any], explainer: Explainer) -> _Question:
+def _item(index: int, row: Mapping[str, Any], explainer: Explainer) -> _Row:
     text = row.get("text")
     if not isinstance(text, str) or not text.strip():
         raise _RowError("the row has no caption")
@@ -335,11 +308,11 @@ def _question(index: int, row: Mapping[str, Any], explainer: Explainer) -> _Ques
     except ValueError as error:
         raise _RowError(str(error)) from error
     start, end = _number_place(text, wrong)
-    return _Question(index, image_id_of(row), read_image(row), text, row["boxes"], start, end, wrong)
+    return _Row(index, image_id_of(row), read_image(row), text, row["boxes"], start, end, wrong)
 
 
 def _number_place(text: str, wrong: Sequence[str]) -> tuple[int, int]:
-    """Where the number word that the other captions replace stands: the first one that is not the same in them."""
+    """The range of the number word that the other captions replace."""
     start = 0
     while True:
         match = find_count(text[start:])
@@ -351,15 +324,15 @@ def _number_place(text: str, wrong: Sequence[str]) -> tuple[int, int]:
         start = place[1]
 
 
-def _shares_of(question: _Question, relevance: Relevance) -> tuple[float, float, float, float]:
+def _shares_of(item: _Row, relevance: Relevance) -> tuple[float, float, float, float]:
     """The shares of the objects, of their area, of the number word and of its tokens."""
     if not (relevance.patches.any() and relevance.tokens.any()):
-        raise _RowError("nothing in the image, or in the caption, speaks for the score")
+        raise _RowError("no patch, or no token, has relevance for the score")
     frame = relevance.frame
-    covered = coverage(box_mask(question.boxes, frame.width, frame.height), frame, relevance.patches.shape)
+    covered = coverage(box_mask(item.boxes, frame.width, frame.height), frame, relevance.patches.shape)
     if not covered.any():
-        raise _RowError("the boxes lie outside of what the model sees of the image")
-    is_number = relevance.tokens_between(question.start, question.end)
+        raise _RowError("the boxes are outside of the model's input")
+    is_number = relevance.tokens_between(item.start, item.end)
     return (
         float((relevance.patch_shares() * covered).sum()),
         float(covered.mean()),

@@ -22,7 +22,7 @@ from .measuring import Run, interval_text, refusing
 
 
 if TYPE_CHECKING:
-    from count_clip.evaluation.benchmarks.probe import FewShotResult, ProbeParts
+    from count_clip.evaluation.benchmarks.probe import FewShotResult, ProbeSplits
 
 
 def add_linear_probe_parser(kinds: Commands) -> None:
@@ -116,9 +116,9 @@ def _load_parts(options: argparse.Namespace, labels: str) -> tuple[Data, Data | 
         return train, None, test
 
 
-def _embed(options: argparse.Namespace, run: Run, extra: Any = None) -> tuple[ProbeParts, Any]:
+def _embed(options: argparse.Namespace, run: Run, extra: Any = None) -> tuple[ProbeSplits, Any]:
     """The features of all parts; with `extra`, what it makes of the model and the test rows as well."""
-    from count_clip.evaluation.benchmarks.probe import embed_parts
+    from count_clip.evaluation.benchmarks.probe import embed_splits
 
     labels = label_column(options)
     names = read_names(options)
@@ -128,7 +128,7 @@ def _embed(options: argparse.Namespace, run: Run, extra: Any = None) -> tuple[Pr
     run.data["train"] = train.describe(options)
     run.data["validation"] = None if validation is None else validation.describe(options)
     with refusing(), run.towers(model, processor) as towers:
-        parts = embed_parts(
+        parts = embed_splits(
             towers,
             processor,
             train.rows,

@@ -17,7 +17,7 @@ from PIL import Image
 
 from count_clip.datasets_scripts.builders import base as counting_set
 from count_clip.datasets_scripts.publish import parquet as publishing
-from count_clip.datasets_scripts.publish.parquet import build_dataset, push_dataset
+from count_clip.datasets_scripts.publish.parquet import build_dataset
 
 
 Load = Callable[..., Any]
@@ -322,8 +322,6 @@ def test_what_is_missing_is_named_before_anything_is_written(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="num_proc and max_shard_bytes of 1 or more, but got 0 and"):
         build_dataset("fsc147", tmp_path / "new", num_proc=0)
     assert not (tmp_path / "new").exists()
-    with pytest.raises(FileNotFoundError, match="Expected a finished build in .*built, but it is none"):
-        push_dataset(tmp_path / "built", "org/set")
 
 
 # The Hub
@@ -331,8 +329,9 @@ def test_what_is_missing_is_named_before_anything_is_written(tmp_path: Path) -> 
 
 PUSH = """
 import sys
-from count_clip.datasets_scripts.publish.parquet import push_dataset
-print(push_dataset(sys.argv[1], sys.argv[2]))
+from count_clip.commands.push import push_built
+from count_clip.trainers.hub.repository import Destination
+print(push_built(sys.argv[1], Destination(sys.argv[2], "dataset")).url)
 """
 # Without this package, as anybody has it.
 PULL = """

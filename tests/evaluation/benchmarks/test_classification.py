@@ -46,7 +46,7 @@ def _reference_scores(model, processor, images, names, templates):
     return np.array(image_vectors) @ np.array(directions).T
 
 
-def test_classes_are_means_of_their_sentences(counting_model, counting_processor, rows, make_image):
+def test_classes_are_means_of_their_prompts(counting_model, counting_processor, rows, make_image):
     result = evaluate_classification(
         counting_model, counting_processor, rows, templates=TEMPLATES, batch_size=3, progress=False
     )
@@ -62,7 +62,7 @@ def test_classes_are_means_of_their_sentences(counting_model, counting_processor
     assert result.mean_per_class == pytest.approx(np.mean([right[labels == label].mean() for label in range(7)]))
 
 
-def test_the_mean_of_sentences_has_unit_length(counting_model, counting_processor):
+def test_the_mean_of_prompts_has_unit_length(counting_model, counting_processor):
     with evaluating(counting_model) as (device, dtype):
         encoder = Encoder(counting_model, counting_processor, device, dtype, 4)
         embeds = class_embeddings(encoder, NAMES, TEMPLATES)
@@ -99,37 +99,37 @@ def test_figures_by_hand():
     assert written["rows"][2]["best"] == [["b", 5], ["c", 4], ["d", 3], ["e", 2], ["f", 1]]
 
 
-def test_the_first_five_of_five_say_nothing():
+def test_five_classes_have_no_top_five():
     assert classification_result(np.eye(5), _features(range(5)), list("abcde")).top_5 is None
 
 
-def test_scores_that_are_no_numbers_are_noticed():
+def test_scores_that_are_not_finite_are_an_error():
     scores = np.eye(3)
     scores[1, 2] = np.nan
-    with pytest.raises(ValueError, match="1 of 3 images is NaN"):
+    with pytest.raises(ValueError, match="1 of 3 images are NaN"):
         classification_result(scores, _features(range(3)), list("abc"))
 
 
-def test_broken_weights_are_noticed(counting_model, counting_processor, rows):
+def test_broken_weights_are_an_error(counting_model, counting_processor, rows):
     torch.nn.init.constant_(counting_model.visual_projection.weight, float("nan"))
-    with pytest.raises(ValueError, match="10 of 10 images is NaN"):
+    with pytest.raises(ValueError, match="10 of 10 images are NaN"):
         evaluate_classification(counting_model, counting_processor, rows, progress=False)
 
 
 def test_rows_that_cannot_be_measured_are_listed(counting_model, counting_processor, make_image):
     records = [
-        {"image": make_image(40, 40), "kind": "cats", "image_id": "good"},
-        {"image": None, "kind": "cats", "image_id": "none"},
-        {"image": make_image(40, 40), "kind": None, "image_id": "nameless"},
-        {"image": make_image(40, 40), "kind": "bears", "image_id": "other"},
+        {"image": make_image(40, 40), "class": "cats", "image_id": "good"},
+        {"image": None, "class": "cats", "image_id": "none"},
+        {"image": make_image(40, 40), "class": None, "image_id": "nameless"},
+        {"image": make_image(40, 40), "class": "bears", "image_id": "other"},
     ]
     rows = _Rows(records)
     result = evaluate_classification(
-        counting_model, counting_processor, rows, label_column="kind", names=NAMES, progress=False
+        counting_model, counting_processor, rows, label_column="class", names=NAMES, progress=False
     )
     assert (result.n, result.image_ids) == (1, ["good"])
     reasons = {row.image_id: row.reason for row in result.skipped}
-    assert "no 'kind'" in reasons["nameless"]
+    assert "no 'class'" in reasons["nameless"]
     assert "'bears' is not among the 7" in reasons["other"]
     assert "none" in reasons
     assert len(result.to_dict()["skipped"]) == 3
@@ -146,12 +146,12 @@ class _Rows(list):
         return [row[name] for row in self]
 
 
-def test_scenes_are_told_apart_by_what_is_in_them(counting_model, counting_processor):
+def test_scenes_are_classified_by_their_objects(counting_model, counting_processor):
     scenes = CountScenes("test", num_scenes=6, image_size=48)
     result = evaluate_classification(
         counting_model, counting_processor, scenes, label_column="name", templates=TEMPLATES, progress=False
     )
-    assert len(result.names) > 50 > len(set(scenes.column("name")))  # the kinds that do not occur as well
+    assert len(result.names) > 50 > len(set(scenes.column("name")))  # with classes that do not occur
     assert [result.names[label] for label in result.labels] == scenes.column("name")
 
 
@@ -175,7 +175,7 @@ def test_names_of_classes():
 @pytest.mark.parametrize(
     ("rows", "options", "words"),
     [
-        (_set([3, 0]), {}, "are numbers (0 to 3), and the data does not say what they are called"),
+        (_set([3, 0]), {}, "are numbers (0 to 3), and the data has no names"),
         (_set([3, 0]), {"names": ["a", "b"]}, "a name for class 3"),
         (_set([1, 0], datasets.ClassLabel(names=["a", "b"])), {"names": ["a"]}, "2 names"),
         (_set(["a", "a"]), {}, "at least two different names"),
@@ -183,19 +183,19 @@ def test_names_of_classes():
         (_set(["a"]).select([]), {}, "the data is empty"),
         (
             _set(["a", "b"]),
-            {"label_column": "kind"},
-            "a column 'kind' with the class of each image, but there are label",
+            {"label_column": "class"},
+            "a column 'class' with the class of each image, but there are label",
         ),
     ],
 )
-def test_classes_without_names_are_refused(rows, options, words):
+def test_classes_without_names_are_rejected(rows, options, words):
     with pytest.raises(ValueError) as caught:
         class_names(rows, **{"label_column": "label", **options})
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("values", [[[1, 2], [0]], [0.5, 1.5]])
-def test_what_is_no_class_is_refused(values):
+def test_values_that_are_not_classes_are_rejected(values):
     rows = datasets.Dataset.from_dict({"label": values})
     with pytest.raises(ValueError, match="one class a row"):
         class_names(rows, "label")
@@ -205,17 +205,17 @@ def test_what_is_no_class_is_refused(values):
     ("templates", "words"),
     [
         ([], "at least one template"),
-        (["a photo"], "one {} in each template"),
-        (["{} and {}"], "one {} in each template"),
-        (["x" * 50 + " {}"], "cannot tell 'cats' from 'dogs'"),
+        (["a photo"], "one {} for the name in each template"),
+        (["{} and {}"], "one {} for the name in each template"),
+        (["x" * 50 + " {}"], "'cats' and 'dogs' in .* are the same"),
     ],
 )
-def test_templates_that_say_nothing_are_refused(counting_model, counting_processor, rows, templates, words):
+def test_bad_templates_are_rejected(counting_model, counting_processor, rows, templates, words):
     with pytest.raises(ValueError, match=words):
         evaluate_classification(counting_model, counting_processor, rows, templates=templates, progress=False)
 
 
-def test_no_row_at_all_is_an_error(counting_model, counting_processor, rows):
+def test_data_without_a_measurable_row_is_an_error(counting_model, counting_processor, rows):
     unreadable = rows.map(lambda row: {"image": {"bytes": b"junk", "path": None}})
     with pytest.raises(ValueError, match="None of the 10 rows"):
         evaluate_classification(counting_model, counting_processor, unreadable, progress=False)

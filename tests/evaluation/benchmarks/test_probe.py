@@ -12,7 +12,7 @@ from count_clip.evaluation.benchmarks.probe import (
     ProbeDependencyError,
     choose_c,
     draw_shots,
-    embed_parts,
+    embed_splits,
     few_shot_curve,
     fit_probe,
     linear_probe,
@@ -82,7 +82,7 @@ def test_c_is_searched_as_in_the_paper(monkeypatch):
     assert sweep[c] == 0
 
 
-def test_of_equally_good_ones_the_strongest_regularisation_is_taken_within_the_range(monkeypatch):
+def test_the_strongest_of_equally_good_regularisations_is_chosen(monkeypatch):
     class _Flat:
         def accuracy(self, _):
             return 0.5
@@ -106,13 +106,13 @@ def test_the_probe_is_fitted_to_training_and_validation_rows():
     assert dict(map(tuple, result.about["sweep"]))[result.about["c"]] == best
 
 
-def test_without_validation_rows_a_fifth_of_the_training_rows_is_set_aside():
+def test_without_validation_rows_a_fifth_of_the_training_rows_is_split_off():
     result = linear_probe(_blobs(10, 0), None, _blobs(5, 2), NAMES, seed=3)
     assert (result.about["train_rows"], result.about["validation_rows"]) == (24, 6)
     assert result.about["validation_from_train"]
 
 
-def test_rows_are_set_aside_class_by_class():
+def test_rows_are_split_off_class_by_class():
     rows = _blobs(10, 0)
     rest, aside = split_rows(rows, 0.2, seed=1)
     assert np.bincount(aside.labels).tolist() == [2, 2, 2]
@@ -138,7 +138,7 @@ def test_examples_are_drawn_class_by_class_and_grow():
     assert (len(everything), nothing) == (18, [])
 
 
-def test_a_curve_has_a_point_for_each_number_and_its_spread():
+def test_a_curve_has_a_point_and_a_deviation_for_each_number():
     train, validation, test = _blobs(20, 0, spread=2), _blobs(10, 1, spread=2), _blobs(100, 2, spread=2)
     result = few_shot_curve(train, validation, test, NAMES, shots=(1, 16), num_draws=4, seed=1, zero_shot=0.4)
     assert [point.shots for point in result.points] == [1, 16]
@@ -172,7 +172,7 @@ def test_numbers_of_examples_and_draws_are_checked(options):
         few_shot_curve(_blobs(6, 0), None, _blobs(20, 2), NAMES, **options)
 
 
-def test_a_class_without_examples_is_never_said():
+def test_a_class_without_examples_is_never_predicted():
     train = _blobs(6, 0).select(range(12))  # of the first two classes
     scores = fit_probe(train, 3, 1.0).scores(_blobs(4, 1).vectors)
     assert scores.shape == (12, 3)
@@ -186,7 +186,7 @@ def test_a_class_without_examples_is_never_said():
         fit_probe(train.select(range(6)), 3, 1.0)
 
 
-def test_scikit_learn_is_asked_for(monkeypatch):
+def test_error_without_scikit_learn_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(ProbeDependencyError, match=r"count-clip\[probe\]"):
         fit_probe(_blobs(6, 0), 3, 1.0)
@@ -207,7 +207,7 @@ def parts(make_image):
 @torch.no_grad()
 @pytest.mark.parametrize("projected", [False, True])
 def test_features_are_those_of_the_towers(counting_model, counting_processor, parts, make_image, projected):
-    found = embed_parts(counting_model, counting_processor, *parts, projected=projected, batch_size=4, progress=False)
+    found = embed_splits(counting_model, counting_processor, *parts, projected=projected, batch_size=4, progress=False)
     assert (len(found.train), len(found.validation), len(found.test)) == (6, 3, 4)
     pixels = counting_processor.image_processor([make_image(36, 40, i) for i in range(6)], return_tensors="pt")
     expected = counting_model.vision_model(**pixels).pooler_output

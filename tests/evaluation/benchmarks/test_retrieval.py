@@ -29,7 +29,7 @@ def test_ranks_are_those_of_sorting():
         assert first[place] == order[0]
 
 
-def test_a_model_that_says_the_same_of_everything_finds_nothing():
+def test_a_model_with_one_embedding_for_everything_finds_nothing():
     same = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (6, 1))
     ranks, _ = best_ranks(same, same, [[place] for place in range(6)])
     assert ranks.tolist() == [6] * 6
@@ -37,7 +37,7 @@ def test_a_model_that_says_the_same_of_everything_finds_nothing():
 
 @pytest.fixture
 def rows(make_image):
-    """Three images; the first has two captions in two rows, and the last a caption that the second has, too."""
+    """Three images; the first has two captions in two rows, and the last shares a caption with the second."""
     return [
         {"image": make_image(32, 32, 0), "image_id": "a", "text": "two dogs", "number": 2, "name": "dogs"},
         {"image": make_image(32, 32, 0), "image_id": "a", "text": "a pair of animals", "number": 0, "name": "dogs"},
@@ -62,16 +62,16 @@ def test_equal_captions_and_rows_of_one_image_count_once(counting_model, countin
     for column in range(3):
         best = scores[:, column][right[:, column]].max()
         assert result.image_ranks[column] == 1 + (scores[:, column][~right[:, column]] > best).sum()
-    # Two captions state a number: "two dogs" (one image of three shows two), "three cats" (two of three).
+    # Two captions state a number: "two dogs" (one of three images), "three cats" (two of three).
     counted = result.counted
     found = [int(scores[row].argmax()) for row in (0, 2)]
-    assert counted.number_right.tolist() == [found[0] == 0, found[1] in (1, 2)]
-    assert counted.number_chance.tolist() == pytest.approx([1 / 3, 2 / 3])
-    assert counted.both_chance.tolist() == pytest.approx([1 / 3, 2 / 3])
-    assert counted.object_right.tolist() == [found[0] == 0, found[1] in (1, 2)]
+    assert counted["number_right"].tolist() == [found[0] == 0, found[1] in (1, 2)]
+    assert counted["number_chance"].tolist() == pytest.approx([1 / 3, 2 / 3])
+    assert counted["both_chance"].tolist() == pytest.approx([1 / 3, 2 / 3])
+    assert counted["object_right"].tolist() == [found[0] == 0, found[1] in (1, 2)]
     metrics = result.metrics()
     assert metrics["text_to_image_recall_at_1"] == pytest.approx(float(np.mean(result.text_ranks == 1)))
-    # Among three images, the best five are all of them: that says nothing.
+    # The first five of three images are all of them.
     assert metrics["text_to_image_recall_at_5"] is None
     assert metrics["image_to_text_recall_at_10"] is None
     assert "text_to_image_recall_at_5" not in result.intervals()
@@ -87,29 +87,28 @@ def test_scenes_give_all_figures_and_their_intervals(counting_model, counting_pr
     assert intervals["text_to_image_recall_at_5"] == bootstrap_interval(
         lambda hits: float(hits.mean()), result.text_ranks <= 5, seed=3
     )
-    said = result.to_dict()
-    assert (said["num_images"], said["num_counting_texts"]) == (18, len(result.texts))
-    assert said["rows"][0] == {
+    content = result.to_dict()
+    assert (content["num_images"], content["num_counting_texts"]) == (18, len(result.texts))
+    assert content["rows"][0] == {
         "text": result.texts[0],
         "rank": int(result.text_ranks[0]),
         "found": result.found[0],
     }
 
 
-def test_images_without_a_known_number_are_no_answer_to_it(counting_model, counting_processor, make_image):
+def test_only_images_of_a_known_number_are_searched_for_it(counting_model, counting_processor, make_image):
     rows = [{"image": make_image(32, 32, seed), "text": f"image {seed}"} for seed in range(6)]
     rows += [{"image": make_image(32, 32, 7), "text": "two dogs"}]
     result = evaluate_retrieval(counting_model, counting_processor, rows, progress=False)
-    # The only image whose number is known is the answer; of what it shows nothing is known.
-    assert result.counted.number_right.tolist() == [1.0]
-    assert result.counted.object_right is None
+    assert result.counted["number_right"].tolist() == [1.0]
+    assert "object_right" not in result.counted
     assert result.metrics()["both_right"] is None
 
 
-def test_captions_without_numbers_leave_their_figures_out(counting_model, counting_processor, make_image):
+def test_captions_without_numbers_have_no_figures_of_numbers(counting_model, counting_processor, make_image):
     rows = [{"image": make_image(32, 32, seed), "text": f"image {seed}"} for seed in range(3)]
     result = evaluate_retrieval(counting_model, counting_processor, rows, progress=False)
-    assert result.counted is None
+    assert not result.counted
     assert result.metrics()["number_right"] is None
 
 
@@ -125,7 +124,7 @@ def test_bad_rows_are_listed_and_long_captions_counted(counting_model, counting_
     assert result.num_cut == 1
 
 
-def test_too_little_to_choose_from_is_an_error(counting_model, counting_processor, rows):
+def test_fewer_than_two_images_are_an_error(counting_model, counting_processor, rows):
     with pytest.raises(ValueError, match="at least two images with captions.*got 0"):
         evaluate_retrieval(counting_model, counting_processor, [], progress=False)
     with pytest.raises(ValueError, match="got 1.*no file gone.png"):
@@ -134,7 +133,7 @@ def test_too_little_to_choose_from_is_an_error(counting_model, counting_processo
         )
 
 
-def test_broken_weights_are_noticed(counting_model, counting_processor, rows):
+def test_broken_weights_are_an_error(counting_model, counting_processor, rows):
     with torch.no_grad():
         counting_model.text_projection.weight[0, 0] = float("nan")
     with pytest.raises(ValueError, match="embeddings of captions are NaN or infinite"):

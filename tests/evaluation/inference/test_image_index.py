@@ -220,7 +220,7 @@ def test_nothing_to_index_is_an_error(build, tmp_path):
     assert not (tmp_path / "index").exists()
 
 
-def test_broken_weights_are_noticed(build, rows, counting_model):
+def test_broken_weights_are_an_error(build, rows, counting_model):
     with torch.no_grad():
         counting_model.visual_projection.weight[0, 0] = float("nan")
     with pytest.raises(ImageIndexError, match="image embeddings are NaN or infinite"):

@@ -16,7 +16,7 @@ def path(tmp_path):
     return tmp_path / "new" / "cache.jsonl"
 
 
-def test_a_model_is_known_by_its_weights_wherever_it_lies():
+def test_the_identity_of_a_model_is_its_weights_not_its_folder():
     about = {"name": "here", "model_type": "clip", "parameters": 3, "sha256": "s", "revision": None}
     assert model_identity(about) == model_identity({**about, "name": "there"})
     assert model_identity(about) != model_identity({**about, "sha256": "t"})
@@ -24,7 +24,7 @@ def test_a_model_is_known_by_its_weights_wherever_it_lies():
     assert model_identity(nameless) != model_identity({**nameless, "name": "there"})
 
 
-def test_other_contents_have_other_keys(make_image):
+def test_different_contents_have_different_keys(make_image):
     image = make_image(8, 6)
     transposed = Image.frombytes("RGB", (6, 8), image.tobytes())
     keys = [
@@ -66,7 +66,7 @@ def caption_rows(make_image):
     return [{"image": make_image(40, 44, i), "text": f"{word} red cats"} for i, word in enumerate(words)]
 
 
-def test_countbench_goes_on_after_a_kill(counting_model, counting_processor, caption_rows, path):
+def test_countbench_resumes_after_a_kill(counting_model, counting_processor, caption_rows, path):
     def measure(model):
         return evaluate_countbench(model, counting_processor, caption_rows, batch_size=2, progress=False)
 
@@ -88,7 +88,7 @@ def test_countbench_goes_on_after_a_kill(counting_model, counting_processor, cap
     np.testing.assert_array_equal(again.scores, result.scores)
 
 
-def test_features_that_are_not_finite_are_not_remembered(counting_model, counting_processor, caption_rows, path):
+def test_features_that_are_not_finite_are_not_cached(counting_model, counting_processor, caption_rows, path):
     with torch.no_grad():
         counting_model.visual_projection.weight.fill_(float("nan"))
     with ResultCache(path, {"model": "a"}) as cache:
@@ -105,7 +105,7 @@ def _density_rows(make_image, number=5):
     ]
 
 
-def test_density_goes_on_after_a_kill(density_model, density_processor, make_image, path):
+def test_density_resumes_after_a_kill(density_model, density_processor, make_image, path):
     rows = _density_rows(make_image)
     rows.insert(2, {"image": None, "image_id": "none", "text": "cats", "count": 1})
 
@@ -136,7 +136,7 @@ def test_density_goes_on_after_a_kill(density_model, density_processor, make_ima
     assert model.calls == 6
 
 
-def test_praco_goes_on_after_a_kill(density_model, density_processor, make_image, path):
+def test_praco_resumes_after_a_kill(density_model, density_processor, make_image, path):
     rows = [
         {"image": make_image(48, 48, i), "image_id": str(i), "text": text, "count": count}
         for i, kinds in enumerate([("cats", "dogs"), ("dogs", "cats"), ("birds", "cats"), ("cats", "birds")])

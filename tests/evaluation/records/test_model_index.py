@@ -38,7 +38,7 @@ def test_figures_of_a_part_are_labelled():
 
 
 @pytest.mark.parametrize(("result", "words"), [({}, "lacks benchmark"), (_result("other"), "'other'")])
-def test_what_is_no_result_is_refused(result, words):
+def test_other_files_are_rejected(result, words):
     with pytest.raises(ValueError, match=words):
         model_index(result)
 
@@ -87,7 +87,7 @@ def test_a_card_keeps_everything_else(tmp_path):
     }
 
 
-def test_measured_again_means_replaced(tmp_path):
+def test_repeated_measurements_replace_earlier_ones(tmp_path):
     update_card(tmp_path, _result(partial=True))
     update_card(tmp_path, _result(accuracy=0.75))
     card = ModelCard.load(tmp_path / "README.md")
@@ -98,7 +98,7 @@ def test_measured_again_means_replaced(tmp_path):
     assert card.text.strip() == f"# {tmp_path.name}"
 
 
-def test_benchmarks_of_one_task_on_the_same_data_stay_apart(tmp_path):
+def test_benchmarks_of_one_task_on_the_same_data_stay_separate(tmp_path):
     update_card(tmp_path, _result("density", mae=2.0))
     update_card(tmp_path, _result("praco", named_mae=3.0, nmn=0.5))
     update_card(tmp_path, _result("density", mae=1.0))
@@ -110,7 +110,7 @@ def test_benchmarks_of_one_task_on_the_same_data_stay_apart(tmp_path):
     }
 
 
-def test_a_card_that_cannot_be_read_is_refused_and_left(tmp_path):
+def test_a_card_that_cannot_be_read_is_rejected_and_kept(tmp_path):
     with pytest.raises(ValueError, match="no folder"):
         check_card(tmp_path / "gone")
     path = tmp_path / "README.md"

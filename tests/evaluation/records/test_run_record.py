@@ -36,14 +36,14 @@ from count_clip.evaluation.records.run_record import (
         ["--password", "SECRET", "--token", "SECRET"],
     ],
 )
-def test_no_secret_gets_into_the_command(arguments):
+def test_the_command_has_no_secrets(arguments):
     command = plain_command(arguments)
     assert "SECRET" not in command
     assert "***" in command
     assert len(shlex.split(command)) == 1 + len(arguments)
 
 
-def test_a_command_can_be_typed_again():
+def test_the_command_can_be_run_again():
     arguments = ["evaluate", "countbench", "--model", "my models/a", "--template", "a photo of {}", "--tokenizer", "x"]
     assert shlex.split(plain_command(arguments[:-2])) == ["count-clip", *arguments[:-2]]
     # What only looks like a token is hidden as well, but never what comes after it.
@@ -92,7 +92,7 @@ def test_adapters_are_described_with_their_base(counting_model, tmp_path):
     assert about["base"] == {"name": "base", "revision": None, "sha256": digest}
 
 
-def test_scenes_are_described_by_all_that_makes_them():
+def test_scenes_are_described_by_all_their_settings():
     def about(**changes):
         scenes = CountScenes("test", **{"num_scenes": 4, "objects": "shapes", **changes})
         return describe_data("countscenes", scenes, "captions", "test")
@@ -127,7 +127,7 @@ def run():
     return run_record("count-clip evaluate x", {"name": "m"}, data, 3, "bfloat16", "cpu", 1.23456)
 
 
-def test_a_run_says_what_it_takes_to_repeat_it(run):
+def test_a_run_record_has_everything_to_repeat_it(run):
     assert run["versions"]["transformers"] == transformers.__version__
     assert run["versions"]["numpy"] == np.__version__
     assert set(run["versions"]) == {"python", "torch", "transformers", "datasets", "numpy"}
@@ -136,7 +136,7 @@ def test_a_run_says_what_it_takes_to_repeat_it(run):
     assert datetime.timedelta(0) <= age + datetime.timedelta(seconds=1) < datetime.timedelta(minutes=1)
 
 
-def test_what_is_of_a_part_says_so(run):
+def test_results_of_a_part_of_the_data_are_marked(run):
     whole = result_file("x", run, {"rows": []}, {"accuracy": 0.5}, {"accuracy": (0.4, 0.6)})
     assert (whole["partial"], whole["missing"], partial_note(whole)) == (False, 0, None)
     assert (whole["benchmark"], whole["format"], whole["rows"]) == ("x", 1, [])
@@ -148,7 +148,7 @@ def test_what_is_of_a_part_says_so(run):
     assert partial_note(limited) == "PARTIAL: only 8 of 10 rows were to be measured"
 
 
-def test_a_benchmark_cannot_take_a_key_of_all(run):
+def test_a_benchmark_cannot_use_a_shared_key(run):
     with pytest.raises(ValueError, match="format, partial"):
         result_file("x", run, {"format": "coco", "partial": 1}, {})
 

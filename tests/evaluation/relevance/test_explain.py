@@ -141,7 +141,7 @@ class _Pair:
 
 @pytest.mark.parametrize("score", ["similarity", "margin"])
 @pytest.mark.parametrize("start_layer", [0, 1, -1])
-def test_maps_agree_with_the_method_written_out(model, counting_processor, images, score, start_layer):
+def test_maps_agree_with_a_plain_implementation(model, counting_processor, images, score, start_layer):
     texts = [CAPTION, "a photo of seven small things", "ten X"]
     found = explain(model, counting_processor, images, texts, score=score, start_layer=start_layer)
     for image, text, relevance in zip(images, texts, found, strict=True):
@@ -180,7 +180,7 @@ def test_gradients_of_attention_agree_with_finite_differences(model, counting_pr
     assert checked > 10
 
 
-def test_padding_changes_nothing_and_counts_for_nothing(model, counting_processor, images):
+def test_padding_changes_nothing_and_has_no_relevance(model, counting_processor, images):
     texts = ["two", "a photo of three rather long words", "ten X"]
     together = explain(model, counting_processor, images, texts)
     for image, text, relevance in zip(images, texts, together, strict=True):
@@ -191,19 +191,19 @@ def test_padding_changes_nothing_and_counts_for_nothing(model, counting_processo
         np.testing.assert_allclose(relevance.patches, alone.patches, rtol=1e-3, atol=1e-6)
 
 
-def test_words_add_up_the_shares_of_their_tokens(model, counting_processor, images):
+def test_words_sum_the_shares_of_their_tokens(model, counting_processor, images):
     (relevance,) = explain(model, counting_processor, images[:1], ["Two  red dogs, 2x"])
     words = relevance.words()
     assert [word.text for word in words] == ["Two", "red", "dogs", ",", "2", "x"]
     assert words[1].share == pytest.approx(float(relevance.tokens[3:6].sum() / relevance.tokens.sum()), rel=1e-5)
     assert sum(word.share for word in words) == pytest.approx(1)
     assert relevance.tokens_between(5, 8).tolist() == [False] * 3 + [True] * 3 + [False] * 7
-    said = relevance.to_dict()
-    assert np.sum(said["patch_shares"]) == pytest.approx(1)
-    assert said["seen_box"] == [0, 0, 32, 32]
+    content = relevance.to_dict()
+    assert np.sum(content["patch_shares"]) == pytest.approx(1)
+    assert content["seen_box"] == [0, 0, 32, 32]
 
 
-def test_margin_moves_the_patches_and_not_the_tokens(model, counting_processor, images):
+def test_margin_changes_the_patches_and_not_the_tokens(model, counting_processor, images):
     similarity, margin = (
         explain(model, counting_processor, images[:1], [CAPTION], score=score)[0] for score in ("similarity", "margin")
     )
@@ -211,7 +211,7 @@ def test_margin_moves_the_patches_and_not_the_tokens(model, counting_processor, 
     assert np.abs(similarity.patch_shares() - margin.patch_shares()).max() > 0.01
 
 
-def test_a_plain_clip_with_the_same_weights_is_explained_alike(model, counting_processor, images, tmp_path):
+def test_a_plain_clip_with_the_same_weights_has_the_same_relevance(model, counting_processor, images, tmp_path):
     model.save_pretrained(tmp_path)
     plain = CLIPModel.from_pretrained(tmp_path)
     texts = [CAPTION] * 3
@@ -224,7 +224,7 @@ def test_a_plain_clip_with_the_same_weights_is_explained_alike(model, counting_p
         np.testing.assert_allclose(ours.tokens, theirs.tokens, rtol=1e-3, atol=1e-6)
 
 
-def test_bfloat16_tells_the_same_story(model, counting_processor, images):
+def test_bfloat16_agrees_with_float32(model, counting_processor, images):
     texts = [CAPTION] * 3
     exact = explain(model, counting_processor, images, texts)
     rough = explain(model, counting_processor, images, texts, dtype=torch.bfloat16)
@@ -249,7 +249,7 @@ def test_the_model_is_left_as_it_was(model, counting_processor, images):
     assert not model.text_model.embeddings._forward_hooks
 
 
-def test_explains_where_gradients_are_off(model, counting_processor, images):
+def test_explains_with_gradients_off(model, counting_processor, images):
     with torch.no_grad():
         (one,) = explain(model, counting_processor, images[:1], [CAPTION], score="margin")
     assert one.patches.any()
@@ -273,7 +273,7 @@ def test_roll_out_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "words"),
     [
         ({"texts": ["x" * 39]}, "41 tokens.*reads 40.*Shorten it"),
         ({"texts": [" "]}, "the text is empty"),
@@ -285,25 +285,25 @@ def test_roll_out_by_hand():
         ({"images": ["nowhere.png"]}, "There is no file nowhere.png"),
     ],
 )
-def test_bad_input_is_named(model, counting_processor, images, options, complaint):
+def test_bad_input_is_named(model, counting_processor, images, options, words):
     arguments = {"images": images[:1], "texts": [CAPTION], **options}
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=words):
         explain(model, counting_processor, **arguments)
 
 
-def test_broken_weights_are_noticed(model, counting_processor, images):
+def test_broken_weights_are_an_error(model, counting_processor, images):
     with torch.no_grad():
         model.visual_projection.weight[0, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN or infinite: its weights are broken"):
         explain(model, counting_processor, images[:1], [CAPTION])
 
 
-def test_a_model_without_two_towers_is_refused(counting_processor, images):
+def test_a_model_without_two_towers_is_rejected(counting_processor, images):
     with pytest.raises(TypeError, match="Expected a CLIP model"):
         explain(torch.nn.Linear(2, 2), counting_processor, images[:1], [CAPTION])
 
 
-def test_prompts_of_an_adapter_are_refused(model, counting_processor, images):
+def test_prompts_of_an_adapter_are_rejected(model, counting_processor, images):
     from peft import get_peft_model
 
     from count_clip.modeling.prompt_tuning import VisualPromptConfig

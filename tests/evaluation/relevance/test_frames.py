@@ -26,8 +26,8 @@ _SQUARE = {"height": 32, "width": 32}
         {"do_resize": False, "crop_size": _SQUARE},
     ],
 )
-def test_frame_is_where_the_processor_looks(size, options):
-    """Ramps that hold each pixel's own place come out of the real processor where the frame says."""
+def test_frame_is_the_region_of_the_processor(size, options):
+    """Ramps of pixel positions agree with the frame after the real processor."""
     width, height = size
     ramps = np.zeros((height, width, 3), dtype=np.uint8)
     ramps[..., 0] = np.arange(width)[None]
@@ -51,14 +51,14 @@ def test_frame_is_where_the_processor_looks(size, options):
         assert (seen[beyond] == 0).all()
 
 
-def test_another_way_with_images_is_refused():
-    with pytest.raises(ValueError, match="where its pixels come from is unknown"):
+def test_other_processors_are_rejected():
+    with pytest.raises(ValueError, match="but its output has .* Use the processor of a CLIP"):
         input_frame(_processor(size={"shortest_edge": 32}, crop_size=_SQUARE), (50, 50), (16, 16))
     with pytest.raises(ValueError, match="to a `shortest_edge` or to `height` and `width`"):
         input_frame(_processor(size={"max_height": 32, "max_width": 32}), (50, 50), (32, 32))
 
 
-def test_upsampling_keeps_values_at_the_middles_and_goes_straight_between():
+def test_upsampling_is_linear_between_the_centres():
     frame = Frame(0, 0, 40, 20, 40, 20)
     values = upsample(np.array([[1.0, 3.0]]), frame)
     assert values.shape == (20, 40)
@@ -68,7 +68,7 @@ def test_upsampling_keeps_values_at_the_middles_and_goes_straight_between():
     assert (upsample(np.ones((3, 3)), frame) == 1).all()
 
 
-def test_nothing_is_seen_outside_of_the_frame():
+def test_maps_are_zero_outside_of_the_frame():
     values = upsample(np.ones((4, 4)), Frame(10, 0, 30, 20, 40, 20))
     assert (values[:, 10:30] == 1).all()
     assert values.sum() == 400
@@ -77,7 +77,7 @@ def test_nothing_is_seen_outside_of_the_frame():
 @pytest.mark.parametrize(
     "frame", [Frame(0, 0, 40, 30, 40, 30), Frame(5.5, 0, 35.25, 30, 40, 30), Frame(-8, -3.3, 48, 33.3, 40, 30)]
 )
-def test_coverage_is_what_many_sample_points_say(frame):
+def test_coverage_agrees_with_many_sample_points(frame):
     boxes = [[3, 4, 17, 12], [10, 8, 30, 29], [-5, -5, 2, 2]]
     mask = box_mask(boxes, frame.width, frame.height)
     covered = coverage(mask, frame, (3, 4))
@@ -93,7 +93,7 @@ def test_coverage_is_what_many_sample_points_say(frame):
     assert covered.max() <= 1 + 1e-9
 
 
-def test_boxes_cover_pixels_by_their_middles():
+def test_boxes_cover_pixels_by_their_centres():
     assert box_mask([[0, 0, 1, 1], [1.4, 0, 3, 2]], 4, 3).astype(int).tolist() == [[1, 1, 1, 0], [0, 1, 1, 0], [0] * 4]
     assert not box_mask([], 4, 3).any()
     with pytest.raises(ValueError, match="boxes"):

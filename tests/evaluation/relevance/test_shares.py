@@ -57,7 +57,7 @@ def test_shares_are_those_of_the_maps(counting_model, counting_processor, row):
     np.testing.assert_allclose(found.patches, relevance.patches, rtol=1e-4)
 
 
-def test_the_number_word_is_the_one_that_counts(counting_model, counting_processor, row):
+def test_the_number_word_is_that_of_the_objects(counting_model, counting_processor, row):
     row["text"] = "two and three dogs"
     first = evaluate_relevance(counting_model, counting_processor, [row], progress=False)
     second = evaluate_relevance(counting_model, counting_processor, [{**row, "number": 3}], progress=False)
@@ -65,7 +65,7 @@ def test_the_number_word_is_the_one_that_counts(counting_model, counting_process
     assert second.number_tokens[0] == pytest.approx(5 / 15)
 
 
-def test_rows_that_cannot_be_asked_are_listed(counting_model, counting_processor, row):
+def test_rows_that_cannot_be_measured_are_listed(counting_model, counting_processor, row):
     rows = [
         {**row, "text": None},
         {**row, "text": "some dogs"},
@@ -84,7 +84,7 @@ def test_rows_that_cannot_be_asked_are_listed(counting_model, counting_processor
         (3, "no boxes"),
         (4, "45 tokens"),
         (5, "no file nowhere.png"),
-        (6, "outside of what the model sees"),
+        (6, "outside of the model's input"),
         (7, "the data says 5, but the caption states 'two'"),
     ]
     assert [skipped.index for skipped in shares.skipped] == [index for index, _ in reasons]
@@ -92,9 +92,9 @@ def test_rows_that_cannot_be_asked_are_listed(counting_model, counting_processor
         assert reason in skipped.reason
 
 
-@pytest.mark.parametrize(("rows", "complaint"), [([], "the data is empty"), ([{"text": "two"}], "None of the 1 rows")])
-def test_nothing_to_measure_is_an_error(counting_model, counting_processor, rows, complaint):
-    with pytest.raises(ValueError, match=complaint):
+@pytest.mark.parametrize(("rows", "words"), [([], "the data is empty"), ([{"text": "two"}], "None of the 1 rows")])
+def test_nothing_to_measure_is_an_error(counting_model, counting_processor, rows, words):
+    with pytest.raises(ValueError, match=words):
         evaluate_relevance(counting_model, counting_processor, rows, progress=False)
 
 
@@ -148,7 +148,7 @@ def test_figure_shows_heat_where_the_relevance_is(counting_model, counting_proce
     assert both.width > 2 * titled.width
 
 
-def test_relevance_spread_evenly_is_bright_nowhere(counting_model, counting_processor, row):
+def test_evenly_distributed_relevance_is_dark(counting_model, counting_processor, row):
     (relevance,) = explain(counting_model, counting_processor, [row["image"]], [row["text"]])
     even, peaked = relevance.patches.copy(), relevance.patches.copy()
     even[:], peaked[:] = 1.0, 0.0
@@ -161,7 +161,7 @@ def test_relevance_spread_evenly_is_bright_nowhere(counting_model, counting_proc
     assert reds[0] < 60 < reds[1]
 
 
-def test_figure_says_when_nothing_is_relevant(counting_model, counting_processor, row):
+def test_figure_without_relevance_has_a_remark(counting_model, counting_processor, row):
     (relevance,) = explain(counting_model, counting_processor, [row["image"]], [row["text"]])
     relevance.patches[:], relevance.tokens[:] = 0, 0
     assert np.isnan(relevance.patch_shares()).all()
@@ -180,7 +180,7 @@ def test_figure_needs_the_image_that_was_explained(counting_model, counting_proc
         side_by_side([])
 
 
-def test_broken_weights_are_noticed(counting_model, counting_processor, row):
+def test_broken_weights_are_an_error(counting_model, counting_processor, row):
     with torch.no_grad():
         counting_model.text_projection.weight[0, 0] = float("inf")
     with pytest.raises(ValueError, match="NaN or infinite"):

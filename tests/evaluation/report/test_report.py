@@ -111,20 +111,20 @@ def _run(model, data, **more):
     }
 
 
-def density(said, true, model="org/one", texts=None, data=None, **more):
+def density(predicted, true, model="org/one", texts=None, data=None, **more):
     """A density result as `count-clip evaluate` writes it."""
-    errors = np.array(said) - np.array(true)
+    errors = np.array(predicted) - np.array(true)
     rows = [
         {
             "index": i,
             "image_id": f"p{i}",
-            "text": (texts or ["cats"] * len(said))[i],
+            "text": (texts or ["cats"] * len(predicted))[i],
             "count": float(t),
             "predicted": s,
         }
-        for i, (s, t) in enumerate(zip(said, true, strict=True))
+        for i, (s, t) in enumerate(zip(predicted, true, strict=True))
     ]
-    data = data or {"name": "birds", "config": None, "split": "test", "revision": "r1", "rows": len(said)}
+    data = data or {"name": "birds", "config": None, "split": "test", "revision": "r1", "rows": len(predicted)}
     return {
         "benchmark": "density",
         "format": 1,
@@ -133,14 +133,14 @@ def density(said, true, model="org/one", texts=None, data=None, **more):
         "missing": 0,
         "metrics": {"mae": float(np.abs(errors).mean()), "rmse": float(np.sqrt((errors**2).mean())), "nae": None},
         "intervals": {},
-        "n": len(said),
+        "n": len(predicted),
         "predictions": rows,
         "skipped": [],
         **more,
     }
 
 
-def countbench(said, true, model="org/clip", scale=None, **more):
+def countbench(predicted, true, model="org/clip", scale=None, **more):
     """A CountBench result in which the predicted number has the highest score."""
     rows = [
         {
@@ -149,10 +149,10 @@ def countbench(said, true, model="org/clip", scale=None, **more):
             "prediction": s,
             "scores": [0.5 if n == s else 0.1 + 0.001 * n for n in range(2, 11)],
         }
-        for i, (s, t) in enumerate(zip(said, true, strict=True))
+        for i, (s, t) in enumerate(zip(predicted, true, strict=True))
     ]
-    off = np.abs(np.array(said) - np.array(true))
-    run = _run(model, {"name": "countscenes", "config": "benchmark", "split": "test", "rows": len(said)})
+    off = np.abs(np.array(predicted) - np.array(true))
+    run = _run(model, {"name": "countscenes", "config": "benchmark", "split": "test", "rows": len(predicted)})
     if scale:
         run["model"]["logit_scale"] = scale
     return {
@@ -167,14 +167,14 @@ def countbench(said, true, model="org/clip", scale=None, **more):
             "off_by_one": float((off < 2).mean()),
         },
         "intervals": {"accuracy": [0.25, 0.75]},
-        "n": len(said),
+        "n": len(predicted),
         "rows": rows,
         "skipped": [],
         **more,
     }
 
 
-def praco(said, model="org/one"):
+def praco(predicted, model="org/one"):
     """Two images, each with a prompt for a class in it and an absent one."""
     images = [
         {
@@ -186,7 +186,7 @@ def praco(said, model="org/one"):
                 {"text": "dogs", "role": "absent", "count": 0.0, "predicted": absent},
             ],
         }
-        for i, (named, absent) in enumerate(said)
+        for i, (named, absent) in enumerate(predicted)
     ]
     metrics = {"named_mae": 1.0, "named_rmse": 1.0, "absent_mae": 0.5, "absent_rmse": 0.5}
     metrics |= {"nmn": 0.25, "pccn": 50.0, "precision": 0.5, "recall": 0.25, "f1": 1 / 3}
@@ -397,14 +397,16 @@ def test_partial_results_are_marked_and_never_the_best(save):
 def test_paired_differences_draw_images_with_both_predictions(save):
     generator = np.random.default_rng(0)
     true = generator.integers(1, 20, 40)
-    one_said, two_said = true + generator.normal(0, 2, 40), true + generator.normal(0, 1, 40)
+    first, second = true + generator.normal(0, 2, 40), true + generator.normal(0, 1, 40)
     # Two rows an image: they are drawn together.
-    contents = [density(list(map(float, said)), list(true), f"org/{n}") for n, said in enumerate((one_said, two_said))]
+    contents = [
+        density(list(map(float, predicted)), list(true), f"org/{n}") for n, predicted in enumerate((first, second))
+    ]
     for content in contents:
         for place, row in enumerate(content["predictions"]):
             row["image_id"] = f"p{place // 2}"
     mae, rmse = paired_differences(*map(save, contents))
-    a, b = np.abs(one_said - true), np.abs(two_said - true)
+    a, b = np.abs(first - true), np.abs(second - true)
     assert mae.difference == pytest.approx(b.mean() - a.mean())
     assert rmse.difference == pytest.approx(np.sqrt((b**2).mean()) - np.sqrt((a**2).mean()))
     assert (mae.rows, mae.images) == (40, 20)
@@ -415,9 +417,9 @@ def test_paired_differences_draw_images_with_both_predictions(save):
 
 
 def test_missing_intervals_are_computed_from_the_rows(save):
-    said, true = [1.0, 5.0, 9.5, 2.0], [2, 5, 8, 2]
-    result = save(density(said, true))
-    errors = np.abs(np.array(said) - true)
+    predicted, true = [1.0, 5.0, 9.5, 2.0], [2, 5, 8, 2]
+    result = save(density(predicted, true))
+    errors = np.abs(np.array(predicted) - true)
     expected = bootstrap_interval(lambda sample: float(sample.mean()), errors)
     assert interval_of(result.predictions, "mae") == pytest.approx(expected)
     assert write_interval(expected, "objects") in check_page(render_report([result])).text
