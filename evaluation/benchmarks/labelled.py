@@ -10,14 +10,12 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from huggingface_hub.utils import tqdm
 from numpy.typing import NDArray
 from PIL import Image
 
 from count_clip.datasets_scripts.countscenes.builder import CountScenes
-from count_clip.modeling.images import ImageError
 
-from ..inference.encoding import Encoder, SkippedRow, image_id_of, num_rows, read_image, read_rows
+from ..inference.encoding import Encoder, SkippedRow, image_id_of, read_image, usable_rows
 
 
 # A split has hundreds of evenly drawn classes; of 500, all occur in so many scenes with a probability of 99 %.
@@ -147,27 +145,21 @@ def embed_rows(
     skipped: list[SkippedRow] = []
     kept: list[tuple[int, int, str | None]] = []
     vectors: list[torch.Tensor] = []
-    waiting: list[Image.Image] = []
+    images: list[Image.Image] = []
+
+    def read(row: Mapping[str, Any]) -> tuple[int, Image.Image]:
+        label = label_of(row, label_column, names)
+        return label, read_image({"image": row.get(image_column), "image_id": row.get("image_id")})
 
     def encode() -> None:
-        if waiting:
-            vectors.append(encoder.images(waiting) if projected else _before_projection(encoder, waiting))
-            waiting.clear()
+        if images:
+            vectors.append(encoder.images(images) if projected else _before_projection(encoder, images))
+            images.clear()
 
-    for index, row, reason in tqdm(
-        read_rows(rows), total=num_rows(rows), desc="images", disable=not progress, leave=False
-    ):
-        if row is None:
-            skipped.append(SkippedRow(index, None, reason or "there is no row"))
-            continue
-        try:
-            label = label_of(row, label_column, names)
-            waiting.append(read_image({"image": row.get(image_column), "image_id": row.get("image_id")}))
-        except (ValueError, ImageError) as error:
-            skipped.append(SkippedRow(index, image_id_of(row), str(error)))
-            continue
+    for index, row, (label, image) in usable_rows(rows, read, skipped, progress):
         kept.append((index, label, image_id_of(row)))
-        if len(waiting) == encoder.batch_size:
+        images.append(image)
+        if len(images) == encoder.batch_size:
             encode()
     encode()
     if not kept:

@@ -150,26 +150,11 @@ def linear_probe(
     """
     Measure a linear probe: `C` chosen on validation rows, then fitted to training and validation rows together.
 
-    Args:
-        train ([`Features`]): Features of the training rows.
-        validation ([`Features`], *optional*): Features of the validation rows; by default a fifth of the
-            training rows.
-        test ([`Features`]): Features of the test rows.
-        names (`Sequence[str]`): The classes.
-        seed (`int`, *optional*, defaults to 0): Seed of the draw of validation rows.
-        max_iter (`int`, *optional*, defaults to 1000): The most iterations of L-BFGS.
-        progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar on stderr.
+    Without `validation`, a fifth of the training rows is used. The result's `about` has `c`, `sweep` (validation
+    accuracies), `converged` and the numbers of rows; `skipped` are test rows, `train_skipped` the number of the
+    others. Raises a `ValueError` if there are too few rows, a `ProbeDependencyError` without scikit-learn.
 
-    Returns:
-        [`ClassificationResult`]: The figures on the test rows. `about` has `c`, `sweep` (validation accuracies),
-        `converged` and the numbers of rows. `skipped` are test rows, `train_skipped` the number of the others.
-
-    Raises:
-        ValueError: If there are too few rows to fit.
-        ProbeDependencyError: If scikit-learn is not installed.
-
-    Source:
-        Radford et al., CLIP, 2021, Appendix A.3 (https://arxiv.org/abs/2103.00020).
+    Source: Radford et al., CLIP, 2021, Appendix A.3 (https://arxiv.org/abs/2103.00020).
     """
     train_skipped = len(train.skipped) + (0 if validation is None else len(validation.skipped))
     from_train = validation is None
@@ -282,35 +267,16 @@ def few_shot_curve(
     progress: bool = False,
 ) -> FewShotResult:
     """
-    Measure linear probes with a few examples of each class.
+    Measure linear probes with a few examples of each class; `zero_shot` is the accuracy without examples, for the
+    result.
 
-    `C` is chosen on validation rows, of each class as many as examples and at most four; the probe is fitted to the
-    examples only.
+    `C` is chosen on validation rows (without `validation`, other training rows), of each class as many as examples and
+    at most four; the probe is fitted to the examples only. Examples of a larger number include those of a smaller one
+    of the same draw. Raises a `ValueError` if an option is out of its range, or there are too few rows, a
+    `ProbeDependencyError` without scikit-learn.
 
-    Args:
-        train ([`Features`]): Features to draw examples from.
-        validation ([`Features`], *optional*): Features to choose on; by default the other training rows.
-        test ([`Features`]): Features of the test rows.
-        names (`Sequence[str]`): The classes.
-        shots (`Sequence[int]`, *optional*, defaults to `(1, 2, 4, 8, 16)`): Numbers of examples of
-            each class.
-        num_draws (`int`, *optional*, defaults to 3): Draws of examples.
-        seed (`int`, *optional*, defaults to 0): Seed of the draws; examples of a larger number include those of a
-            smaller one of the same draw.
-        zero_shot (`float`, *optional*): Accuracy without examples, for the result.
-        max_iter (`int`, *optional*, defaults to 1000): The most iterations of L-BFGS.
-        progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar on stderr.
-
-    Returns:
-        [`FewShotResult`]: The curve.
-
-    Raises:
-        ValueError: If an option is out of its range, or there are too few rows.
-        ProbeDependencyError: If scikit-learn is not installed.
-
-    Source:
-        Radford et al., CLIP, 2021, Sec. 3.1.5 (https://arxiv.org/abs/2103.00020); the size of the validation split is
-        that of Zhou et al., CoOp, 2021, Sec. 4.1 (https://arxiv.org/abs/2109.01134).
+    Source: Radford et al., CLIP, 2021, Sec. 3.1.5 (https://arxiv.org/abs/2103.00020); the size of the validation split
+    is that of Zhou et al., CoOp, 2021, Sec. 4.1 (https://arxiv.org/abs/2109.01134).
     """
     wanted = list(dict.fromkeys(shots))
     if not wanted or min(wanted) < 1 or num_draws < 1:

@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.utils import tqdm
 from numpy.typing import NDArray
 from PIL import Image
 
 from count_clip.datasets_scripts.captions.numbers import find_count
-from count_clip.modeling.images import ImageError
 
 from ..functional import bootstrap_interval
-from ..inference.encoding import Encoder, SkippedRow, evaluating, image_id_of, num_rows, read_image, read_rows
+from ..inference.encoding import Encoder, SkippedRow, evaluating, image_id_of, read_image, usable_rows
 
 
 RECALL_AT = (1, 5, 10)
@@ -213,23 +211,19 @@ def _batches(
 ) -> Iterator[list[Image.Image]]:
     """Batches of images, each once; their captions, numbers and names are added to `data`."""
     batch: list[Image.Image] = []
-    for index, row, reason in tqdm(
-        read_rows(rows), total=num_rows(rows), desc="images", disable=not progress, leave=False
-    ):
-        if row is None:
-            skipped.append(SkippedRow(index, None, reason or "there is no row"))
-            continue
-        captions = _captions_of(row)
-        name = image_id_of(row) or str(index)
+
+    def read(row: Mapping[str, Any]) -> tuple[list[str], Image.Image | None]:
+        text = row.get("text")
+        captions = [text] if isinstance(text, str) else list(text or ())
+        captions = [caption for caption in captions if isinstance(caption, str) and caption.strip()]
         if not captions:
-            skipped.append(SkippedRow(index, image_id_of(row), "the row has no caption"))
-            continue
-        if name not in data.place_of:
-            try:
-                batch.append(read_image(row))
-            except ImageError as error:
-                skipped.append(SkippedRow(index, image_id_of(row), str(error)))
-                continue
+            raise ValueError("the row has no caption")
+        return captions, None if image_id_of(row) in data.place_of else read_image(row)
+
+    for index, row, (captions, image) in usable_rows(rows, read, skipped, progress):
+        name = image_id_of(row) or str(index)
+        if image is not None:
+            batch.append(image)
             data.place_of[name] = len(data.image_ids)
             data.image_ids.append(name)
             data.numbers.append(None)
@@ -244,12 +238,6 @@ def _batches(
             batch = []
     if batch:
         yield batch
-
-
-def _captions_of(row: Mapping[str, Any]) -> list[str]:
-    text = row.get("text")
-    captions = [text] if isinstance(text, str) else list(text or ())
-    return [caption for caption in captions if isinstance(caption, str) and caption.strip()]
 
 
 def _number_of(row: Mapping[str, Any], captions: Sequence[str]) -> int | None:

@@ -1,4 +1,9 @@
-"""Metrics of predicted numbers from two to ten."""
+"""
+Metrics of predicted numbers from two to ten.
+
+Predictions and references have the shape `(num_images,)`. All functions raise a `ValueError` if the two differ in
+length, are empty, or hold something that is not finite.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +40,10 @@ class Calibration(NamedTuple):
 
 def predicted_numbers(scores: ArrayLike, numbers: Sequence[int] = NUMBERS) -> NDArray[np.int64]:
     """
-    The number whose caption has the highest score, for each image.
+    The number whose caption has the highest score, `(num_images,)`; of equal scores the lowest number.
 
-    Args:
-        scores (array of shape `(num_images, len(numbers))`): Scores of the captions with each number, of any scale.
-        numbers (`Sequence[int]`): The numbers of the columns.
-
-    Returns:
-        `np.ndarray` of shape `(num_images,)`: Numbers; of equal scores the lowest number.
-
-    Raises:
-        ValueError: If there is no image, an image has more or fewer scores, or a score is not finite.
+    `scores` have the shape `(num_images, len(numbers))`. Raises a `ValueError` if there is no image, an image has more
+    or fewer scores, or a score is not finite.
     """
     return np.asarray(numbers, dtype=np.int64)[_score_table(scores, numbers).argmax(axis=1)]
 
@@ -74,18 +72,8 @@ def _score_table(scores: ArrayLike, numbers: Sequence[int]) -> NDArray[np.float6
 
 def check_numbers(values: ArrayLike, name: str, numbers: Sequence[int] = NUMBERS) -> NDArray[np.int64]:
     """
-    Check that all values are among the possible numbers.
-
-    Args:
-        values (array of shape `(num_images,)`): Numbers.
-        name (`str`): Name of the argument, for the error message.
-        numbers (`Sequence[int]`): The possible numbers.
-
-    Returns:
-        `np.ndarray` of shape `(num_images,)`: The values as integers.
-
-    Raises:
-        ValueError: If there are no values, or one is not finite or not among `numbers`.
+    The values `(num_images,)` as integers; a `ValueError` with the argument's `name` if there are none or one is not
+    among `numbers`.
     """
     array = vector(values, name)
     bad = np.flatnonzero(~np.isin(array, numbers))
@@ -100,59 +88,22 @@ def check_numbers(values: ArrayLike, name: str, numbers: Sequence[int] = NUMBERS
 
 def counting_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """
-    The share of images whose number is exactly right: CountBench's first figure.
-
-    Args:
-        predictions (array of shape `(num_images,)`): Predicted numbers.
-        references (array of shape `(num_images,)`): True numbers.
-
-    Returns:
-        `float`: From 0 to 1; guessing among two to ten gives 1/9.
-
-    Raises:
-        ValueError: If the two differ in length, are empty, or hold something that is not finite.
-
-    Source:
-        Paiss et al., 2023, Sec. 4.1 (https://huggingface.co/papers/2302.12066).
+    The share of images whose number is exactly right, 0 to 1; guessing among two to ten gives 1/9 (Paiss et al., 2023,
+    Sec. 4.1, https://huggingface.co/papers/2302.12066).
     """
     predicted, true = pair(predictions, references)
     return float(np.mean(predicted == true))
 
 
 def off_by_one_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
-    """
-    The share of images whose number is right or off by one.
-
-    Args:
-        predictions (array of shape `(num_images,)`): Predicted numbers.
-        references (array of shape `(num_images,)`): True numbers.
-
-    Returns:
-        `float`: From 0 to 1, never below [`counting_accuracy`].
-
-    Raises:
-        ValueError: If the two differ in length, are empty, or hold something that is not finite.
-    """
+    """The share of images whose number is right or off by one, 0 to 1."""
     predicted, true = pair(predictions, references)
     return float(np.mean(np.abs(predicted - true) <= 1))
 
 
 def mean_deviation(predictions: ArrayLike, references: ArrayLike) -> float:
     """
-    How far predicted numbers are from the true ones, on average: CountBench's second figure.
-
-    Args:
-        predictions (array of shape `(num_images,)`): Predicted numbers.
-        references (array of shape `(num_images,)`): True numbers.
-
-    Returns:
-        `float`: Mean of `|predicted - true|`, in objects; 0 is perfect.
-
-    Raises:
-        ValueError: If the two differ in length, are empty, or hold something that is not finite.
-
-    Source:
-        Paiss et al., 2023, Sec. 4.1 (https://huggingface.co/papers/2302.12066).
+    Mean of `|predicted - true|`, in objects (Paiss et al., 2023, Sec. 4.1, https://huggingface.co/papers/2302.12066).
     """
     return mean_absolute_error(predictions, references)
 
@@ -161,18 +112,9 @@ def confusion_matrix(
     predictions: ArrayLike, references: ArrayLike, numbers: Sequence[int] = NUMBERS
 ) -> NDArray[np.int64]:
     """
-    How often each number was predicted for each true number.
+    Images by true number (rows) and predicted number (columns), `(len(numbers), len(numbers))`.
 
-    Args:
-        predictions (array of shape `(num_images,)`): Predicted numbers.
-        references (array of shape `(num_images,)`): True numbers.
-        numbers (`Sequence[int]`): The possible numbers, in the order of the rows and columns.
-
-    Returns:
-        `np.ndarray` of shape `(len(numbers), len(numbers))`: Images; true numbers down, predicted numbers across.
-
-    Raises:
-        ValueError: If the two differ in length, are empty, or hold a number that is not in `numbers`.
+    Raises a `ValueError` if the two differ in length, are empty, or hold a number that is not in `numbers`.
     """
     predicted, true = pair(predictions, references)
     if len(set(numbers)) != len(numbers):

@@ -1,4 +1,9 @@
-"""Errors of counts, in objects or relative to the true count."""
+"""
+Errors of counts, in objects or relative to the true count.
+
+Predicted counts (fractions allowed, not rounded) and true counts have the shape `(num_images,)`. All functions raise a
+`ValueError` if the two differ in length, are empty, or hold something that is not finite.
+"""
 
 from __future__ import annotations
 
@@ -35,20 +40,7 @@ class CountingErrors(NamedTuple):
 
 
 def counting_errors(predictions: ArrayLike, references: ArrayLike) -> CountingErrors:
-    """
-    All four errors; the relative ones leave out the images without objects.
-
-    Args:
-        predictions (array of shape `(num_images,)`): Predicted counts, fractions allowed and not rounded.
-        references (array of shape `(num_images,)`): True counts.
-
-    Returns:
-        [`CountingErrors`].
-
-    Raises:
-        ValueError: If the two differ in length, are empty, hold something that is not finite, or a true count is
-            below zero.
-    """
+    """All four errors; the relative ones leave out the images without objects. A true count below zero is an error."""
     predicted, true = pair(predictions, references)
     bad = np.flatnonzero(true < 0)
     if bad.size:
@@ -66,58 +58,23 @@ def counting_errors(predictions: ArrayLike, references: ArrayLike) -> CountingEr
 
 
 def mean_absolute_error(predictions: ArrayLike, references: ArrayLike) -> float:
-    """
-    Mean absolute error of counts (MAE).
-
-    Args:
-        predictions (array of shape `(num_images,)`): Predicted counts, fractions allowed and not rounded.
-        references (array of shape `(num_images,)`): True counts.
-
-    Returns:
-        `float`: Objects; 0 is perfect.
-
-    Raises:
-        ValueError: If the two differ in length, are empty, or hold something that is not finite.
-    """
+    """Mean absolute error of counts (MAE), in objects."""
     predicted, true = pair(predictions, references)
     return float(np.mean(np.abs(predicted - true)))
 
 
 def root_mean_squared_error(predictions: ArrayLike, references: ArrayLike) -> float:
-    """
-    Root mean squared error of counts (RMSE): large errors weigh more; on FSC-147 a few crowded images decide it.
-
-    Args:
-        predictions (array of shape `(num_images,)`): Predicted counts, fractions allowed and not rounded.
-        references (array of shape `(num_images,)`): True counts.
-
-    Returns:
-        `float`: Objects; never below [`mean_absolute_error`].
-
-    Raises:
-        ValueError: If the two differ in length, are empty, or hold something that is not finite.
-    """
+    """Root mean squared error of counts (RMSE), in objects; on FSC-147 a few crowded images decide it."""
     predicted, true = pair(predictions, references)
     return float(np.sqrt(np.mean((predicted - true) ** 2)))
 
 
 def normalized_absolute_error(predictions: ArrayLike, references: ArrayLike) -> float:
     """
-    Error relative to the true count (NAE), so that crowded images do not decide it.
+    Mean of `|predicted - true| / true` (NAE), for true counts above zero; 1 is the value of always predicting zero.
 
-    Args:
-        predictions (array of shape `(num_images,)`): Predicted counts.
-        references (array of shape `(num_images,)`): True counts, each above zero.
-
-    Returns:
-        `float`: Mean of `|predicted - true| / true`; 1 is the value of always predicting zero.
-
-    Raises:
-        ValueError: If the two differ in length, are empty, not finite, or a true count is not above zero.
-
-    Source:
-        Wang et al., NWPU-Crowd, 2020 (https://arxiv.org/abs/2001.03360), which leaves out images without
-        objects; Nguyen et al., 2022 (https://arxiv.org/abs/2207.10988) on FSC-147.
+    Source: Wang et al., NWPU-Crowd, 2020 (https://arxiv.org/abs/2001.03360), which leaves out images without objects;
+    Nguyen et al., 2022 (https://arxiv.org/abs/2207.10988) on FSC-147.
     """
     predicted, true = positive_pair(predictions, references, "The normalised absolute error")
     return float(np.mean(np.abs(predicted - true) / true))
@@ -125,40 +82,17 @@ def normalized_absolute_error(predictions: ArrayLike, references: ArrayLike) -> 
 
 def squared_relative_error(predictions: ArrayLike, references: ArrayLike) -> float:
     """
-    The squared error relative to the true count (SRE), between RMSE and NAE in the weight of crowded images.
+    Square root of the mean of `(predicted - true) ** 2 / true` (SRE), for true counts above zero.
 
-    Args:
-        predictions (array of shape `(num_images,)`): Predicted counts.
-        references (array of shape `(num_images,)`): True counts, each above zero.
-
-    Returns:
-        `float`: Square root of the mean of `(predicted - true) ** 2 / true`.
-
-    Raises:
-        ValueError: If the two differ in length, are empty, not finite, or a true count is not above zero.
-
-    Source:
-        Nguyen et al., Few-shot Object Counting and Detection, 2022 (https://arxiv.org/abs/2207.10988); the square
-        root is in its published evaluation code.
+    Source: Nguyen et al., Few-shot Object Counting and Detection, 2022 (https://arxiv.org/abs/2207.10988); the square
+    root is in its published evaluation code.
     """
     predicted, true = positive_pair(predictions, references, "The squared relative error")
     return float(np.sqrt(np.mean((predicted - true) ** 2 / true)))
 
 
 def mean_baseline(train_counts: ArrayLike, test_counts: ArrayLike) -> MeanBaseline:
-    """
-    Measure the predictor that ignores the image and always predicts the mean count of the training images.
-
-    Args:
-        train_counts (array of shape `(num_train_images,)`): True counts of the training images.
-        test_counts (array of shape `(num_test_images,)`): True counts of the test images.
-
-    Returns:
-        [`MeanBaseline`]: Its prediction, MAE and RMSE.
-
-    Raises:
-        ValueError: If one of the two is empty or holds something that is not finite.
-    """
+    """Measure the predictor that ignores the image and always predicts the mean of the training counts."""
     prediction = float(np.mean(vector(train_counts, "train_counts")))
     true = vector(test_counts, "test_counts")
     constant = np.full_like(true, prediction)

@@ -28,20 +28,12 @@ class PointScores(NamedTuple):
 
 def map_cells(density_map: ArrayLike, level: int, name: str = "density_map") -> NDArray[np.float64]:
     """
-    Count in each cell of a grid over a density map.
+    Objects `(2 ** level, 2 ** level)` in the cells of a grid over a density map `(height, width)` of objects per
+    pixel.
 
-    Args:
-        density_map (array of shape `(height, width)`): Objects per pixel, none below zero.
-        level (`int`): How often the image is halved in both directions; 0 is the whole image.
-        name (`str`): Name of the argument, for error messages.
-
-    Returns:
-        `np.ndarray` of shape `(2 ** level, 2 ** level)`: Objects. Cells differ by one pixel if a side
-        cannot be divided evenly.
-
-    Raises:
-        ValueError: If the map is not two-dimensional, not finite, negative, or has fewer pixels a side than the grid
-            has cells.
+    The image is halved `level` times in both directions; cells differ by one pixel if a side cannot be divided evenly.
+    Raises a `ValueError` with the argument's `name` if the map is not two-dimensional, not finite, negative, or
+    smaller than the grid.
     """
     density = _density(density_map, name)
     rows, columns = (_edges(side, level, density.shape, name) for side in density.shape)
@@ -51,20 +43,11 @@ def map_cells(density_map: ArrayLike, level: int, name: str = "density_map") -> 
 
 def point_cells(points: ArrayLike, size: tuple[int, int], level: int, name: str = "points") -> NDArray[np.float64]:
     """
-    Count points in each cell of a grid over an image.
+    Points `(2 ** level, 2 ** level)` in the cells of [`map_cells`] for an image of `size` (height, width).
 
-    Args:
-        points (array of shape `(num_points, 2)`): Points `[x, y]` in the image's pixels; the pixel in row `i` and
-            column `j` covers `j` to `j + 1` and `i` to `i + 1`.
-        size (`tuple[int, int]`): The image's height and width.
-        level (`int`): As in [`map_cells`], with the same cells.
-        name (`str`): Name of the argument, for error messages.
-
-    Returns:
-        `np.ndarray` of shape `(2 ** level, 2 ** level)`: Objects.
-
-    Raises:
-        ValueError: If the points are not pairs of finite numbers, or one lies outside the image.
+    `points` are `[x, y]` in the image's pixels, `(num_points, 2)`; the pixel in row `i` and column `j` covers `j` to
+    `j + 1` and `i` to `i + 1`. Raises a `ValueError` if they are not pairs of finite numbers, or one is outside the
+    image.
     """
     places = as_points(points, name)
     height, width = size
@@ -88,20 +71,9 @@ def point_cells(points: ArrayLike, size: tuple[int, int], level: int, name: str 
 
 def grid_error(predicted_cells: ArrayLike, true_cells: ArrayLike) -> float:
     """
-    Error of the counts in the cells of one image's grid; its mean over images is GAME.
+    Sum of `|predicted - true|` over the cells of one image's grid, in objects; its mean over images is GAME.
 
-    Args:
-        predicted_cells, true_cells (arrays of one shape): From [`map_cells`] or [`point_cells`].
-
-    Returns:
-        `float`: Sum of `|predicted - true|` over the cells, in objects; never below that of the whole image.
-
-    Raises:
-        ValueError: If the shapes differ.
-
-    Source:
-        Guerrero-Gómez-Olmedo et al., 2015, Sec. 4.1 (https://doi.org/10.1007/978-3-319-19390-8_48): GAME(0) is the
-        mean absolute error.
+    Source: Guerrero-Gómez-Olmedo et al., 2015, Sec. 4.1 (https://doi.org/10.1007/978-3-319-19390-8_48).
     """
     predicted, true = np.asarray(predicted_cells, dtype=np.float64), np.asarray(true_cells, dtype=np.float64)
     if predicted.shape != true.shape:
@@ -148,15 +120,8 @@ def match_points(
 
 def point_scores(num_matched: ArrayLike, num_predicted: ArrayLike, num_true: ArrayLike) -> PointScores:
     """
-    Precision, recall and F1 over the points of all images together.
-
-    Args:
-        num_matched (array of shape `(num_images,)`): Pairs from [`match_points`].
-        num_predicted (array of shape `(num_images,)`): Predicted points.
-        num_true (array of shape `(num_images,)`): Objects.
-
-    Returns:
-        [`PointScores`]: Each from 0 to 1; 0 instead of a division by zero, as in scikit-learn.
+    Precision, recall and F1 over the points of all images together, from numbers `(num_images,)` of pairs, predicted
+    points and objects; 0 instead of a division by zero, as in scikit-learn.
     """
     matched, predicted, true = (float(np.sum(numbers)) for numbers in (num_matched, num_predicted, num_true))
     return PointScores(
@@ -168,17 +133,8 @@ def point_scores(num_matched: ArrayLike, num_predicted: ArrayLike, num_true: Arr
 
 def as_points(points: ArrayLike, name: str) -> NDArray[np.float64]:
     """
-    Points as a checked array, with no rows for an image without objects.
-
-    Args:
-        points (array of shape `(num_points, 2)`): Points `[x, y]`.
-        name (`str`): Name of the argument, for error messages.
-
-    Returns:
-        `np.ndarray` of shape `(num_points, 2)`.
-
-    Raises:
-        ValueError: If the points are not pairs of finite numbers.
+    Points as an array `(num_points, 2)`; a `ValueError` with the argument's `name` unless they are pairs of finite
+    numbers.
     """
     try:
         places = np.asarray(points, dtype=np.float64)

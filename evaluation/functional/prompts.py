@@ -23,24 +23,14 @@ class MosaicScores(NamedTuple):
 
 def normalized_mean_of_negatives(negative_means: ArrayLike, references: ArrayLike) -> float:
     """
-    Counts for prompts of absent classes, relative to the true count (PrACo's NMN).
+    Counts for prompts of absent classes, relative to the true count: `mean_i(n_i / c_i)` (PrACo's NMN).
 
-    `mean_i(n_i / c_i)`, where `n_i` is the mean of the counts that the model predicts in image `i` for prompts of
-    absent classes, and `c_i` the true count of its class.
+    `n_i` is the mean of the counts predicted in image `i` for prompts of absent classes, `c_i` the true count of its
+    class, both `(num_images,)`. 0 is perfect; 1 is the value of a model that counts right and ignores the prompt.
+    Raises a `ValueError` if the two differ in length, are empty, not finite, or a true count is not above zero.
 
-    Args:
-        negative_means (array of shape `(num_images,)`): `n_i`, in objects.
-        references (array of shape `(num_images,)`): `c_i`, each above zero.
-
-    Returns:
-        `float`: 0 is perfect; 1 is the value of a model that counts right and ignores the prompt.
-
-    Raises:
-        ValueError: If the two differ in length, are empty, not finite, or a true count is not above zero.
-
-    Source:
-        Ciampi et al., PrACo, 2024 (https://arxiv.org/abs/2409.15953), as its published code computes it
-        (https://github.com/ciampluca/PrACo, `StatisticsExtractor.evaluate_test1_metrics`).
+    Source: Ciampi et al., PrACo, 2024 (https://arxiv.org/abs/2409.15953), as its published code computes it
+    (https://github.com/ciampluca/PrACo, `StatisticsExtractor.evaluate_test1_metrics`).
     """
     negative, true = positive_pair(negative_means, references, "The normalised mean of negative predictions")
     return float(np.mean(negative / true))
@@ -50,26 +40,12 @@ def positive_class_count_nearness(
     positive_predictions: ArrayLike, negative_means: ArrayLike, references: ArrayLike
 ) -> float:
     """
-    How often the right prompt gives the better count (PrACo's PCCN).
+    How often the right prompt gives the better count: `100 * mean_i(|p_i - c_i| < |n_i - c_i|)` (PrACo's PCCN).
 
-    `100 * mean_i(|p_i - c_i| < |n_i - c_i|)`, where `p_i` is the count for the prompt that names the class in
-    image `i`, `n_i` the mean of those for prompts of absent classes, and `c_i` the true count.
-
-    Args:
-        positive_predictions (array of shape `(num_images,)`): `p_i`, in objects.
-        negative_means (array of shape `(num_images,)`): `n_i`, in objects.
-        references (array of shape `(num_images,)`): `c_i`.
-
-    Returns:
-        `float`: Per cent; 100 is perfect, 0 the value of a model that ignores the prompt. Counts that differ by chance
-        alone give about 50.
-
-    Raises:
-        ValueError: If the three differ in length, are empty, or hold something that is not finite.
-
-    Source:
-        Ciampi et al., PrACo, 2024 (https://arxiv.org/abs/2409.15953), as its published code computes it
-        (https://github.com/ciampluca/PrACo, `StatisticsExtractor.evaluate_test1_metrics`): a tie is not nearer.
+    `p_i` is the count for the prompt that names the class in image `i`, `n_i` the mean of those for prompts of absent
+    classes, `c_i` the true count, all `(num_images,)`. Per cent; 100 is perfect, 0 the value of a model that ignores
+    the prompt, and counts that differ by chance give about 50. A tie is not nearer. Raises a `ValueError` if the three
+    differ in length, are empty or not finite. Source: as [`normalized_mean_of_negatives`].
     """
     positive, true = pair(positive_predictions, references)
     negative, _ = pair(negative_means, references)
@@ -83,25 +59,13 @@ def mosaic_scores(
     Counting precision, recall and F1 on mosaics of two images, of which the prompt names the class of one (PrACo).
 
     With `p` the count in the half with the prompted class, `q` the count in the other half, and `c` the true count,
-    `min(p, c)` objects are found, `p + q` predicted and `c` exist: precision `min(p, c) / (p + q)`, recall
-    `min(p, c) / c`, F1 `2 * min(p, c) / (p + q + c)`, which is the harmonic mean of the two. Counts below zero are
-    zero.
+    `min(p, c)` objects are found, `p + q` predicted and `c` exist: precision `min(p, c) / (p + q)`, recall `min(p, c)
+    / c`, F1 `2 * min(p, c) / (p + q + c)`. Counts below zero are zero. All arrays have the shape `(num_mosaics,)`, the
+    scores are from 0 to 1. Raises a `ValueError` if the three differ in length, are empty, not finite, or a true count
+    is not above zero.
 
-    Args:
-        positive_predictions (array of shape `(num_mosaics,)`): `p`, in objects.
-        negative_predictions (array of shape `(num_mosaics,)`): `q`, in objects.
-        references (array of shape `(num_mosaics,)`): `c`, each above zero.
-
-    Returns:
-        [`MosaicScores`]: Three arrays of shape `(num_mosaics,)`, from 0 to 1; 1 is perfect.
-
-    Raises:
-        ValueError: If the three differ in length, are empty, not finite, or a true count is not above zero.
-
-    Source:
-        Ciampi et al., PrACo, 2024 (https://arxiv.org/abs/2409.15953), as its published code computes it
-        (https://github.com/ciampluca/PrACo, `StatisticsExtractor.process_test2_data`), but for mosaics in which
-        nothing is found: that code has no F1 for them and leaves them out of the mean; here it is 0.
+    Source: as [`normalized_mean_of_negatives`], `StatisticsExtractor.process_test2_data`, but for mosaics in which
+    nothing is found: that code leaves them out of the mean F1; here it is 0.
     """
     positive, true = positive_pair(positive_predictions, references, "Counting recall")
     negative, _ = pair(negative_predictions, references)

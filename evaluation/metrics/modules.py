@@ -92,7 +92,7 @@ class CountingModule(evaluate.EvaluationModule, ABC):
         )
 
     @abstractmethod
-    def _compute(self, **kwargs: Any) -> dict[str, Any]:
+    def _compute(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Measure the columns that `CONFIGS` names, with the options of this metric."""
 
 

@@ -18,15 +18,7 @@ from ..inference.clip_towers import image_features, text_features
 
 
 def content_key(*parts: Any) -> str:
-    """
-    A key for images, tensors and values.
-
-    Args:
-        parts: PIL images, tensors, and values that JSON supports.
-
-    Returns:
-        `str`: A hash of the content.
-    """
+    """A hash of PIL images, tensors, and values that JSON supports."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Image.Image):
@@ -45,11 +37,6 @@ class CachedTowers:
     A CLIP that encodes each image and text once for all runs with the same cache.
 
     The keys are hashes of the towers' inputs, so that a cache serves every benchmark, data set and order of rows.
-
-    Args:
-        model ([`CLIPModel`]): The model.
-        tokenizer ([`CLIPTokenizer`]): The model's.
-        cache ([`ResultCache`]): Of this model and dtype.
     """
 
     def __init__(self, model: Any, tokenizer: Any, cache: ResultCache) -> None:

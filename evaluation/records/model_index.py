@@ -15,17 +15,10 @@ from count_clip.datasets_scripts.publish.model_index import BENCHMARKS, eval_res
 
 def model_index(result: Mapping[str, Any]) -> list[EvalResult]:
     """
-    The figures of a result as entries of a card.
+    The figures of a result as entries of a card, without undefined ones and baselines (`baseline_...`).
 
-    Args:
-        result (`Mapping[str, Any]`): From [`result_file`].
-
-    Returns:
-        `list[EvalResult]`: One for each defined figure of the model, baselines (`baseline_...`) excluded. For a part
-        of the data, the name of the data has the numbers of rows.
-
-    Raises:
-        ValueError: If it is not a result file, or of an unknown benchmark.
+    For a part of the data, the name of the data has the numbers of rows. Raises a `ValueError` if it is not a result
+    file, or of an unknown benchmark.
     """
     missing = [key for key in ("benchmark", "run", "metrics") if key not in result]
     if missing:
@@ -57,15 +50,7 @@ def model_index(result: Mapping[str, Any]) -> list[EvalResult]:
 
 
 def check_card(folder: str | Path) -> None:
-    """
-    Check that the card of a model can be updated.
-
-    Args:
-        folder (`str` or `Path`): The model's folder.
-
-    Raises:
-        ValueError: If there is no such folder, or the metadata of its card cannot be read.
-    """
+    """Raise a `ValueError` if there is no such folder, or the metadata of its card cannot be read."""
     place = Path(folder).expanduser()
     if not place.is_dir():
         raise ValueError(f"Expected the folder of a model, but there is no folder {folder}.")
@@ -74,17 +59,8 @@ def check_card(folder: str | Path) -> None:
 
 def update_card(folder: str | Path, result: Mapping[str, Any]) -> Path:
     """
-    Write the figures of a result into the card of a model; the text and figures of other benchmarks stay.
-
-    Args:
-        folder (`str` or `Path`): The model's folder; a card is created if it has none.
-        result (`Mapping[str, Any]`): From [`result_file`].
-
-    Returns:
-        `Path`: The card.
-
-    Raises:
-        ValueError: If the metadata of the card cannot be read, or the result is not a result file.
+    Write the figures of a result into the card of a model, which is created if needed; the text and figures of other
+    benchmarks stay. Raises a `ValueError` if the card cannot be read, or the result is not a result file.
     """
     place = Path(folder).expanduser()
     path = place / "README.md"

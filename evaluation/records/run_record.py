@@ -37,15 +37,8 @@ _HUB_COMMIT = re.compile(r"[\\/]([0-9a-f]{40})[\\/]")
 
 def plain_command(arguments: Sequence[str], program: str = "count-clip") -> str:
     """
-    A command line for a shell, without secrets.
-
-    Args:
-        arguments (`Sequence[str]`): The arguments of the program.
-        program (`str`, *optional*, defaults to `"count-clip"`): The program.
-
-    Returns:
-        `str`: The quoted command; tokens of the Hub, passwords in URLs and the values of options named after a token,
-        a password, a secret or a key are `***`.
+    A quoted command line without secrets: tokens of the Hub, passwords in URLs and the values of secret options are
+    `***`.
     """
     plain, hidden = [], False
     for argument in arguments:
@@ -63,14 +56,10 @@ def plain_command(arguments: Sequence[str], program: str = "count-clip") -> str:
 
 def weights_sha256(folder: str | Path) -> str | None:
     """
-    The checksum of the weights in a folder.
+    The checksum of the weights in the folder of a model, of an adapter, or of several adapters with a folder each.
 
-    Args:
-        folder (`str` or `Path`): The folder of a model, of an adapter, or of several adapters with a folder each.
-
-    Returns:
-        `str` or `None`: What `sha256sum` prints for the file; for several files, the checksum of the lines that it
-        prints for all of them in the order of their names. `None` without weights.
+    It is what `sha256sum` prints for the file; for several files, the checksum of the lines that it prints for all of
+    them in the order of their names. `None` without weights.
     """
     place = Path(folder).expanduser()
     files = sorted([*place.glob("*.safetensors"), *place.glob("*/adapter_model.safetensors")])
@@ -88,18 +77,11 @@ def describe_model(
     name: str, model: Any, folder: Path, base: str | None = None, base_folder: Path | None = None
 ) -> dict[str, Any]:
     """
-    Describe a model for the record of a run.
+    Describe a model for the record of a run: `name`, `revision` (the commit on the Hub), `sha256` (of the weights in a
+    folder), `model_type`, `parameters`, for a CLIP `logit_scale`, and for adapters `base` with the first three of
+    these.
 
-    Args:
-        name (`str`): A folder, or a name on the Hub.
-        model (`PreTrainedModel`): The model.
-        folder (`Path`): The folder of its files; for a name on the Hub, the snapshot in the cache.
-        base (`str`, *optional*): The base model of adapters.
-        base_folder (`Path`, *optional*): The folder of the files of `base`.
-
-    Returns:
-        `dict[str, Any]`: `name`, `revision` (the commit on the Hub), `sha256` (of the weights in a folder),
-        `model_type`, `parameters`, for a CLIP `logit_scale`, and for adapters `base` with the first three of these.
+    `folder` has its files; for a name on the Hub, it is the snapshot in the cache.
     """
     about = {
         **_named(name, folder),
@@ -128,15 +110,7 @@ def describe_baseline(name: str, baseline: Any) -> dict[str, Any]:
 
 
 def model_identity(about: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    The part of a description that identifies the model, wherever it was loaded from.
-
-    Args:
-        about (`Mapping[str, Any]`): From [`describe_model`].
-
-    Returns:
-        `dict[str, Any]`: The description, without the name if it has a checksum of the weights or a commit.
-    """
+    """The part of a description that identifies the model: without the name if it has a checksum or a commit."""
     is_known = about.get("sha256") is not None or about.get("revision") is not None
     identity = {name: value for name, value in about.items() if name != "name" or not is_known}
     if "base" in about:
@@ -148,19 +122,9 @@ def describe_data(
     name: str, rows: Any, config: str | None = None, split: str | None = None, revision: str | None = None
 ) -> dict[str, Any]:
     """
-    Describe data for the record of a run.
-
-    Args:
-        name (`str`): The name of the data.
-        rows: The rows: a `datasets.Dataset`, [`CountScenes`], or another sequence.
-        config (`str`, *optional*): The configuration.
-        split (`str`, *optional*): The split.
-        revision (`str`, *optional*): The requested branch, tag or commit on the Hub.
-
-    Returns:
-        `dict[str, Any]`: `name`, `config` (`"mixed-shapes"` for rendered scenes of shapes), `split`, `revision` (the
-        commit on the Hub, or the version of the rendered scenes), `fingerprint` (of the content, without reading the
-        images) and `rows`; for rendered scenes also `seed`.
+    Describe data for the record of a run: `name`, `config` (`"mixed-shapes"` for rendered scenes of shapes), `split`,
+    `revision` (the commit on the Hub, or the version of the rendered scenes), `fingerprint` (of the content, without
+    reading the images), `rows`, and for rendered scenes `seed`.
     """
     fingerprint = getattr(rows, "_fingerprint", None)
     # `datasets` (5.2) caches a data set of the Hub in a folder named after its commit.
@@ -198,19 +162,9 @@ def run_record(
     seconds: float,
 ) -> dict[str, Any]:
     """
-    The record of a run: everything needed to repeat it.
+    The record of a run: everything needed to repeat it, with the versions of this package, Python and the libraries.
 
-    Args:
-        command (`str`): From [`plain_command`].
-        model (`Mapping[str, Any]`): From [`describe_model`].
-        data (`Mapping[str, Any]`): From [`describe_data`].
-        seed (`int`, *optional*): Of the random draws.
-        dtype (`str`): The model's dtype.
-        device (`str` or `torch.device`): The device.
-        seconds (`float`): Time of the measurement, without loading.
-
-    Returns:
-        `dict[str, Any]`: These, and the versions of this package, Python and the libraries.
+    `seconds` is the time of the measurement, without loading.
     """
     return {
         "count_clip": _version("count-clip"),
@@ -243,23 +197,10 @@ def result_file(
     limited: bool = False,
 ) -> dict[str, Any]:
     """
-    Add the keys that all result files share to a result.
+    Add the keys that all result files share to a result, for JSON; `partial` is whether it is of a part of the data.
 
-    Args:
-        benchmark (`str`): Its name, such as "countbench".
-        run (`Mapping[str, Any]`): From [`run_record`].
-        result (`Mapping[str, Any]`): The benchmark's own keys.
-        metrics (`Mapping[str, float]`): The figures by their names; `None` for an undefined one.
-        intervals (`Mapping[str, Sequence[float]]`, *optional*): The ends of their 95 % intervals.
-        missing (`int`, *optional*, defaults to 0): Rows that could not be measured.
-        limited (`bool`, *optional*, defaults to `False`): Whether only a part of the data was to be
-            measured.
-
-    Returns:
-        `dict[str, Any]`: For JSON. `partial` is whether the figures are of a part of the data.
-
-    Raises:
-        ValueError: If the benchmark uses one of the shared keys.
+    `missing` rows could not be measured; with `limited`, only a part was to be measured. Raises a `ValueError` if the
+    benchmark uses one of the shared keys.
     """
     shared = {
         "benchmark": benchmark,

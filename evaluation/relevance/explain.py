@@ -161,14 +161,7 @@ class Explainer:
 
     def check_text(self, text: str) -> None:
         """Raise a `ValueError` for a caption that is empty or too long."""
-        if not text.strip():
-            raise ValueError("Expected a caption, but the text is empty.")
-        length = len(self.encoder.processor.tokenizer(text)["input_ids"])
-        if length > self.encoder.max_length:
-            raise ValueError(
-                f"The text has {length} tokens with those for its beginning and end, but the model reads "
-                f"{self.encoder.max_length}: {text[:60]!r}... Shorten it."
-            )
+        check_length(self.encoder, text)
 
     def __call__(
         self, images: Sequence[Image.Image], texts: Sequence[str], wrong_texts: Sequence[Sequence[str]] | None = None
@@ -292,6 +285,18 @@ def end_of_text(input_ids: torch.Tensor, eos_token_id: int) -> torch.Tensor:
     return (input_ids == eos_token_id).int().argmax(dim=-1)
 
 
+def check_length(encoder: Encoder, text: str) -> None:
+    """Raise a `ValueError` for a text that is empty or longer than the model's tower reads."""
+    if not text.strip():
+        raise ValueError("Expected a caption, but the text is empty.")
+    length = len(encoder.processor.tokenizer(text)["input_ids"])
+    if length > encoder.max_length:
+        raise ValueError(
+            f"The text has {length} tokens with those for its beginning and end, but the model reads "
+            f"{encoder.max_length}: {text[:60]!r}... Shorten it."
+        )
+
+
 def counterfactuals_of(text: str, number: int | None = None) -> list[str]:
     """The eight captions with another number from two to ten than a caption; `number` is the true one of several."""
     true, nine = nine_captions(text, number)
@@ -360,6 +365,7 @@ __all__ = [
     "Explainer",
     "Relevance",
     "WordRelevance",
+    "check_length",
     "counterfactuals_of",
     "end_of_text",
     "explain",

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from huggingface_hub.utils import tqdm
 from numpy.typing import NDArray
 from PIL import Image
 
 from count_clip.datasets_scripts.captions.numbers import find_count
 from count_clip.datasets_scripts.countscenes.builder import CountScenes
 from count_clip.datasets_scripts.countscenes.config import scene_config
-from count_clip.modeling.images import ImageError
 
+from ..benchmarks.labelled import nothing_measured
 from ..functional import bootstrap_interval
-from ..inference.encoding import Encoder, SkippedRow, evaluating, image_id_of, num_rows, read_image, read_rows
+from ..inference.encoding import Encoder, SkippedRow, evaluating, image_id_of, read_image, usable_rows
 from .explain import Explainer, Relevance, counterfactuals_of
 from .frames import box_mask, coverage
 
@@ -178,8 +178,6 @@ def compare_shares(before: RelevanceShares, after: RelevanceShares) -> ShareChan
 class _Row:
     """One row to measure."""
 
-    index: int
-    image_id: str | None
     image: Image.Image
     text: str
     boxes: Any
@@ -187,10 +185,6 @@ class _Row:
     """Where the number word begins in the text."""
     end: int
     wrong: list[str]
-
-
-class _RowError(ValueError):
-    """A row cannot be measured."""
 
 
 def evaluate_relevance(
@@ -236,79 +230,36 @@ def evaluate_relevance(
     """
     skipped: list[SkippedRow] = []
     measured: list[tuple[int, float, float, float, float, float]] = []
-    batch: list[tuple[Mapping[str, Any], _Row]] = []
     with evaluating(model, device, dtype) as (where, precision):
         explainer = Explainer(Encoder(model, processor, where, precision, batch_size), score, start_layer)
-
-        def flush() -> None:
-            if not batch:
-                return
-            items = [item for _, item in batch]
-            found = explainer(
-                [item.image for item in items],
-                [item.text for item in items],
-                [item.wrong for item in items],
-            )
-            for (row, item), relevance in zip(batch, found, strict=True):
+        usable = usable_rows(rows, lambda row: _read(row, explainer), skipped, progress)
+        while batch := list(islice(usable, batch_size)):
+            items = [item for _, _, item in batch]
+            found = explainer([x.image for x in items], [x.text for x in items], [x.wrong for x in items])
+            for (index, row, item), relevance in zip(batch, found, strict=True):
                 try:
-                    measured.append((item.index, *_shares_of(item, relevance), relevance.score))
-                except _RowError as error:
-                    skipped.append(SkippedRow(item.index, item.image_id, str(error)))
+                    measured.append((index, *_shares_of(item, relevance), relevance.score))
+                except ValueError as error:
+                    skipped.append(SkippedRow(index, image_id_of(row), str(error)))
                 else:
                     if on_result is not None:
-                        on_result(item.index, row, relevance)
-            batch.clear()
-
-        for index, row, reason in tqdm(
-            read_rows(rows), total=num_rows(rows), desc="images", disable=not progress, leave=False
-        ):
-            if row is None:
-                skipped.append(SkippedRow(index, None, reason or "there is no row"))
-                continue
-            try:
-                batch.append((row, _item(index, row, explainer)))
-            except (_RowError, ImageError) as error:
-                skipped.append(SkippedRow(index, image_id_of(row), str(error)))
-                continue
-            if len(batch) == batch_size:
-                flush()
-        flush()
+                        on_result(index, row, relevance)
     if not measured:
-        reasons = "; ".join(f"row {row.index}: {row.reason}" for row in skipped[:3])
-        raise ValueError(
-            f"None of the {len(skipped)} rows could be measured. {reasons}"
-            if skipped
-            else "Expected at least one row to measure, but the data is empty."
-        )
-    columns = [np.array(values) for values in zip(*measured, strict=True)]
-    indices, objects, area, number, number_tokens, scores = columns
-    return RelevanceShares(
-        objects,
-        area,
-        number,
-        number_tokens,
-        scores,
-        indices,
-        score,
-        start_layer,
-        seed,
-        sorted(skipped, key=lambda row: row.index),
-    )
+        raise ValueError(nothing_measured(skipped))
+    indices, objects, area, number, tokens, scores = (np.array(values) for values in zip(*measured, strict=True))
+    ordered = sorted(skipped, key=lambda row: row.index)
+    return RelevanceShares(objects, area, number, tokens, scores, indices, score, start_layer, seed, ordered)
 
 
-def _item(index: int, row: Mapping[str, Any], explainer: Explainer) -> _Row:
+def _read(row: Mapping[str, Any], explainer: Explainer) -> _Row:
     text = row.get("text")
     if not isinstance(text, str) or not text.strip():
-        raise _RowError("the row has no caption")
+        raise ValueError("the row has no caption")
     if not row.get("boxes"):
-        raise _RowError("the row has no boxes")
-    try:
-        explainer.check_text(text)
-        wrong = counterfactuals_of(text, row.get("number"))
-    except ValueError as error:
-        raise _RowError(str(error)) from error
-    start, end = _number_place(text, wrong)
-    return _Row(index, image_id_of(row), read_image(row), text, row["boxes"], start, end, wrong)
+        raise ValueError("the row has no boxes")
+    explainer.check_text(text)
+    wrong = counterfactuals_of(text, row.get("number"))
+    return _Row(read_image(row), text, row["boxes"], *_number_place(text, wrong), wrong)
 
 
 def _number_place(text: str, wrong: Sequence[str]) -> tuple[int, int]:
@@ -317,7 +268,7 @@ def _number_place(text: str, wrong: Sequence[str]) -> tuple[int, int]:
     while True:
         match = find_count(text[start:])
         if match is None:
-            raise _RowError(f"the caption states no number from two to ten: {text!r}")
+            raise ValueError(f"the caption states no number from two to ten: {text!r}")
         place = (start + match.start, start + match.end)
         if any(other[: place[1]] != text[: place[1]] for other in wrong):
             return place
@@ -327,11 +278,11 @@ def _number_place(text: str, wrong: Sequence[str]) -> tuple[int, int]:
 def _shares_of(item: _Row, relevance: Relevance) -> tuple[float, float, float, float]:
     """The shares of the objects, of their area, of the number word and of its tokens."""
     if not (relevance.patches.any() and relevance.tokens.any()):
-        raise _RowError("no patch, or no token, has relevance for the score")
+        raise ValueError("no patch, or no token, has relevance for the score")
     frame = relevance.frame
     covered = coverage(box_mask(item.boxes, frame.width, frame.height), frame, relevance.patches.shape)
     if not covered.any():
-        raise _RowError("the boxes are outside of the model's input")
+        raise ValueError("the boxes are outside of the model's input")
     is_number = relevance.tokens_between(item.start, item.end)
     return (
         float((relevance.patch_shares() * covered).sum()),

@@ -78,17 +78,7 @@ def log_ticks(high: float) -> list[float]:
 
 
 def scatter(points: Sequence[Point], title: str, log: bool = False) -> Markup:
-    """
-    Predicted against true counts, with the line of equal counts.
-
-    Args:
-        points (`Sequence[Point]`): `x` is true, `y` predicted; the series gives colour and shape.
-        title (`str`): A description for screen readers.
-        log (`bool`): Whether the axes are logarithmic.
-
-    Returns:
-        `Markup`: An `<svg>`.
-    """
+    """Predicted (`y`) against true (`x`) counts, with the line of equal counts; `title` is for screen readers."""
     largest = max([1.0, *(point.x for point in points), *(point.y for point in points)])
     lowest = 0.0 if log else min([0.0, *(point.y for point in points)])
     across = Scale(0.0, largest * 1.03, _LEFT, WIDTH - _RIGHT, log)
@@ -120,16 +110,8 @@ def lines(
     """
     A line for each model over ordered groups, with the intervals of the points that have one.
 
-    Args:
-        series (`Sequence[Sequence[Point]]`): The points of each model; `x` is an index into `groups`.
-        groups (`Sequence[str]`): The names of the groups.
-        names (`Sequence[str]`): The names of the models.
-        title (`str`): The title, to which the numbers are added for screen readers.
-        x_title (`str`): The title of the groups.
-        metric ([`Metric`]): The measure.
-
-    Returns:
-        `Markup`: An `<svg>`.
+    The `x` of a point is an index into `groups`; `names` are those of the models. The numbers are added to the title
+    for screen readers.
     """
     is_part = metric.unit == "part"
     y_title, y_text = (metric.title, _percent) if is_part else (f"{metric.title}, {metric.unit}".strip(", "), _number)
@@ -164,14 +146,8 @@ def lines(
 
 def reliability(bins: Sequence[tuple[float, float, int]], title: str) -> Markup:
     """
-    Accuracy by confidence, with the line of equal values; larger discs stand for more rows.
-
-    Args:
-        bins (`Sequence[tuple[float, float, int]]`): Mean confidence, accuracy and rows.
-        title (`str`): A description for screen readers.
-
-    Returns:
-        `Markup`: An `<svg>`.
+    Accuracy by confidence, with the line of equal values; the discs of (confidence, accuracy, rows) grow with the
+    rows.
     """
     across = Scale(0.0, 1.0, _LEFT, WIDTH - _RIGHT)
     up = Scale(0.0, 1.0, HEIGHT - _BOTTOM, _TOP)

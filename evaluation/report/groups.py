@@ -97,15 +97,11 @@ def describe_data(result: Result) -> str:
 
 def group_results(results: Iterable[Result]) -> list[Group]:
     """
-    Group the results of the same benchmark on the same data.
+    Group the results of the same benchmark on the same data, in the order of `BENCHMARKS`, then of their first
+    results.
 
-    Args:
-        results (`Iterable[Result]`): The results.
-
-    Returns:
-        `list[Group]`: In the order of `BENCHMARKS`, then of their first results. Results are in one group if their
-        descriptions of the data agree and the true counts of the rows that both have; one has fewer rows only if its
-        file counts missing ones.
+    Results are in one group if their descriptions of the data agree and the true counts of the rows that both have;
+    one has fewer rows only if its file counts missing ones.
     """
     groups: list[list[Result]] = []
     for result in results:
@@ -161,16 +157,7 @@ def _stated(one: Result, other: Result) -> Iterable[tuple[str, Any, Any]]:
 
 
 def figures_of(counts: Sequence[Prediction], names: Sequence[str]) -> dict[str, float]:
-    """
-    Compute figures of predictions.
-
-    Args:
-        counts (`Sequence[Prediction]`): At least one prediction.
-        names (`Sequence[str]`): Of `accuracy`, `top_1`, `off_by_one`, `mean_deviation`, `mae`, `rmse` and `bias`.
-
-    Returns:
-        `dict[str, float]`: Each figure.
-    """
+    """Figures of at least one prediction, by the names of `_OF_ERRORS`."""
     errors = np.array([count.error for count in counts])
     return {name: _end(name, float(_OF_ERRORS[name](errors).mean())) for name in names}
 
@@ -180,16 +167,7 @@ def _end(name: str, mean: float) -> float:
 
 
 def interval_of(counts: Sequence[Prediction], name: str) -> tuple[float, float]:
-    """
-    The 95 % bootstrap interval of a figure; images are drawn with all their predictions.
-
-    Args:
-        counts (`Sequence[Prediction]`): At least one prediction.
-        name (`str`): A name that [`figures_of`] takes.
-
-    Returns:
-        `tuple[float, float]`: Its ends.
-    """
+    """The 95 % bootstrap interval of a figure of [`figures_of`]; images are drawn with all their predictions."""
     return bootstrap_interval(
         lambda total, n: _end(name, float(total.sum() / n.sum())), *_by_image(counts, counts, name)
     )
@@ -197,17 +175,10 @@ def interval_of(counts: Sequence[Prediction], name: str) -> tuple[float, float]:
 
 def paired_differences(one: Result, other: Result) -> list[Difference]:
     """
-    Differences between two models on the rows that both have.
+    Differences `other - one` of the figures on the rows that both have; for PrACo, of each role of prompts.
 
     Images are drawn with replacement, each with the predictions of both models, so that images that are hard for both
     do not widen the interval.
-
-    Args:
-        one ([`Result`]): The model that is subtracted.
-        other ([`Result`]): The model that it is subtracted from.
-
-    Returns:
-        `list[Difference]`: `other - one` for each figure of the benchmark; for PrACo, of each role of prompts.
     """
     counts = {count.key: count for count in one.predictions}
     pairs = [(counts[count.key], count) for count in other.predictions if count.key in counts]
@@ -254,17 +225,7 @@ def count_bins(counts: Iterable[Prediction]) -> list[tuple[str, float, float]]:
 def calibration_bins(
     confidences: Sequence[float], right: Sequence[bool], number: int = 10
 ) -> list[tuple[float, float, int]]:
-    """
-    Mean confidence, accuracy and number of rows of the bins of confidence that are not empty.
-
-    Args:
-        confidences (`Sequence[float]`): Probabilities of the predictions, 0 to 1.
-        right (`Sequence[bool]`): Whether the predictions are right.
-        number (`int`): Bins of equal width.
-
-    Returns:
-        `list[tuple[float, float, int]]`.
-    """
+    """Mean confidence, accuracy and number of rows of the bins of confidence (0 to 1) that are not empty."""
     probs, is_right = np.asarray(confidences, dtype=float), np.asarray(right, dtype=float)
     which = np.minimum((probs * number).astype(int), number - 1)
     return [

@@ -42,17 +42,11 @@ _CAPTIONS_NOTE = (
 
 def choose_counts(result: Result, number: int) -> tuple[list[Prediction], list[Prediction]]:
     """
-    Choose the predictions to show.
+    The best and the worst predictions, at most `number` of each, of different images.
 
-    Args:
-        result ([`Result`]): Of CountBench or of a density set.
-        number (`int`): The most of each.
-
-    Returns:
-        `tuple[list[Prediction], list[Prediction]]`: The best and the worst, of different images. The best counts have
-        the smallest error relative to the true count, then the most objects; the worst the largest error in objects.
-        The best numbers of captions are right, by the largest margin to the next caption; the worst have the largest
-        error, then the largest margin.
+    The best counts have the smallest error relative to the true count, then the most objects; the worst the largest
+    error in objects. The best numbers of captions are right, by the largest margin to the next caption; the worst have
+    the largest error, then the largest margin.
     """
 
     def margin(count: Prediction) -> float:
@@ -81,23 +75,10 @@ def image_cards(
     result: Result, label: str, rows: Any, model: Any, processor: Any, number: int, batch_size: int = 16
 ) -> list[Cards]:
     """
-    Run a model on its best and worst images again.
+    The best and the worst images of a result with their density maps or (CountBench) relevance maps of the model.
 
-    Args:
-        result ([`Result`]): Of one of the benchmarks in `IMAGED`.
-        label (`str`): The name of the model on the page.
-        rows: The data that was measured, a sequence of rows.
-        model: The model.
-        processor: Its processor.
-        number (`int`): The most of the best and of the worst images.
-        batch_size (`int`): Images, or windows of images, at once.
-
-    Returns:
-        `list[Cards]`: The best, then the worst, each with its density map or (CountBench) its relevance map.
-
-    Raises:
-        ValueError: If the rows are not those that were measured, an image cannot be read, or the benchmark has no
-            images.
+    Raises a `ValueError` if the rows are not those that were measured, an image cannot be read, or the benchmark has
+    no images.
     """
     if result.benchmark not in IMAGED:
         raise ValueError(f"Expected a result of {' or '.join(IMAGED)}, but got one of {result.benchmark}.")
@@ -135,8 +116,8 @@ def _density_cards(pairs: Sequence[tuple[Prediction, Any]], model: Any, processo
     counter = DensityCounter(model, processor, batch_size, keep_images=True)
     cards = []
     for result in counter((read_image(row), [count.text or ""], count) for count, row in pairs):
-        if result.error is not None:
-            raise result.error
+        if result.image is None:
+            raise result.error or ValueError("there is no image")
         count, image, (counted,) = result.tag, result.image, result.results
         figure = draw_density(image, counted["density_map"], counted["points"], counted["text"], counted["count"])
         remark = ""

@@ -40,7 +40,7 @@ def _curves(named: Named) -> Iterable[Block]:
         for label, result in named:
             series.append([])
             for place, number in enumerate(ordered):
-                value, ends = (values.get(f"{family}{number}") for values in (result.metrics, result.intervals))
+                value, ends = result.metrics.get(f"{family}{number}"), result.intervals.get(f"{family}{number}")
                 if value is not None:
                     interval = f", 95 % interval {write_interval(ends, unit)}" if ends else ""
                     words = f"{label}, {number}: {write_number(value, unit)}{interval}"

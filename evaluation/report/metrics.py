@@ -79,17 +79,7 @@ def best_of(values: Iterable[float | None], better: str) -> float | None:
 
 
 def write_number(value: float | None, unit: str, signed: bool = False) -> str:
-    """
-    Write a number with the digits of its unit.
-
-    Args:
-        value (`float`, *optional*): The number.
-        unit (`str`): A unit of [`Metric`].
-        signed (`bool`): Whether to write a plus, for a difference.
-
-    Returns:
-        `str`: The number, with a per cent sign for shares; `NOTHING` for `None`.
-    """
+    """Write a number with the digits of its unit, and for a difference with its sign; `NOTHING` for `None`."""
     if value is None:
         return NOTHING
     if unit == "part":

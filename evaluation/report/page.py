@@ -27,20 +27,10 @@ def render_report(
     title: str = "How well do these models count?",
 ) -> str:
     """
-    Render a page of results as HTML that needs neither a network nor scripts.
+    Render a page of results as HTML that needs neither a network nor scripts; the same results give the same bytes.
 
-    Args:
-        results (`Sequence[Result]`): From [`read_result`]; those of one benchmark on the same data are compared with
-            the first of them.
-        problems (`Sequence[tuple[str, str]]`, *optional*): Files that could not be read, and the reasons.
-        images (`Mapping[str, Sequence[Cards | Text]]`, *optional*): For each file, the blocks of [`image_cards`].
-        title (`str`, *optional*): The heading.
-
-    Returns:
-        `str`: The page. The same results give the same page to the byte.
-
-    Raises:
-        ValueError: If there is no result, or two are of the same file.
+    `problems` are files that could not be read, with the reasons; `images` has the blocks of [`image_cards`] for each
+    file. Raises a `ValueError` if there is no result, or one is repeated.
     """
     if not results:
         raise ValueError("Expected at least one result for a report, but got none.")
@@ -72,19 +62,7 @@ def labels_for(results: Sequence[Result]) -> dict[str, str]:
 
 
 def write_page(folder: str | Path, page: str) -> Path:
-    """
-    Write a page into a folder, replacing an earlier one.
-
-    Args:
-        folder (`str` or `Path`): The folder, created if needed; other files in it stay.
-        page (`str`): From [`render_report`].
-
-    Returns:
-        `Path`: The file.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+    """Write a page into a folder, created if needed, replacing an earlier page; an `OSError` if that fails."""
     place = Path(folder).expanduser()
     place.mkdir(parents=True, exist_ok=True)
     # File names on the page can hold bytes that are not text.

@@ -305,14 +305,8 @@ def repeat_section(results: Sequence[Result], labels: Labels) -> Section:
 
 def labels_of(groups: Sequence[Group]) -> dict[str, str]:
     """
-    Short names for the models, unique in each table.
-
-    Args:
-        groups (`Sequence[Group]`): The groups, with a table each.
-
-    Returns:
-        `dict[str, str]`: For each file, the shortest end of its model's path that identifies the model, and if that is
-        not enough the file's own name.
+    Short names for the models by file, unique in each table: the shortest end of the model's path that identifies it,
+    and if that is not enough the file's own name.
     """
 
     def tail(name: str, length: int) -> str:
