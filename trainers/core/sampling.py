@@ -16,7 +16,7 @@ class Epoch:
     """The number of the epoch, in memory that the workers of a data loader share."""
 
     def __init__(self) -> None:
-        # Workers that live on between epochs hold copies of the data set, and would keep a plain integer for ever.
+        # Persistent workers hold copies of the data set, in which a plain integer would stay the same.
         self._value = torch.zeros(1, dtype=torch.int64).share_memory_()
 
     def set(self, epoch: int) -> None:
@@ -24,7 +24,7 @@ class Epoch:
         self._value.fill_(int(epoch))
 
     def get(self) -> int:
-        """The epoch that runs now."""
+        """The current epoch."""
         return int(self._value.item())
 
 
@@ -32,13 +32,13 @@ def sample_generator(seed: int, epoch: int, key: int | str) -> np.random.Generat
     """
     The random generator of one sample in one epoch.
 
-    The global generators are not restored exactly when a run is resumed; this one gives an interrupted run the samples
-    that an uninterrupted one sees, with any number of workers.
+    With it a resumed run sees the samples of an uninterrupted one, with any number of workers; the global generators
+    are not restored exactly.
 
     Args:
         seed (`int`): The seed of the run.
         epoch (`int`): The epoch, counted from 0.
-        key (`int` or `str`): Which sample: its index, or a name.
+        key (`int` or `str`): The index of the sample, or a name.
 
     Returns:
         `numpy.random.Generator`.
@@ -49,20 +49,20 @@ def sample_generator(seed: int, epoch: int, key: int | str) -> np.random.Generat
 
 class EpochSampler(torch.utils.data.Sampler[int]):
     """
-    A new order of the rows each epoch, which depends on nothing but the seed and the epoch.
+    A new order of the rows each epoch, which depends on the seed and the epoch alone.
 
-    With `counting_fraction` the rows of the two kinds are spread evenly, so that every stretch of `n` rows holds
-    `n * counting_fraction` counting rows, give or take one. The kind that is short for that is repeated, and of the
-    other kind a part is left for other epochs; an epoch keeps its length.
+    With `counting_fraction`, any `n` consecutive rows hold `n * counting_fraction` counting rows, give or take one.
+    Counting or general rows that are too few for that are repeated, and some of the others left out; an epoch keeps
+    its length.
 
     Args:
         num_rows (`int`): Rows of the data set.
         seed (`int`): The seed of the run.
-        is_counting (`Sequence[bool]`, *optional*): Which rows count. Needed for `counting_fraction`.
-        counting_fraction (`float`, *optional*): The share of counting rows, from 0 to 1; by default as the data comes.
+        is_counting (`Sequence[bool]`, *optional*): Flags of the counting rows, for `counting_fraction`.
+        counting_fraction (`float`, *optional*): The share of counting rows, from 0 to 1; by default that of the data.
 
     Raises:
-        ValueError: If rows of a kind are asked for and there are none.
+        ValueError: If there are no counting rows, or no general ones, where the fraction needs some.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class EpochSampler(torch.utils.data.Sampler[int]):
         if counting_fraction is None:
             return
         if is_counting is None:
-            raise ValueError("`counting_fraction` needs `is_counting`, which says which rows count.")
+            raise ValueError("`counting_fraction` needs `is_counting`, the flags of the counting rows.")
         flags = np.asarray(is_counting, dtype=bool)
         self._counting, self._general = np.flatnonzero(flags), np.flatnonzero(~flags)
         wanted = (("counting", counting_fraction, self._counting), ("general", 1 - counting_fraction, self._general))
-        for kind, share, rows in wanted:
+        for name, share, rows in wanted:
             if share > 0 and not len(rows):
                 raise ValueError(
-                    f"`counting_fraction={counting_fraction}` asks for {kind} rows, but none of the {num_rows} rows "
+                    f"`counting_fraction={counting_fraction}` needs {name} rows, but none of the {num_rows} rows "
                     "of the training data is one. Add some, or leave `counting_fraction` out."
                 )
 
@@ -119,10 +119,10 @@ def _endless(rows: np.ndarray, generator: np.random.Generator) -> Iterator[int]:
 
 class EpochCallback(TrainerCallback):
     """
-    Tells everything that depends on it which epoch begins.
+    Sets the epoch of samplers, data sets and collators.
 
-    `accelerate` does this too, but does not reach the sampler or the data set of a run that is resumed in the middle
-    of an epoch with several processes (accelerate 1.15).
+    `accelerate` 1.15 does not reach the sampler or the data set of a run that is resumed in the middle of an epoch
+    with several processes.
 
     Args:
         listeners: Objects with `set_epoch`.
@@ -134,7 +134,7 @@ class EpochCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Pass on the epoch that begins or is taken up again."""
+        """Set the epoch that begins or is resumed."""
         # A whole number of epochs may be stored a rounding error below it.
         epoch = int((state.epoch or 0) + 1e-6)
         for listener in self.listeners:

@@ -1,4 +1,4 @@
-"""What the two trainers share: exact resumption, parts of the loss in the log, evaluation batches, decay groups."""
+"""The base of the trainers: exact resumption, parts of the loss in the log, evaluation batches, decay groups."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .sampling import EpochCallback, EpochSampler
 
 logger = logging.get_logger(__name__)
 
-# Weight decay pulls towards zero, which is no natural place for these. Norms are told by their class.
+# No weight decay for these; norms are excluded by their class.
 NO_DECAY = [
     r"(^|\.)bias$",
     r"logit_scale$",
@@ -39,18 +39,18 @@ NO_DECAY = [
 
 class BaseTrainer(HubTrainer):
     """
-    A `Trainer` for the two models; not for use by itself.
+    The base class of the trainers.
 
     Args:
         model: The model.
-        args: Its arguments.
-        data_collator: Makes training batches.
-        eval_collator: Makes batches for `evaluate` and `predict`.
-        epoch_listeners: Objects with `set_epoch` that have to know the epoch.
-        kwargs: Everything else that a `Trainer` takes.
+        args: The arguments.
+        data_collator: For training batches.
+        eval_collator: For batches of `evaluate` and `predict`.
+        epoch_listeners: Objects with `set_epoch`.
+        kwargs: Further arguments of a `Trainer`.
     """
 
-    # Both losses are means over a batch, whatever the batch's `labels` look like.
+    # The losses are means over a batch.
     loss_is_scaled_for_ga = False
 
     data_collator: Any
@@ -69,7 +69,7 @@ class BaseTrainer(HubTrainer):
         self.eval_collator = eval_collator
         self._loss_parts: dict[str, list[torch.Tensor]] = {}
         if args.n_gpu > 1:
-            # `torch.nn.DataParallel` would cut each tensor of a batch by its own rows, which do not correspond.
+            # `torch.nn.DataParallel` divides each tensor of a batch by its rows, which do not correspond here.
             logger.warning(f"One of the {args.n_gpu} GPUs is used. Start with `accelerate launch` to use them all.")
             args._n_gpu = 1
         self._hub_token = take_token(args)
@@ -78,8 +78,8 @@ class BaseTrainer(HubTrainer):
         self.add_callback(self._epoch_callback)
         if strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false")) and not self.is_fsdp_enabled:
             logger.warning_once(
-                "FSDP was asked for, but accelerate divides a model among accelerators only: here every process "
-                "trains a whole one (DDP)."
+                "No FSDP here: accelerate shards a model over accelerators only, and without them every process trains "
+                "a whole one (DDP)."
             )
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
@@ -89,30 +89,30 @@ class BaseTrainer(HubTrainer):
         prepared = super()._prepare_for_training(*args, **kwargs)
         model_class = type(self.model)
         if divides and issubclass(model_class, FSDPModule):
-            # FSDP2 gives the model a class of its own, made from its old one. What is saved with a checkpoint is the
-            # code of the class, found by its name (transformers 5.23), and that should be the model's.
+            # FSDP2 derives a class from the model's. transformers 5.23 saves the code of the class that it finds by
+            # name, which has to be the model's.
             plain_class = model_class.__mro__[2]
             model_class.__module__, model_class.__name__ = plain_class.__module__, plain_class.__name__
         return prepared
 
     def _replicate_scalars(self) -> None:
         """
-        Have every process keep a whole copy of the scalar parameters: FSDP2 divides tensors by their first axis, which
-        a logit scale does not have, and refuses models with one (torch 2.13).
+        Keep whole copies of scalar parameters: FSDP2 shards tensors by their first axis and refuses models with a
+        logit scale, which has none (torch 2.13).
         """
         plugin = self.accelerator.state.fsdp_plugin
         if plugin.cpu_ram_efficient_loading:
             raise ValueError(
-                "FSDP2 cannot divide the logit scale, and leaves it out only of a model that every process loads. Set "
+                "FSDP2 cannot shard the logit scale of a model that only one process loads. Set "
                 "`fsdp_cpu_ram_efficient_loading: false` in the configuration of accelerate."
             )
         scalars = [parameter for parameter in self.model.parameters() if parameter.dim() == 0]
         for parameter in scalars:
-            parameter.data = parameter.data.to(self.args.device)  # FSDP2 moves what it divides, and nothing else
+            parameter.data = parameter.data.to(self.args.device)  # FSDP2 moves only what it shards
         plugin.ignored_modules = [*(plugin.ignored_modules or []), nn.ParameterList(scalars)]
 
         def average(parameter: torch.Tensor) -> None:
-            # What FSDP2 leaves out it does not average either. Once, after the last of the batches that accumulate.
+            # FSDP2 does not average ignored parameters. Once, after the last accumulated batch.
             if self.accelerator.sync_gradients and parameter.grad is not None:
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= dist.get_world_size()
@@ -153,13 +153,13 @@ class BaseTrainer(HubTrainer):
             return super().get_test_dataloader(as_rows(test_dataset))
 
     def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
-        """As in `Trainer`; images that cannot be read are named."""
+        """As in `Trainer`; errors name images that cannot be read."""
         return super().evaluate(as_rows(eval_dataset), **kwargs)
 
     @contextmanager
     def _evaluation_batches(self) -> Iterator[None]:
         collator, drop_last = self.data_collator, self.args.dataloader_drop_last
-        # The `Trainer` would leave rows out of an evaluation too, and say nothing.
+        # `Trainer` would drop the last rows of an evaluation, too.
         self.data_collator, self.args.dataloader_drop_last = self.eval_collator, False
         try:
             yield
@@ -182,8 +182,8 @@ class BaseTrainer(HubTrainer):
             if "size mismatch" not in str(error):
                 raise
             raise ValueError(
-                f"The checkpoint {resume_from_checkpoint} is of another model than this run trains: its weights have "
-                "other sizes. Choose another `output_dir`, or move the checkpoint away."
+                f"The checkpoint {resume_from_checkpoint} is of another model: its weights have other sizes than "
+                "those of this run. Choose another `output_dir`, or move the checkpoint away."
             ) from error
 
     def _load_best_model(self) -> None:
@@ -193,7 +193,7 @@ class BaseTrainer(HubTrainer):
             super()._load_best_model()
 
     def _load_stack(self, stack: AdapterStack, folder: str) -> None:
-        """Load all adapters of a checkpoint; the `Trainer` would leave only the first of them to train."""
+        """Load all adapters of a checkpoint; `Trainer` loads only the first."""
         training = stack.training
         for name in stack.peft_config:
             stack.load_adapter(str(Path(folder, name)), name, is_trainable=True)
@@ -205,7 +205,7 @@ class BaseTrainer(HubTrainer):
         return super().train(*args, **kwargs)
 
     def _record(self, name: str, value: torch.Tensor, weight: float = 1.0) -> None:
-        """Remember a part of the loss until the next log; `weight` is its share in the mean."""
+        """Keep a part of the loss until the next log; `weight` is its share in the mean."""
         part = torch.stack([value.detach().float(), torch.tensor(float(weight), device=value.device)])
         self._loss_parts.setdefault(name, []).append(part)
 
@@ -223,9 +223,9 @@ class BaseTrainer(HubTrainer):
 
 def _with_own_generator(loader: Any) -> Any:
     """
-    Keep a data loader off the global random generator, from which it draws a seed whenever it starts its workers.
+    Keep a data loader from drawing a seed from the global generator whenever it starts its workers.
 
-    With workers that live on, a resumed run starts them once more than an uninterrupted one, and dropout would differ.
+    With persistent workers a resumed run starts them once more than an uninterrupted one, and dropout would differ.
     """
     base = getattr(loader, "base_dataloader", loader)
     if base.generator is None:
@@ -235,36 +235,36 @@ def _with_own_generator(loader: Any) -> Any:
 
 def base_name(name: str) -> str:
     """
-    The name that a parameter has without adapters, from the name that it has with them.
+    Remove the prefix of adapters from the name of a parameter.
 
     Args:
         name (`str`): Such as `base_model.model.decoder.modules_to_save.default.density_projection.bias`.
 
     Returns:
-        `str`: Such as `decoder.modules_to_save.default.density_projection.bias`: its beginning is that of the base.
+        `str`: Such as `decoder.modules_to_save.default.density_projection.bias`.
     """
     return name.removeprefix("base_model.model.")
 
 
 def require_model_type(model: Any, expected: str, trainer: str, other: str) -> None:
     """
-    Check that a trainer got its kind of model.
+    Check the type of a trainer's model.
 
     Args:
         model: The model, perhaps with adapters around it.
-        expected (`str`): The model type that the trainer can train.
-        trainer (`str`): The trainer, for the message.
-        other (`str`): What trains the other model, for the message.
+        expected (`str`): The right model type.
+        trainer (`str`): The name of the trainer.
+        other (`str`): The name of the other trainer.
 
     Raises:
         ValueError: If the model is of another type.
     """
-    # Only the name counts: a model loaded as remote code has classes of its own.
+    # By name: a model loaded as remote code has other classes.
     found = getattr(type(model.config), "model_type", None)
     if found != expected:
         raise ValueError(
             f"{trainer} trains models of type `{expected}`, but got a {type(model).__name__} of type {found!r}. "
-            f"Use {other} for it, or load a checkpoint of the right model."
+            f"Use {other}, or load a checkpoint of the right model."
         )
 
 

@@ -18,18 +18,18 @@ logger = logging.get_logger(__name__)
 
 class CountingDataCollator:
     """
-    Make training batches for a [`CLIPForCounting`]: general pairs and counting pairs mixed.
+    Make training batches for a [`CLIPForCounting`], with general pairs and counting pairs.
 
-    A row counts if its `number` is one of two to ten, or if its `is_counting` says so; `is_counting=False` makes any
-    row a general one. The wrong captions of a row depend on the seed, the epoch and the row alone.
+    A row is a counting row if its `number` is from two to ten, unless its `is_counting` decides otherwise. The wrong
+    captions of a row depend on the seed, the epoch and the row alone.
 
     Args:
         processor ([`CountCLIPProcessor`]): Turns images and captions into tensors.
         num_counterfactuals (`int`, *optional*, defaults to 1): Wrong captions for each counting row.
-        counting_loss (`bool`, *optional*, defaults to `True`): Whether rows may count at all.
+        counting_loss (`bool`, *optional*, defaults to `True`): Whether there are counting rows at all.
         seed (`int`, *optional*, defaults to 0): The seed of the run.
-        number_weights (`Mapping[int, float]`, *optional*): Weight in the counting loss of the rows with each number;
-            by default all are 1. See [`number_weights`].
+        number_weights (`Mapping[int, float]`, *optional*): Weights of the numbers in the counting loss, from
+            [`number_weights`]; by default all are 1.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class CountingDataCollator:
         self._epoch = Epoch()
 
     def set_epoch(self, epoch: int) -> None:
-        """Start epoch `epoch`, counted from 0: other wrong captions."""
+        """Start epoch `epoch`, counted from 0, with other wrong captions."""
         self._epoch.set(epoch)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | bool]:
@@ -56,10 +56,10 @@ class CountingDataCollator:
         Make a batch.
 
         Args:
-            rows (`Sequence[Mapping]`): Rows with `image`, `text` and `number`, and perhaps `image_id`, `is_counting`.
+            rows (`Sequence[Mapping]`): Rows with `image`, `text`, `number`, optionally `image_id` and `is_counting`.
 
         Returns:
-            `dict` with what [`CLIPForCounting`] takes: `pixel_values`, `input_ids`, `attention_mask`,
+            `dict` of the arguments of [`CLIPForCounting`]: `pixel_values`, `input_ids`, `attention_mask`,
             `counterfactual_input_ids` `(counting rows, wrong captions, length)` with its mask, `counting_mask`
             `(batch_size,)`, with `number_weights` also `counting_weights` `(counting rows,)`, and `return_loss`.
 
@@ -82,11 +82,11 @@ class CountingDataCollator:
         return {**batch, "counting_mask": counting_mask, "return_loss": True}
 
     def _leave_out_cut_captions(self, batch: dict[str, torch.Tensor], counting_mask: torch.Tensor) -> None:
-        """Make general rows of those whose number lies beyond the text tower: to it, all their captions are one."""
+        """Make general rows of those whose number is cut off, so that all their captions are the same."""
         true, wrong = batch["input_ids"][counting_mask], batch["counterfactual_input_ids"]
         length = min(true.shape[1], wrong.shape[2])
         same = (wrong[:, :, :length] == true[:, None, :length]).all(dim=-1).any(dim=-1)
-        # Of different lengths in tokens, captions may agree up to the end of the shorter: then neither was cut.
+        # A caption may equal the beginning of a longer one; then neither was cut off.
         same &= batch["attention_mask"][counting_mask].sum(dim=-1) >= self.processor.max_text_length
         if same.any():
             logger.warning_once(
@@ -125,12 +125,12 @@ class CountingEvalDataCollator:
             rows (`Sequence[Mapping]`): Rows with `image`, `text` and `number`.
 
         Returns:
-            `dict` with `pixel_values` `(batch_size, 3, height, width)`, `input_ids` and `attention_mask` of all
-            different captions, `caption_index` `(batch_size, 9)`, which of them belong to each image, and `labels`
+            `dict` with `pixel_values` `(batch_size, 3, height, width)`, `input_ids` and `attention_mask` of the
+            distinct captions, `caption_index` `(batch_size, 9)`, the nine captions of each image, and `labels`
             `(batch_size,)`, the true numbers.
 
         Raises:
-            ValueError: If a caption states no number from two to ten, another than the row's, or one that is cut off.
+            ValueError: If a caption states no number from two to ten, not the row's, or one that is cut off.
         """
         for row in rows:
             check_counting_row(row)
@@ -141,7 +141,7 @@ class CountingEvalDataCollator:
             tokens = batch["input_ids"][[place[caption] for caption in nine]]
             if len(tokens.unique(dim=0)) < len(nine):
                 raise ValueError(
-                    f"The caption of {row.get('image_id')!r} is so long that its number is cut off, and the nine "
+                    f"The caption of {row.get('image_id')!r} is so long that its number is cut off, so the nine "
                     f"captions are the same to the model: {row['text'][:60]!r}... Leave the row out or shorten it."
                 )
         return {
@@ -178,7 +178,7 @@ def check_counting_row(row: Mapping[str, Any]) -> None:
     number, first = row.get("number"), find_count(row["text"])
     if stated_number(row) is not None and number != 0:
         return
-    found = "has no number word from two to ten" if first is None else f"says {NUMBER_TO_WORD[first.number]}"
+    found = "has no number word from two to ten" if first is None else f"states {NUMBER_TO_WORD[first.number]}"
     raise ValueError(
         f"The row with image_id {row.get('image_id')!r} is a counting row"
         f"{'' if number is None else f' with number {number}'}, but its caption {row['text']!r} {found}. Correct the "
@@ -187,7 +187,15 @@ def check_counting_row(row: Mapping[str, Any]) -> None:
 
 
 def stated_number(row: Mapping[str, Any]) -> int | None:
-    """The number of a row, if its caption states it, or else the first that the caption states."""
+    """
+    Read the number of a row from its caption.
+
+    Args:
+        row (`Mapping`): A row with `text` and perhaps `number`.
+
+    Returns:
+        `int` or `None`: The row's number if the caption states it, else the first that the caption states.
+    """
     match = find_count(row["text"], stated=row.get("number") or None)
     return None if match is None else int(match.number)
 

@@ -28,8 +28,7 @@ class CountingTrainer(BaseTrainer):
     """
     Train a [`CLIPForCounting`] on general and counting pairs together.
 
-    The contrastive loss is that of the batch of all processes; with gradient accumulation it stays that of one
-    forward pass.
+    The contrastive loss is that of the batches of all processes together, in one forward pass each.
 
     Args:
         model ([`CLIPForCounting`]): The model, perhaps with adapters.
@@ -102,7 +101,7 @@ class CountingTrainer(BaseTrainer):
         outputs = model(**inputs, **options)
         if model.training:
             self._record("contrastive_loss", outputs.contrastive_loss)
-            # Batches without counting rows say nothing about the counting loss.
+            # Batches without counting rows have no counting loss.
             self._record("counting_loss", outputs.counting_loss, weight=float(inputs["counting_mask"].sum()))
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
@@ -114,7 +113,7 @@ class CountingTrainer(BaseTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """
-        Score nine captions for each image; every image and every different caption is encoded once.
+        Score nine captions for each image; every image and every distinct caption is encoded once.
 
         Returns:
             The nine-way cross-entropy in nats (`log(9)` is chance), the scores `(batch_size, 9)` and the true
@@ -133,7 +132,7 @@ class LogitScaleCallback(TrainerCallback):
     Holds the learned logit scale below its bound.
 
     Args:
-        max_logit_scale (`float`): The most that similarities may be multiplied with.
+        max_logit_scale (`float`): The bound.
     """
 
     def __init__(self, max_logit_scale: float = 100.0):
@@ -142,7 +141,7 @@ class LogitScaleCallback(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Clamp the logarithm that the model learns."""
+        """Clamp the logarithm, which is the parameter."""
         for name, parameter in kwargs["model"].named_parameters():
             if name.endswith("logit_scale"):
                 parameter.data.clamp_(max=math.log(self.max_logit_scale))
@@ -150,7 +149,7 @@ class LogitScaleCallback(TrainerCallback):
 
 def freeze_towers(model: nn.Module, train_towers: str) -> None:
     """
-    Leave only a part of a [`CLIPForCounting`] to train.
+    Freeze a tower of a [`CLIPForCounting`].
 
     Args:
         model ([`CLIPForCounting`]): The model; changed in place.
@@ -167,7 +166,7 @@ def freeze_towers(model: nn.Module, train_towers: str) -> None:
 
 def counting_flags(rows: Any) -> list[bool]:
     """
-    Which rows of a data set are for the counting loss, without decoding their images where that can be avoided.
+    Tell which rows of a data set are for the counting loss, without decoding images where possible.
 
     Args:
         rows: A map-style data set with `number` or `is_counting`.
@@ -183,21 +182,20 @@ def counting_flags(rows: Any) -> list[bool]:
 
 def number_weights(numbers: Iterable[int]) -> dict[int, float]:
     """
-    Weights with which all numbers contribute alike to the counting loss, however rare some are in the training set.
+    Weights with which all numbers contribute alike to the counting loss, however rare they are in the training set.
 
     Args:
-        numbers (`Iterable[int]`): The numbers that the captions of the counting rows state.
+        numbers (`Iterable[int]`): The numbers in the captions of the counting rows.
 
     Returns:
-        `dict[int, float]`: For each of two to ten one over how often it occurs, scaled so that the mean over the rows
-        is 1 and the loss keeps its size; 1 for numbers that do not occur.
+        `dict[int, float]`: For each of two to ten its inverse frequency, with a mean of 1 over the rows; 1 for numbers
+        that do not occur.
 
     Raises:
         ValueError: If there are no numbers.
 
     Source:
-        Mestha et al., 2024, who reproduce the paper and counter the imbalance of its numbers by weights
-        (https://huggingface.co/papers/2406.03586).
+        Mestha et al., 2024 (https://huggingface.co/papers/2406.03586).
     """
     frequency = Counter(numbers)
     if not frequency:
@@ -209,17 +207,17 @@ def number_weights(numbers: Iterable[int]) -> dict[int, float]:
 
 
 def _balance(rows: Any) -> dict[int, float]:
-    """The weights for a training set; a row's number is the one that its caption states, of several its own."""
+    """The weights for a training set."""
     columns = (as_rows(rows).column("text"), as_rows(rows).column("number"), counting_flags(rows))
     counted = [
         find_count(text, stated=number or None) for text, number, counts in zip(*columns, strict=True) if counts
     ]
-    # Rows whose caption states no number are refused by the collator, which can name them.
+    # The collator refuses rows whose caption states no number, and names them.
     return number_weights(match.number for match in counted if match is not None)
 
 
 def _prepare_for_processes(args: CountingConfig, train_dataset: Any) -> None:
-    """Give every process as many rows: the losses of the batch of all processes need that."""
+    """Give every process as many rows, as a loss over all processes needs."""
     if not args.dataloader_drop_last:
         logger.info("Setting `dataloader_drop_last`: every process needs as many rows for the loss over all of them.")
         args.dataloader_drop_last = True

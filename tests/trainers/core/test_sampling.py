@@ -18,7 +18,7 @@ def test_every_epoch_is_another_order_of_all_rows_that_the_seed_decides():
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.3, 0.5, 0.9, 1.0])
-def test_every_stretch_of_rows_holds_the_share_of_counting_rows(fraction):
+def test_consecutive_rows_hold_the_share_of_counting_rows(fraction):
     flags = np.arange(200) % 10 == 0
     sampler = EpochSampler(200, seed=3, is_counting=flags, counting_fraction=fraction)
     drawn = np.array(list(sampler))
@@ -27,7 +27,7 @@ def test_every_stretch_of_rows_holds_the_share_of_counting_rows(fraction):
         assert abs(flags[drawn[start : start + 8]].sum() - 8 * fraction) <= 1
 
 
-def test_short_kind_is_repeated_evenly_and_long_kind_is_not():
+def test_rare_rows_are_repeated_evenly_and_others_are_not():
     flags = np.arange(100) < 10
     drawn = list(EpochSampler(100, is_counting=flags, counting_fraction=0.5))
     times = np.bincount(drawn, minlength=100)
@@ -36,13 +36,13 @@ def test_short_kind_is_repeated_evenly_and_long_kind_is_not():
 
 
 @pytest.mark.parametrize(("fraction", "kind"), [(0.5, "counting"), (1.0, "counting")])
-def test_asking_for_counting_rows_where_there_are_none_is_refused(fraction, kind):
-    with pytest.raises(ValueError, match=f"asks for {kind} rows, but none of the 4 rows"):
+def test_fraction_needs_counting_rows(fraction, kind):
+    with pytest.raises(ValueError, match=f"needs {kind} rows, but none of the 4 rows"):
         EpochSampler(4, is_counting=[False] * 4, counting_fraction=fraction)
 
 
-def test_asking_for_general_rows_where_there_are_none_is_refused():
-    with pytest.raises(ValueError, match="asks for general rows"):
+def test_fraction_needs_general_rows():
+    with pytest.raises(ValueError, match="needs general rows"):
         EpochSampler(4, is_counting=[True] * 4, counting_fraction=0.5)
 
 

@@ -79,7 +79,7 @@ def test_without_the_counting_loss_no_row_counts(counting_processor, rows):
     [
         ({"text": "many dogs", "number": 4}, "counting row with number 4.*'many dogs' has no number word"),
         ({"text": "many dogs", "is_counting": True}, "counting row, but its caption 'many dogs' has no number word"),
-        ({"text": "two dogs", "number": 4}, "counting row with number 4.*'two dogs' says two"),
+        ({"text": "two dogs", "number": 4}, "counting row with number 4.*'two dogs' states two"),
     ],
 )
 def test_counting_row_whose_caption_does_not_state_its_number_is_named(counting_processor, make_image, row, found):

@@ -105,7 +105,7 @@ def test_launched_processes_end_with_the_weights_of_one(run_file, tmp_path):
 def test_divided_model_is_told_when_there_is_no_accelerator_to_divide_it_among(run_file, tmp_path):
     arguments = [str(run_file), "--output_dir", str(tmp_path), "--per_device_train_batch_size", "4"]
     printed = _launch("fsdp2.yaml", REPOSITORY / "trainers" / "run.py", *arguments)
-    assert "FSDP was asked for, but accelerate divides a model among accelerators only" in printed
+    assert "No FSDP here: accelerate shards a model over accelerators only" in printed
 
 
 @pytest.mark.slow
