@@ -78,8 +78,8 @@ class BaseTrainer(HubTrainer):
         self.add_callback(self._epoch_callback)
         if strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false")) and not self.is_fsdp_enabled:
             logger.warning_once(
-                "No FSDP here: accelerate shards a model over accelerators only, and without them every process trains "
-                "a whole one (DDP)."
+                "No FSDP here: accelerate shards a model over accelerators only, and without them every process "
+                "trains a whole one (DDP)."
             )
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:

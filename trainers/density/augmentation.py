@@ -16,29 +16,28 @@ from count_clip.modeling.image_processing_clip_count_density import resized_size
 @dataclass(frozen=True)
 class DensityAugmentation:
     """
-    How often and how much training windows are changed: CounTR's augmentations except the mosaic.
+    Probabilities and ranges of the augmentations: CounTR's except the mosaic.
 
     Args:
-        noise_probability (`float`): How often Gaussian noise is added.
-        color_probability (`float`): How often brightness, contrast, saturation and hue are changed.
-        blur_probability (`float`): How often the window is blurred.
-        affine_probability (`float`): How often the window is rotated, scaled, sheared and shifted.
-        horizontal_flip_probability (`float`): How often left and right are swapped.
-        vertical_flip_probability (`float`): How often top and bottom are swapped.
-        quarter_turn_probability (`float`): How often the window is turned by 90, 180 or 270 degrees.
+        noise_probability (`float`): Of Gaussian noise.
+        color_probability (`float`): Of changes of brightness, contrast, saturation and hue.
+        blur_probability (`float`): Of a Gaussian blur.
+        affine_probability (`float`): Of rotation, scaling, shear and shift.
+        horizontal_flip_probability, vertical_flip_probability (`float`): Of flips.
+        quarter_turn_probability (`float`): Of a turn by 90, 180 or 270 degrees.
         noise_std (`float`): Standard deviation of the noise, where 1 is white.
-        brightness, contrast, saturation, hue (`float`): Largest relative change; the hue's is in turns.
+        brightness, contrast, saturation, hue (`float`): Largest relative change; of the hue in turns.
         max_blur_sigma (`float`): Widest blur, in pixels of the window.
-        max_rotation, max_shear (`float`): Largest angles, in degrees, either way.
-        scale (`tuple[float, float]`): Least and largest factor of the affine map.
-        max_translation (`float`): Largest shift, as a part of the window.
+        max_rotation, max_shear (`float`): Largest angles, in degrees.
+        scale (`tuple[float, float]`): Range of the scaling factor.
+        max_translation (`float`): Largest shift, as a fraction of the window.
 
     Raises:
-        ValueError: If a probability does not lie between 0 and 1.
+        ValueError: If a probability is not between 0 and 1.
 
     Source:
-        Liu et al., 2022 (https://huggingface.co/papers/2208.13721), with the ranges of its published training code.
-        The quarter turns are ours.
+        Liu et al., 2022 (https://huggingface.co/papers/2208.13721), with the ranges of its training code. The quarter
+        turns are ours.
     """
 
     noise_probability: float = 0.25
@@ -62,11 +61,11 @@ class DensityAugmentation:
     def __post_init__(self) -> None:
         for name in vars(self):
             if name.endswith("_probability") and not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must lie between 0 and 1, but got {getattr(self, name)}.")
+                raise ValueError(f"`{name}` must be between 0 and 1, but got {getattr(self, name)}.")
 
     @classmethod
     def none(cls) -> DensityAugmentation:
-        """No augmentation at all: windows are only resized and cut."""
+        """No augmentation: windows are only resized and cut."""
         return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -103,16 +102,16 @@ def random_window(
         matrix = np.array([[-1.0, 0, side], [0, 1, 0], [0, 0, 1]]) @ matrix
     if generator.random() < options.vertical_flip_probability:
         matrix = np.array([[1.0, 0, 0], [0, -1, side], [0, 0, 1]]) @ matrix
-    # Nothing is drawn where nothing turns: runs without it stay as they were.
+    # No random number without it: other runs stay the same.
     if options.quarter_turn_probability and generator.random() < options.quarter_turn_probability:
         quarter = np.array([[0.0, -1, side], [1, 0, 0], [0, 0, 1]])
         matrix = np.linalg.matrix_power(quarter, int(generator.integers(1, 4))) @ matrix
     window = _warp(image, (width, height), matrix, side, image_processor.resample)
     window = _change_pixels(window, generator, options)
     xy = np.asarray(points, dtype=np.float64).reshape(-1, 2)
-    # Boxes reach to the far border, and so may points; there they belong to the last pixel.
+    # Points on the far border belong to the last pixel.
     xy = np.where(xy == image.size, np.nextafter(image.size, 0.0), xy)
-    # Columns are x, y, 1; an image that is squeezed has different factors for the two.
+    # A very long image is squeezed: x and y have different factors.
     xy = xy * (width / image.width, height / image.height)
     return window, xy @ matrix[:2, :2].T + matrix[:2, 2]
 
@@ -122,12 +121,12 @@ def random_affine(generator: np.random.Generator, side: int, options: DensityAug
     Draw a rotation, scaling, shear and shift about the middle of a window.
 
     Args:
-        generator (`numpy.random.Generator`): Where chance comes from.
+        generator (`numpy.random.Generator`): The source of randomness.
         side (`int`): Side of the window, in pixels.
         options ([`DensityAugmentation`]): The ranges.
 
     Returns:
-        `np.ndarray` of shape `(3, 3)`: Maps columns (x, y, 1) in pixels of the window to where they move.
+        `np.ndarray` of shape `(3, 3)`: The map of columns (x, y, 1) in pixels of the window.
     """
     angle = math.radians(generator.uniform(-options.max_rotation, options.max_rotation))
     shear = math.radians(generator.uniform(-options.max_shear, options.max_shear))
@@ -148,13 +147,13 @@ def _warp(
     image: Image.Image, size: tuple[int, int], matrix: NDArray[np.float64], side: int, resample: Any
 ) -> Image.Image:
     """
-    The window that `matrix` cuts from the image resized to `size` (width, height); black where it reaches beyond.
+    The window that `matrix` cuts from the image resized to `size` (width, height); black outside the image.
 
-    Only the part that the window shows is resized.
+    Only the visible region is resized.
     """
     inverse = np.linalg.inv(matrix)
     corners = inverse @ np.array([[0, side, 0, side], [0, 0, side, side], [1, 1, 1, 1]], dtype=np.float64)
-    # A whole number of pixels is exact up to rounding errors; one more on each side feeds the interpolation.
+    # Whole pixels are exact up to rounding errors; interpolation needs one more on each side.
     margin = 0 if _is_whole(inverse) else 1
     low = np.floor(corners[:2].min(axis=1) + 1e-6).astype(int) - margin
     high = np.ceil(corners[:2].max(axis=1) - 1e-6).astype(int) + margin
@@ -166,7 +165,7 @@ def _warp(
     to_part = _shift(-low[0], -low[1]) @ inverse
     if np.allclose(to_part, np.eye(3), atol=1e-6) and part.size == (side, side):
         return part
-    # Pillow's six numbers map the window's pixels back to the image's, both counted from their corners.
+    # Pillow's six numbers map pixels of the window to those of the image.
     coefficients = tuple(to_part[:2].ravel().tolist())
     nearest = margin == 0
     method = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
@@ -174,14 +173,14 @@ def _warp(
 
 
 def _is_whole(matrix: NDArray[np.floating[Any]]) -> bool:
-    """Whether a map only moves pixels to pixels: flips, quarter turns and shifts by whole numbers."""
+    """Whether a map sends pixels to pixels: flips, quarter turns and shifts by whole numbers."""
     linear = np.abs(np.round(matrix[:2, :2]))
     moves = np.array_equal(linear, np.eye(2)) or np.array_equal(linear, np.eye(2)[::-1])
     return bool(moves and np.allclose(matrix, np.round(matrix), atol=1e-6))
 
 
 def _change_pixels(window: Image.Image, generator: np.random.Generator, options: DensityAugmentation) -> Image.Image:
-    """Noise, colours and blur, each as often as the options say; nothing moves."""
+    """Noise, colours and blur."""
     if generator.random() < options.noise_probability:
         noise = generator.standard_normal((window.height, window.width, 3), dtype=np.float32)
         noisy = np.asarray(window, dtype=np.float32) + noise * (255 * options.noise_std)

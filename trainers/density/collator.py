@@ -10,10 +10,10 @@ import torch
 
 class DensityDataCollator:
     """
-    Make training batches for a [`CLIPCountDensityModel`] from the samples of a [`DensityTrainingDataset`].
+    Make training batches for a density model from the samples of a [`DensityTrainingDataset`].
 
     Args:
-        processor ([`CLIPCountDensityProcessor`]): Tokenises the prompts.
+        processor ([`CLIPCountDensityProcessor`]): The model's processor.
     """
 
     def __init__(self, processor: Any):
@@ -25,12 +25,12 @@ class DensityDataCollator:
 
         Args:
             samples (`Sequence[Mapping]`):
-                Samples with `pixel_values`, `labels` and `text`; each with one prompt, or each with as many.
+                Samples with `pixel_values`, `labels` and `text`, all with the same number of prompts.
 
         Returns:
-            `dict` with what [`CLIPCountDensityModel`] takes: `pixel_values`, `input_ids`, `attention_mask`, `labels`
-            `(batch_size, window_size, window_size)` and `return_loss`. With several prompts a sample their number
-            stands after `batch_size` in the shapes of `input_ids`, `attention_mask` and `labels`.
+            `dict` of the model's arguments: `pixel_values`, `input_ids`, `attention_mask`, `labels`
+            `(batch_size, window_size, window_size)` and `return_loss`. With several prompts a sample, their number
+            is the second axis of `input_ids`, `attention_mask` and `labels`.
         """
         texts = [sample["text"] for sample in samples]
         if isinstance(texts[0], str):
@@ -66,7 +66,7 @@ class DensityEvalDataCollator:
 
 def row_count(row: Mapping[str, Any]) -> int:
     """
-    How many objects a row of the density schema holds.
+    Count the objects of a row of the density schema.
 
     Args:
         row (`Mapping`): A row with `count` or `points`.

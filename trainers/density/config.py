@@ -19,25 +19,23 @@ class DensityConfig(TrainingArguments):
     Args:
         contrastive_epochs (`float`, *optional*, defaults to 0.0):
             Epochs at the start in which only the patch-text contrastive loss is trained (the authors: 20); afterwards
-            it is the squared error of the density, and the contrastive loss with the weight in the model's
-            configuration.
+            the loss is the squared error of the density plus the model's weighted contrastive loss.
         trainable (`str`, *optional*, defaults to `"prompts"`):
             What trains: `"prompts"` is the paper's (prompts, patch projections, interaction and decoder; both towers
             of CLIP are frozen), `"vision"` adds the vision tower, `"all"` the text tower too.
         clip_learning_rate (`float`, *optional*):
-            Learning rate of the towers where they train; by default the one of everything else.
+            Learning rate of the towers; by default `learning_rate`.
         lr_step_epochs (`float`, *optional*):
-            Multiply the learning rate by `lr_step_gamma` every so many epochs, after the warm-up, instead of following
+            Multiply the learning rate by `lr_step_gamma` every so many epochs, after the warm-up, in the place of
             `lr_scheduler_type`. `lr_scheduler_type="step"` is 100, the authors' schedule.
         lr_step_gamma (`float`, *optional*, defaults to 0.33):
-            What the learning rate is multiplied with.
+            The factor of `lr_step_epochs`.
         density_sigma (`float`, *optional*, defaults to 1.0):
-            Width of the Gaussian that stands for an object in the target, in pixels of the window.
+            Width of the Gaussian of an object in the target, in pixels of the window.
         train_resize (`int`, *optional*):
-            Length of an image's shorter side before a window is cut from it, in pixels. By default that of the
-            processor, which is what the model sees when it is used.
+            Length of an image's shorter side before a window is cut from it, in pixels; by default the processor's.
         scale_jitter (`list[float]`, *optional*, defaults to `[1.0, 1.0]`):
-            Least and largest factor on that length, drawn for each sample. It never becomes shorter than a window.
+            Range of a random factor of that length, which never becomes shorter than a window.
         noise_probability, color_probability, blur_probability,
         affine_probability (`float`, *optional*, defaults to 0.25),
         horizontal_flip_probability (`float`, *optional*, defaults to 0.5),
@@ -77,7 +75,7 @@ class DensityConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         if self.lr_scheduler_type == "step":
-            # No type of `transformers`: the trainer builds this one from `lr_step_epochs`.
+            # Not in transformers: the trainer builds it from `lr_step_epochs`.
             self.lr_scheduler_type = "constant_with_warmup"
             self.lr_step_epochs = 100.0 if self.lr_step_epochs is None else self.lr_step_epochs
         super().__post_init__()
@@ -87,8 +85,8 @@ class DensityConfig(TrainingArguments):
             raise ValueError(f"`contrastive_epochs` must not be negative, but got {self.contrastive_epochs}.")
         if self.max_steps <= 0 and 0 < self.num_train_epochs <= self.contrastive_epochs:
             raise ValueError(
-                f"`contrastive_epochs` ({self.contrastive_epochs}) leaves nothing of the {self.num_train_epochs} "
-                "epochs to train the density. Raise `num_train_epochs` or lower `contrastive_epochs`."
+                f"`contrastive_epochs` ({self.contrastive_epochs}) leaves none of the {self.num_train_epochs} "
+                "epochs for the density. Raise `num_train_epochs` or lower `contrastive_epochs`."
             )
         for name in ("lr_step_epochs", "lr_step_gamma", "clip_learning_rate"):
             value = getattr(self, name)

@@ -20,15 +20,14 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
     """
     Windows of images with the density of what their prompts name.
 
-    An image is resized until its shorter side is `resize` pixels (times a random factor), a window is cut from a
-    random place, and image and points are changed together. What happens to a sample depends on the seed, the epoch
-    and its index alone.
+    An image is resized to a shorter side of `resize` pixels (times a random factor), a random window is cut, and image
+    and points are augmented together. A sample depends on the seed, the epoch and its index alone.
 
     Args:
         rows: Map-style rows of the density schema: `image`, `text`, `points` [[x, y]] in pixels of the image, and
-            perhaps `image_id`. Rows without points are as welcome as others.
-        processor ([`CLIPCountDensityProcessor`]): Says how windows look.
-        augmentation ([`DensityAugmentation`], *optional*): How windows are changed; by default CounTR's ranges.
+            optionally `image_id`. `points` may be empty.
+        processor ([`CLIPCountDensityProcessor`]): The model's processor.
+        augmentation ([`DensityAugmentation`], *optional*): By default CounTR's.
         seed (`int`, *optional*, defaults to 0): The seed of the run.
         sigma (`float`, *optional*, defaults to 1.0): Width of an object in the target, in pixels of the window.
         resize (`int`, *optional*): Length of the shorter side, in pixels; by default that of the processor.
@@ -36,11 +35,10 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
             side never becomes shorter than a window.
         prompts_per_image (`int`, *optional*, defaults to 1):
             With more than one, a sample is an image with so many of its rows (those of one `image_id`), drawn anew
-            each epoch, and its window passes through the vision tower once for all of them. Where an image has
-            fewer rows, some come twice.
+            each epoch, whose window passes through the vision tower once. Rows repeat where an image has fewer.
 
     Raises:
-        ValueError: If an option is out of its range, or rows that have to be put together have no `image_id`.
+        ValueError: If an option is out of its range, or rows of several prompts have no `image_id`.
     """
 
     def __init__(
@@ -86,7 +84,7 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
         return len(self.rows if self._images is None else self._images)
 
     def set_epoch(self, epoch: int) -> None:
-        """Start epoch `epoch`, counted from 0: other windows and other changes."""
+        """Start epoch `epoch`, counted from 0, with other windows and augmentations."""
         self._epoch.set(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -94,7 +92,7 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
         One sample.
 
         Args:
-            index (`int`): Which row; with several prompts an image, which image.
+            index (`int`): The row; with several prompts an image, the image.
 
         Returns:
             `dict` with `pixel_values` `(3, window_size, window_size)`, `labels` `(window_size, window_size)`, objects
@@ -134,12 +132,12 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
 
     def window(self, image: Image.Image, points: ArrayLike, index: int) -> tuple[Image.Image, NDArray[np.float64]]:
         """
-        Cut and change the window of one sample, as it comes in the current epoch.
+        Cut and augment the window of a sample in the current epoch.
 
         Args:
             image (`PIL.Image.Image`): RGB.
             points (array of shape `(num_points, 2)`): x and y in pixels of the image.
-            index (`int`): Which sample, for the random choices.
+            index (`int`): The sample, for the random choices.
 
         Returns:
             The window, and the points in its pixels; some may lie outside.
@@ -151,11 +149,11 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
 
 def density_target(points: ArrayLike, size: tuple[int, int], sigma: float = 1.0) -> NDArray[np.float32]:
     """
-    Draw a Gaussian for each point; each point inside adds exactly 1 to the sum, also at the border.
+    Draw a Gaussian for each point; each point inside adds 1 to the sum, also at the border.
 
     Args:
-        points (array of shape `(num_points, 2)`): x and y in pixels, where pixel 0 reaches from 0 to 1. Points
-            outside are dropped.
+        points (array of shape `(num_points, 2)`): x and y in pixels; pixel 0 spans 0 to 1. Points outside are
+            dropped.
         size (`tuple[int, int]`): Height and width of the map.
         sigma (`float`): Standard deviation in pixels; the Gaussian ends at four of them.
 
@@ -189,13 +187,13 @@ def density_target(points: ArrayLike, size: tuple[int, int], sigma: float = 1.0)
 
 
 def _rows_by_image(rows: Any) -> list[list[int]]:
-    """The places of the rows of each image, in the order in which the images come."""
+    """The indices of the rows of each image, in the order of the images."""
     places: dict[Any, list[int]] = {}
     for place, name in enumerate(rows.column("image_id")):
         if name is None:
             raise ValueError(
-                f"`prompts_per_image` puts an image's rows together by their `image_id`, but row {place} has none. "
-                "Add the column, or train with one prompt an image."
+                f"`prompts_per_image` groups the rows of an image by `image_id`, but row {place} has none. Add the "
+                "column, or train with one prompt an image."
             )
         places.setdefault(name, []).append(place)
     return list(places.values())

@@ -24,7 +24,7 @@ TOWERS = ("vision_model.", "text_model.", "text_projection.")
 FROZEN = {
     "prompts": TOWERS,
     "vision": ("vision_model.post_layernorm.", "text_model.", "text_projection."),
-    # The model reads the patches before this norm, so it never gets a gradient.
+    # The model uses the patches before this norm, which therefore has no gradient.
     "all": ("vision_model.post_layernorm.",),
 }
 DENSITY_ONLY = ("patch_projection.", "interaction.", "decoder.")
@@ -33,18 +33,18 @@ CONTRASTIVE_ONLY = ("contrastive_patch_projection.",)
 
 class DensityTrainer(BaseTrainer):
     """
-    Train a [`CLIPCountDensityModel`]: first its patches towards the text, then the density.
+    Train a [`CLIPCountDensityModel`], with a contrastive loss of patches and text first, then the density.
 
     Args:
         model ([`CLIPCountDensityModel`]): The model, perhaps with adapters.
         args ([`DensityConfig`]): Its arguments.
-        train_dataset (*optional*): A [`DensityTrainingDataset`], or rows with `image`, `text` and `points` that
-            become one with the options in `args`.
+        train_dataset (*optional*): A [`DensityTrainingDataset`], or rows with `image`, `text` and `points`, of which
+            `args` make one.
         eval_dataset (*optional*): Rows with `image`, `text` and `count`, images of any size. The predictions that
             `compute_metrics` gets are counts of whole images, as the labels are.
-        processing_class ([`CLIPCountDensityProcessor`]): Cuts images and tokenises prompts.
+        processing_class ([`CLIPCountDensityProcessor`]): The model's processor.
         data_collator (*optional*): By default a [`DensityDataCollator`].
-        kwargs: Everything else that a `Trainer` takes.
+        kwargs: Further arguments of a `Trainer`.
 
     Source:
         Jiang et al., 2023, Sec. 3 (https://huggingface.co/papers/2305.07304).
@@ -68,8 +68,8 @@ class DensityTrainer(BaseTrainer):
         window_size = processing_class.image_processor.window_size
         if window_size != model.config.window_size:
             raise ValueError(
-                f"The processor cuts windows of {window_size} pixels, but the model sees {model.config.window_size}. "
-                "Load both from one place, or set `window_size` of the one to that of the other."
+                f"The processor cuts windows of {window_size} pixels, but the model takes {model.config.window_size}. "
+                "Load both from one checkpoint, or make their `window_size` equal."
             )
         if train_dataset is not None and not isinstance(train_dataset, DensityTrainingDataset):
             train_dataset = training_windows(train_dataset, processing_class, args)
@@ -90,12 +90,12 @@ class DensityTrainer(BaseTrainer):
 
     @property
     def is_contrastive(self) -> bool:
-        """Whether the run is in its first part, where only the contrastive loss is trained."""
+        """Whether the run is in its first epochs, which train the contrastive loss alone."""
         return (self.state.epoch or 0) < self.args.contrastive_epochs
 
     @property
     def has_trained_density(self) -> bool:
-        """Whether a figure of the density says anything: in the contrastive epochs the decoder is not trained."""
+        """Whether the decoder has trained, so that counts mean something."""
         epochs = self.args.contrastive_epochs
         return epochs == 0 or (self.state.epoch or 0) > epochs
 
@@ -103,7 +103,7 @@ class DensityTrainer(BaseTrainer):
         return self.has_trained_density and super()._determine_best_metric(metrics, trial)
 
     def idle_parameters(self) -> tuple[str, ...]:
-        """Beginnings of the names of the parameters that the loss of the current part does not depend on."""
+        """Prefixes of the parameters that the current loss does not depend on."""
         if self.is_contrastive:
             return DENSITY_ONLY
         weights = self.model.config
@@ -120,7 +120,7 @@ class DensityTrainer(BaseTrainer):
             if outputs.region_loss is not None:
                 loss = loss + self.model.config.region_loss_weight * outputs.region_loss
         if self.args.world_size > 1:
-            # Data parallelism waits for a gradient of everything that the outputs depend on.
+            # DDP waits for a gradient of every parameter that the outputs depend on.
             loss = loss + 0.0 * (outputs.contrastive_loss + outputs.density_loss)
         if model.training:
             self._record("contrastive_loss", outputs.contrastive_loss)
@@ -160,7 +160,7 @@ class DensityTrainer(BaseTrainer):
         return None, torch.tensor(counts, device=labels.device), labels
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As in `Trainer`, with groups of their own for the towers where they have a learning rate of their own."""
+        """As in `Trainer`, with groups for the towers where they have another learning rate."""
         if self.optimizer is None and self.args.clip_learning_rate is not None:
             opt_model = self.model if model is None else model
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, opt_model)
@@ -206,11 +206,11 @@ class DensityTrainer(BaseTrainer):
 
 class DensityEarlyStoppingCallback(EarlyStoppingCallback):
     """
-    Stops a run that gets no better, counting from where the density begins to train.
+    Stops a run without progress, from the epoch in which the density begins to train.
 
     Args:
-        trainer ([`DensityTrainer`]): The run.
-        patience (`int`): Stop after so many evaluations without a better one.
+        trainer ([`DensityTrainer`]): The trainer.
+        patience (`int`): Evaluations without a better one after which the run stops.
     """
 
     def __init__(self, trainer: DensityTrainer, patience: int):
@@ -220,13 +220,13 @@ class DensityEarlyStoppingCallback(EarlyStoppingCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
     ) -> None:
-        """Compare the figures with the best ones so far."""
+        """Compare the metrics with the best ones so far."""
         if self.trainer.has_trained_density:
             super().on_evaluate(args, state, control, metrics, **kwargs)
 
 
 class _IdleCallback(TrainerCallback):
-    """Keeps the optimiser off the parameters that the current part of the run does not train."""
+    """Removes the gradients of the parameters that the current loss does not train."""
 
     def __init__(self, trainer: DensityTrainer):
         self.trainer = trainer
@@ -236,25 +236,26 @@ class _IdleCallback(TrainerCallback):
     ) -> None:
         idle = self.trainer.idle_parameters()
         for name, parameter in kwargs["model"].named_parameters():
-            # With several processes their gradient is zero, with which weight decay and momentum would still act.
+            # With several processes it is zero, and weight decay and momentum would still act.
             if base_name(name).startswith(idle):
                 parameter.grad = None
 
 
 def training_windows(rows: Any, processor: Any, args: DensityConfig) -> DensityTrainingDataset:
     """
-    Make the training samples that the arguments ask for.
+    Make the training samples of a run.
 
     Args:
         rows: Map-style rows of the density schema.
-        processor ([`CLIPCountDensityProcessor`]): Says how windows look.
+        processor ([`CLIPCountDensityProcessor`]): The model's processor.
         args ([`DensityConfig`]): Augmentation, target and seed.
 
     Returns:
         [`DensityTrainingDataset`].
     """
-    kinds = ("noise", "color", "blur", "affine", "horizontal_flip", "vertical_flip", "quarter_turn")
-    probabilities = {f"{kind}_probability": getattr(args, f"{kind}_probability") for kind in kinds}
+    probabilities = {
+        name: getattr(args, name) for name in vars(DensityAugmentation()) if name.endswith("_probability")
+    }
     return DensityTrainingDataset(
         rows,
         processor,
@@ -269,7 +270,7 @@ def training_windows(rows: Any, processor: Any, args: DensityConfig) -> DensityT
 
 def freeze(model: nn.Module, trainable: str) -> None:
     """
-    Leave only a part of a [`CLIPCountDensityModel`] to train.
+    Freeze parts of a [`CLIPCountDensityModel`].
 
     Args:
         model ([`CLIPCountDensityModel`]): The model; changed in place.

@@ -45,7 +45,7 @@ TASKS = {
 @dataclasses.dataclass
 class RunArguments:
     """
-    What `run.py` is told besides the arguments of the training.
+    The arguments of `run.py` besides those of the trainer.
 
     Args:
         task (`str`): `"counting"` or `"density"`.
@@ -55,18 +55,18 @@ class RunArguments:
         scratch (`dict`, *optional*): The size of a new model: `vision`, `text`, `projection_dim`, `vocab_size`.
         model_config (`dict`, *optional*): Fields of the model's configuration to change.
         attn_implementation (`str`, *optional*): How attention is computed while training, as `transformers` names it:
-            `sdpa` (the default), `eager` (on CPUs with bfloat16 up to twice as fast), `flash_attention_2`.
+            `sdpa` (the default), `eager` (on CPUs in bfloat16 up to twice as fast), `flash_attention_2`.
         image_processor (`dict`, *optional*): Options of the density model's image processor to change.
         peft (`dict`, *optional*): The adapter that trains in the place of the model: `type` (`visual_prompt`,
             `context_prompt`, `lora` or another method of PEFT) and its options; or a list of several.
-        dataset (`dict`): The training rows: `name` and what belongs to it; or `parts`, a list of such.
-        eval_dataset (`dict`, *optional*): The rows to choose by; what it does not say is as in `dataset`.
-        test_dataset (`dict`, *optional*): The rows to report, likewise.
-        early_stopping_patience (`int`, *optional*): Stop after so many evaluations without a better one.
-        evaluate_first (`bool`, *optional*, defaults to `False`): Also report what the model could do before.
-        license (`str`, *optional*): The licence of the result, for its card, as the Hub names it: `apache-2.0`.
-        hub_dtype (`str`, *optional*): With `push_to_hub`, the type of the weights that are pushed: `float32`,
-            `bfloat16` or `float16`; by default that in which they were trained.
+        dataset (`dict`): The training rows: `name` and its options; or `parts`, a list of such.
+        eval_dataset (`dict`, *optional*): The validation rows; other options are inherited from `dataset`.
+        test_dataset (`dict`, *optional*): The test rows; other options are inherited from `dataset`.
+        early_stopping_patience (`int`, *optional*): Evaluations without a better one after which the run stops.
+        evaluate_first (`bool`, *optional*, defaults to `False`): Whether to measure the model before the training.
+        license (`str`, *optional*): The licence for the card, as the Hub names it: `apache-2.0`.
+        hub_dtype (`str`, *optional*): With `push_to_hub`, the type of the pushed weights: `float32`, `bfloat16` or
+            `float16`; by default that of the training.
 
     Raises:
         ValueError: If `hub_dtype` is another one.
@@ -94,12 +94,12 @@ class RunArguments:
             raise ValueError(f"`hub_dtype` must be float32, bfloat16 or float16, but got {self.hub_dtype!r}.")
 
 
-# Keys whose value may be a text alone, and what it stands for.
+# Keys whose value may be a text alone, and the inner key that it sets.
 _SHORT = {"dataset": "name", "peft": "type"}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers and booleans: `1e-5` is a number, and `no` is a word, as in `save_strategy: no`."""
+    """YAML 1.2's numbers and booleans: `1e-5` is a number, and `no` a text, as in `save_strategy: no`."""
 
     yaml_implicit_resolvers = {
         first: [
@@ -224,14 +224,14 @@ def _choose_variant(values: dict[str, Any], chosen: Sequence[Any], file: Path) -
 
 def merge_keys(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Change some keys, and of keys that hold further keys only those that are named.
+    Merge nested keys.
 
     Args:
-        values (`Mapping[str, Any]`): As a YAML file holds them; left as they are.
-        changes (`Mapping[str, Any]`): Those to change.
+        values (`Mapping[str, Any]`): Keys and values; not changed.
+        changes (`Mapping[str, Any]`): Those that replace them.
 
     Returns:
-        `dict[str, Any]`: The values with the changes.
+        `dict[str, Any]`: Both, with the values of `changes` where they disagree.
     """
     merged = copy.deepcopy(dict(values))
     for key, change in changes.items():
@@ -242,7 +242,7 @@ def merge_keys(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
 
 def find_config(path: str) -> Path:
     """
-    The file of a run.
+    Find the file of a run.
 
     Args:
         path (`str`): A path, or the name of one of the files that come with this package, without `.yaml`.
@@ -258,9 +258,7 @@ def find_config(path: str) -> Path:
         if candidate.is_file():
             return candidate
     names = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
-    raise FileNotFoundError(
-        f"There is no file {path!r}. Give the path of a YAML file, or one of these names: {names}."
-    )
+    raise FileNotFoundError(f"There is no file {path!r}. Give the path of a YAML file, or one of the names {names}.")
 
 
 def load_config(file: Path) -> dict[str, Any]:
@@ -287,7 +285,7 @@ def load_config(file: Path) -> dict[str, Any]:
 
 def parse_overrides(tokens: Sequence[str]) -> list[tuple[list[str], Any]]:
     """
-    Read the part of a command line that changes keys.
+    Read the overrides of a command line.
 
     Args:
         tokens (`Sequence[str]`): `--key value`, `--key=value`, `--flag`, `--key.inner value`; values are YAML.
@@ -306,7 +304,6 @@ def parse_overrides(tokens: Sequence[str]) -> list[tuple[list[str], Any]]:
             raise ValueError(f"Expected `--key value` on the command line, but got {token!r}.")
         key, separator, value = token[2:].partition("=")
         if not separator:
-            # A value may be a negative number, which begins as a key does.
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
         try:
             parsed = yaml.load(value, Loader=_Loader)

@@ -188,7 +188,7 @@ def test_image_with_too_few_prompts_repeats_them_and_with_too_many_draws_some(de
 
 def test_prompts_without_an_image_id_cannot_be_put_together(density_processor, prompted_rows):
     del prompted_rows[2]["image_id"]
-    with pytest.raises(ValueError, match="`prompts_per_image`.*`image_id`, but row 2 has none"):
+    with pytest.raises(ValueError, match="`prompts_per_image` groups .*`image_id`, but row 2 has none"):
         DensityTrainingDataset(prompted_rows, density_processor, prompts_per_image=2)
 
 
@@ -296,5 +296,5 @@ def test_options_out_of_range_are_refused(density_processor, options, message):
 
 
 def test_probability_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="`blur_probability` must lie between 0 and 1, but got 1.5"):
+    with pytest.raises(ValueError, match="`blur_probability` must be between 0 and 1, but got 1.5"):
         DensityAugmentation(blur_probability=1.5)

@@ -283,7 +283,7 @@ def test_counting_model_is_refused(counting_model, counting_processor, config):
 def test_processor_of_another_window_is_refused(density_model, density_processor, config):
     processor = copy.deepcopy(density_processor)
     processor.image_processor.window_size = 64
-    with pytest.raises(ValueError, match="windows of 64 pixels, but the model sees 48"):
+    with pytest.raises(ValueError, match="windows of 64 pixels, but the model takes 48"):
         DensityTrainer(density_model, config(), processing_class=processor)
 
 
@@ -291,7 +291,7 @@ def test_processor_of_another_window_is_refused(density_model, density_processor
     ("fields", "message"),
     [
         ({"trainable": "decoder"}, "`trainable` must be one of prompts, vision, all, but got 'decoder'"),
-        ({"contrastive_epochs": 1.0}, "leaves nothing of the 1 epochs"),
+        ({"contrastive_epochs": 1.0}, "leaves none of the 1 epochs"),
         ({"contrastive_epochs": -1.0}, "must not be negative"),
         ({"lr_step_epochs": 0.0}, "`lr_step_epochs` must be positive"),
     ],
