@@ -1,5 +1,5 @@
 """
-What each way of adapting a model trains, how fast, and how well it then counts kinds it has never seen.
+What each method of adapting a model trains, how fast, and how well it then counts unseen classes.
 
     python benchmarks/adapters.py --model runs/countscenes_density
     python benchmarks/adapters.py --task counting --model runs/ablation/runs/A
@@ -7,9 +7,9 @@ What each way of adapting a model trains, how fast, and how well it then counts 
 
 `--task density`: the model is what `accelerate launch trainers/run.py trainers/configs/countscenes_density.yaml`
 leaves (minutes on two CPU cores), trained on scenes with one to ten objects. Here it meets scenes with five to thirty
-smaller ones, and gets as many of them to train on as `--train_scenes` says. Names with "+ head" also train what comes
+smaller ones, `--train_scenes` of them for training. Names with "+ head" also train the modules
 after the towers, as CLIP-Count does in all its experiments. Its finding is that visual prompts do better there than
-fine-tuning the vision tower ("vision + head"), on classes not seen; "head" tells what is the prompts' doing.
+fine-tuning the vision tower ("vision + head"), on unseen classes; "head" alone shows the share of the prompts.
 
 `--task counting`: the model is the small CLIP that `count-clip ablation` starts from (its arm A), or any small CLIP
 that knows its scenes. Four captions in five state the number here, and those get the counting loss against all eight
@@ -18,10 +18,10 @@ wrong ones, with the paper's weight.
 Every method has the same scenes and steps; its learning rate is the one of `--learning_rates` with which it counts
 best on the validation scenes, with the first seed. All seeds are then measured on scenes that nothing was chosen by:
 
-- unseen: scenes of the sort it trained on, with kinds of objects that neither the model nor this training has met;
-- seen: the same with kinds of the training scenes;
-- before (density): scenes of the sort that the model was trained on, with unseen kinds;
-- kinds told (counting): of which kind the objects of the unseen scenes are, among all of these.
+- unseen: scenes like the training scenes, with classes unseen by the model and by this training;
+- seen: the same with the classes of the training scenes;
+- before (density): scenes like those of the model's own training, with unseen classes;
+- classes (counting): the class of the objects of the unseen scenes, among all of these.
 """
 
 from __future__ import annotations
@@ -172,22 +172,22 @@ class DensityTask:
 
     def guess(self) -> Result:
         """Always the mean count of the training scenes."""
-        said = statistics.fmean(row["count"] for row in self.train_rows)
+        mean = statistics.fmean(row["count"] for row in self.train_rows)
         figures = {
-            name: [statistics.fmean(abs(row["count"] - said) for row in rows)] for name, rows in self.measured.items()
+            name: [statistics.fmean(abs(row["count"] - mean) for row in rows)] for name, rows in self.measured.items()
         }
         return Result("always the mean", figures=figures)
 
 
 class CountingTask:
     """
-    The small CLIP, its scenes, and how many numbers and kinds it gets right.
+    The small CLIP, its scenes, and the numbers and classes that it gets right.
 
     Args:
         arguments (`argparse.Namespace`): From the command line.
     """
 
-    columns = ("numbers right, unseen", "numbers right, seen", "kinds told, unseen")
+    columns = ("numbers right, unseen", "numbers right, seen", "classes right, unseen")
     learning_rates = (1e-3, 3e-3, 1e-2)
     train_scenes, batch_size = 6400, 64
 
@@ -201,7 +201,7 @@ class CountingTask:
         stated = {**PLAIN, "number_rate": 1.0}
         self.validation_rows = draw("benchmark", "validation", number, size, 12, stated)
         self.unseen_rows = draw("benchmark", "test", number, size, 13, stated)
-        # The configuration of the protocol has no training kinds in its builder, but draws any.
+        # The builder of the protocol has no training split, but the renderer draws any.
         self.seen_rows = draw("benchmark", "train", number, size, 14, stated)
 
     def trainer(self, model: Any, processor: Any, what: Any, common: Mapping[str, Any]) -> CountingTrainer:
@@ -216,14 +216,14 @@ class CountingTask:
         return float(trainer.evaluate(self.validation_rows)["eval_loss"])
 
     def measure(self, trainer: Any) -> dict[str, float]:
-        """CountBench's protocol on unseen and on seen kinds, and zero-shot classification of the unseen ones."""
+        """CountBench's protocol on unseen and on seen classes, and zero-shot classification of the unseen ones."""
         how: dict[str, Any] = {"batch_size": 64, "progress": False}
         names = sorted({row["name"] for row in self.unseen_rows})
-        told = evaluate_zero_shot(trainer.model, trainer.processing_class, self.unseen_rows, names, **how)
+        classes = evaluate_zero_shot(trainer.model, trainer.processing_class, self.unseen_rows, names, **how)
         figures = [
             evaluate_countbench(trainer.model, trainer.processing_class, self.unseen_rows, **how).accuracy,
             evaluate_countbench(trainer.model, trainer.processing_class, self.seen_rows, **how).accuracy,
-            told.accuracy,
+            classes.accuracy,
         ]
         return {name: 100 * figure for name, figure in zip(self.columns, figures, strict=True)}
 
@@ -364,7 +364,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=150, help="steps of every training (default: 150)")
     for name, what in (("batch_size", "scenes a step"), ("train_scenes", "scenes to train on")):
-        defaults = ", ".join(f"{getattr(task, name)} for {kind}" for kind, task in TASKS.items())
+        defaults = ", ".join(f"{getattr(task, name)} for {task_name}" for task_name, task in TASKS.items())
         parser.add_argument(f"--{name}", type=int, help=f"{what} (default: {defaults})")
     parser.add_argument("--test_scenes", type=int, default=180, help="scenes of each measurement (default: 180)")
     parser.add_argument("--image_size", type=int, default=64, help="side of the scenes in pixels (default: 64)")

@@ -125,7 +125,7 @@ def one_pass_loss(model: CLIPForCounting, batch: Batch) -> torch.Tensor:
 
 
 def plain_loss(model: CLIPForCounting, batch: Batch) -> torch.Tensor:
-    """Both losses as they are written down: each encodes what it needs, and each wrong caption goes by itself."""
+    """Both losses as in the paper: each encodes its own inputs, and each wrong caption alone."""
     pixels, ids, mask = (batch[name] for name in ("pixel_values", "input_ids", "attention_mask"))
     scale = model.logit_scale.exp()
     contrastive = image_text_contrastive_loss(model.encode_image(pixels), model.encode_text(ids, mask), scale)
@@ -159,7 +159,7 @@ def compare(model: CLIPForCounting, batch: Batch) -> tuple[float, float]:
         losses.append(loss.item())
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     model.zero_grad()
-    # A bias of the keys has no gradient but rounding; what is far below the rest is not compared by itself.
+    # The gradient of a bias of the keys is rounding only; tensors far below the others are not compared alone.
     largest = max(float(gradient.abs().max()) for gradient in gradients[0])
     differences = [
         float((a - b).abs().max() / max(float(a.abs().max()), 1e-4 * largest)) for a, b in zip(*gradients, strict=True)
@@ -195,7 +195,7 @@ def measure_speed(arguments: argparse.Namespace, share: float, num_counterfactua
 
 
 def step_memory(arguments: argparse.Namespace) -> Memory:
-    """The memory of one step; in a process of its own, which gives back at once what it frees."""
+    """The memory of one step, in another process, which returns freed memory at once."""
     model, processor = load(arguments)
     [batch] = make_batches(processor, arguments, *SETTINGS[0], 1)
     small = argparse.Namespace(**{**vars(arguments), "batch_size": 2})
@@ -218,7 +218,7 @@ def step_memory(arguments: argparse.Namespace) -> Memory:
 
 
 class _ResidentMemory:
-    """The memory of this process, looked at every two milliseconds."""
+    """The memory of this process, sampled every two milliseconds."""
 
     def __enter__(self) -> _ResidentMemory:
         self._process, self._done = psutil.Process(), threading.Event()

@@ -91,7 +91,7 @@ def test_learning_rate_is_chosen_on_validation_scenes_and_seeds_are_spread(bench
     assert f"4.00 ± {statistics.stdev([3, 4, 5]):.2f}" in benchmark.table_row(result, bench.task.columns)
 
 
-def test_parts_share_no_kind_of_object(benchmark, model):
+def test_parts_share_no_class(benchmark, model):
     small = ["--train_scenes", "12", "--test_scenes", "12", "--image_size", "64"]
     bench = benchmark.Benchmark(benchmark.parse(["--model", model, *small]))
     task = bench.task
@@ -129,7 +129,7 @@ def test_every_method_is_measured_for_the_counting_clip_too(benchmark, clip, cap
     assert lines[-len(results)].startswith("| guessing | 0 |  |  |  | 11.1 % | 11.1 % |")
 
 
-def test_parts_for_counting_share_no_kind_of_object(benchmark, clip):
+def test_parts_for_counting_share_no_class(benchmark, clip):
     small = ["--train_scenes", "18", "--test_scenes", "18", "--image_size", "64"]
     task = benchmark.Benchmark(benchmark.parse(["--task", "counting", "--model", clip, *small])).task
     kinds = [{row["name"] for row in rows} for rows in (task.train_rows, task.validation_rows, task.unseen_rows)]

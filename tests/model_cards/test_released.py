@@ -26,7 +26,7 @@ TYPES = {
     "clip-count-tiny": "clip_count_density",
 }
 NAMES = list(TYPES)
-CLIPS = [name for name, kind in TYPES.items() if kind == "count_clip"]
+CLIPS = [name for name, model_type in TYPES.items() if model_type == "count_clip"]
 
 
 def load(name: str) -> tuple:
@@ -52,7 +52,7 @@ def test_files_are_those_of_a_repository(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_cards_say_what_readers_need(name: str) -> None:
+def test_cards_have_what_readers_need(name: str) -> None:
     card = ModelCard.load(RELEASED / name / "README.md", ignore_metadata_errors=False)
     assert card.data.license
     assert card.data.datasets == ["countscenes"]
@@ -109,44 +109,44 @@ def test_the_density_model_counts_better_than_the_mean() -> None:
     scenes = CountScenes("validation", "density", num_scenes=24)
     counts = np.array(scenes.column("count"), dtype=float)
     result = evaluate_density(*load("clip-count-tiny"), scenes, progress=False)
-    said = np.array([prediction.predicted for prediction in result.predictions])
-    assert np.abs(said - counts).mean() < 0.5 * np.abs(counts - counts.mean()).mean()
+    predicted = np.array([prediction.predicted for prediction in result.predictions])
+    assert np.abs(predicted - counts).mean() < 0.5 * np.abs(counts - counts.mean()).mean()
 
 
 @pytest.mark.parametrize(("split", "objects"), [("train", "drawings"), ("validation", "shapes")])
 def test_the_density_model_counts_what_is_named(split: str, objects: str) -> None:
-    # New scenes of things whose names it has learned, and of shapes that it has never seen, whose names are made of
-    # words that it knows. The last text of a scene names what is not there.
-    asked = ask_about(CountScenes(split, "mixed", objects=objects, num_scenes=12, **SCENES))
-    absent = [said for count, said, _ in asked if count == 0]
-    there = [said / count for count, said, _ in asked if count]
-    assert np.mean(absent) < 0.5 * np.mean([said for count, said, _ in asked if count])
+    # New scenes of objects with seen names, and of unseen shapes with names of seen words. The last text of a scene
+    # names an absent class.
+    counted = count_scenes(CountScenes(split, "mixed", objects=objects, num_scenes=12, **SCENES))
+    absent = [predicted for count, predicted, _ in counted if count == 0]
+    there = [predicted / count for count, predicted, _ in counted if count]
+    assert np.mean(absent) < 0.5 * np.mean([predicted for count, predicted, _ in counted if count])
     assert 0.5 < np.median(there) < 1.5
 
 
-def test_the_density_model_goes_by_colours_where_it_has_never_read_the_name() -> None:
+def test_the_density_model_uses_colours_of_unseen_names() -> None:
     colors = {one.described_plural: {*one.main_colors} for one in drawing_classes()}
-    told: dict[bool, list[float]] = {True: [], False: []}
+    by_presence: dict[bool, list[float]] = {True: [], False: []}
     scenes = CountScenes("validation", "described", num_scenes=10, texts_per_scene=4, seed=1000)
-    for count, said, row in ask_about(scenes):
+    for count, predicted, row in count_scenes(scenes):
         others = [colors[text] for text in row["other_texts"] if text != row["text"]]
         if colors[row["text"]] and set() not in others and colors[row["text"]] not in others:
-            told[count > 0].append(said)
-    assert min(len(said) for said in told.values()) > 5
-    assert np.mean(told[False]) < 0.5 * np.mean(told[True])
+            by_presence[count > 0].append(predicted)
+    assert min(len(predicted) for predicted in by_presence.values()) > 5
+    assert np.mean(by_presence[False]) < 0.5 * np.mean(by_presence[True])
 
 
 SCENES = {"image_size": 192, "min_classes": 2, "max_classes": 2, "texts_per_scene": 3, "seed": 1000}
 
 
-def ask_about(scenes: CountScenes) -> list[tuple[int, float, dict]]:
+def count_scenes(scenes: CountScenes) -> list[tuple[int, float, dict]]:
     counter = pipeline("object-counting", model=str(RELEASED / "clip-count-tiny"))
-    asked = []
+    counted = []
     for first in range(0, len(scenes), scenes.config.texts_per_scene):
         rows = [scenes[first + place] for place in range(scenes.config.texts_per_scene)]
-        said = counter(rows[0]["image"], text=[row["text"] for row in rows])
-        asked += [(row["count"], one["count"], row) for row, one in zip(rows, said, strict=True)]
-    return asked
+        predicted = counter(rows[0]["image"], text=[row["text"] for row in rows])
+        counted += [(row["count"], one["count"], row) for row, one in zip(rows, predicted, strict=True)]
+    return counted
 
 
 def test_the_pipeline_chooses_the_caption() -> None:

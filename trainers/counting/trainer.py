@@ -166,7 +166,7 @@ def freeze_towers(model: nn.Module, train_towers: str) -> None:
 
 def counting_flags(rows: Any) -> list[bool]:
     """
-    Tell which rows of a data set are for the counting loss, without decoding images where possible.
+    Find the rows of a data set for the counting loss, without decoding images where possible.
 
     Args:
         rows: A map-style data set with `number` or `is_counting`.

@@ -191,7 +191,7 @@ def write_model_card(
 
 def checkpoint_type(folder: str | Path) -> str:
     """
-    Tell what a folder holds.
+    Find the type of a checkpoint.
 
     Args:
         folder (`str` or `Path`): As `save_pretrained` writes it.

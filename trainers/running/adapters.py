@@ -88,26 +88,28 @@ def adapter_configs(
     configs: dict[str, PeftConfig] = {}
     for part in spec if not isinstance(spec, Mapping | str) else [spec]:
         options = {"type": part} if isinstance(part, str) else dict(part)
-        kind = options.pop("type", None)
+        type_name = options.pop("type", None)
         # PEFT refuses the name of a method as that of an adapter.
-        name = str(options.pop("name", f"{kind}_adapter" if several else "default"))
+        name = str(options.pop("name", f"{type_name}_adapter" if several else "default"))
         if name in configs:
             raise ValueError(f"Two adapters of `peft` are called {name!r}. Give each a `name` of its own.")
-        configs[name] = _config(kind, options, tokenizer)
+        configs[name] = _config(type_name, options, tokenizer)
     if not configs:
         raise ValueError("`peft` is an empty list. Leave it out to train the model itself.")
     return configs
 
 
-def _config(kind: Any, options: dict[str, Any], tokenizer: Any) -> PeftConfig:
-    where = f"in `peft` ({kind})"
-    method = TYPES.get(kind, kind.upper() if isinstance(kind, str) else "")
+def _config(type_name: Any, options: dict[str, Any], tokenizer: Any) -> PeftConfig:
+    where = f"in `peft` ({type_name})"
+    method = TYPES.get(type_name, type_name.upper() if isinstance(type_name, str) else "")
     if method not in PEFT_TYPE_TO_CONFIG_MAPPING:
         known = [
             *TYPES,
             *sorted(one.value.lower() for one in PEFT_TYPE_TO_CONFIG_MAPPING if one not in TYPES.values()),
         ]
-        raise ValueError(unknown_key(str(kind), known, "as `type` of `peft`").replace("Unknown key", "Unknown method"))
+        raise ValueError(
+            unknown_key(str(type_name), known, "as `type` of `peft`").replace("Unknown key", "Unknown method")
+        )
     config_class: Any = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method)]
     keys = [field.name for field in dataclasses.fields(config_class) if field.init and field.name not in _NOT_KEYS]
     check_keys(options, keys, where.removeprefix("in "))
@@ -124,7 +126,9 @@ def _config(kind: Any, options: dict[str, Any], tokenizer: Any) -> PeftConfig:
     except (TypeError, ValueError) as error:
         raise ValueError(f"Wrong value {where}: {error}") from error
     if config.is_prompt_learning or config.is_adaption_prompt:
-        raise ValueError(f"{kind!r} {where} is for language models. Use {' or '.join(TYPES)} for a CLIP's prompts.")
+        raise ValueError(
+            f"{type_name!r} {where} is for language models. Use {' or '.join(TYPES)} for a CLIP's prompts."
+        )
     return config
 
 

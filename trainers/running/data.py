@@ -184,7 +184,7 @@ def _object_folder(format: str, options: dict[str, Any], key: str) -> Any:
             "on the command line."
         )
     path = Path(options.pop("path")).expanduser()
-    # The folders that people share mostly say "val".
+    # Shared folders mostly name this split "val".
     options.setdefault("split", {"dataset": "train", "eval_dataset": "val", "test_dataset": "test"}[_part_of(key)])
     return load_object_folder(path, format, **options)
 
@@ -199,10 +199,10 @@ def _hub_dataset(name: str, options: dict[str, Any], key: str) -> Any:
         if isinstance(loaded, datasets.DatasetDict):
             split = options.get("split", DEFAULT_SPLITS[_part_of(key)])
             if split not in loaded:
-                raise ValueError(f"`{key}` asks for the split {split!r}, but {name} has {', '.join(loaded)}.")
+                raise ValueError(f"`{key}` names the split {split!r}, but {name} has {', '.join(loaded)}.")
             return loaded[split]
         if "split" in options:
-            raise ValueError(f"`{key}` asks for the split {options['split']!r}, but {name} is a set without splits.")
+            raise ValueError(f"`{key}` names the split {options['split']!r}, but {name} is a set without splits.")
         return loaded
     if name.startswith(("/", "./", "../", "~")) and not folder.exists():
         raise FileNotFoundError(f"There is no folder {name!r}, which `{key}.name` names.")
@@ -216,8 +216,8 @@ def _part_of(key: str) -> str:
 
 
 def _parameters(function: Any) -> set[str]:
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {name for name, parameter in inspect.signature(function).parameters.items() if parameter.kind in kinds}
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {name for name, parameter in inspect.signature(function).parameters.items() if parameter.kind in by_name}
 
 
 __all__ = ["load_rows", "load_splits"]

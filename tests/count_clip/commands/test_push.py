@@ -70,9 +70,9 @@ def push(hub_here: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def copied(density_folder: str, counting_folder: str, tmp_path: Path) -> Callable[[str], Path]:
     """A folder that a test may change."""
 
-    def copy(kind: str) -> Path:
-        source = {"density": density_folder, "counting": counting_folder}[kind]
-        return Path(shutil.copytree(source, tmp_path / "folders" / kind, dirs_exist_ok=True))
+    def copy(name: str) -> Path:
+        source = {"density": density_folder, "counting": counting_folder}[name]
+        return Path(shutil.copytree(source, tmp_path / "folders" / name, dirs_exist_ok=True))
 
     return copy
 
@@ -105,17 +105,17 @@ def read_card(hub: Any, home: Path, name: str, with_package: bool) -> list[list[
     )
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     assert "RESULT " in done.stdout, done.stdout[-1000:] + done.stderr[-3000:]
-    assert "[y/N]" not in done.stdout, "somebody was asked whether to run code"
+    assert "[y/N]" not in done.stdout, "a prompt about remote code was shown"
     line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
     return json.loads(line.removeprefix("RESULT "))
 
 
-@pytest.mark.parametrize("kind", ["counting", "density"])
+@pytest.mark.parametrize("name", ["counting", "density"])
 @pytest.mark.timeout(300)  # two processes that import torch and transformers
 def test_pushed_model_loads_in_a_fresh_process_in_every_way_of_its_card(
-    kind: str, push: Callable, hub: Any, copied: Callable, tmp_path: Path
+    name: str, push: Callable, hub: Any, copied: Callable, tmp_path: Path
 ) -> None:
-    folder = copied(kind)
+    folder = copied(name)
     assert push(folder) == 0
     model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
     from PIL import Image
@@ -123,14 +123,14 @@ def test_pushed_model_loads_in_a_fresh_process_in_every_way_of_its_card(
     inputs = processor(images=[Image.new("RGB", (70, 50), (200, 30, 90))], text=["two dogs"], return_tensors="pt")
     with torch.no_grad():
         outputs = model(**inputs)
-    expected = (outputs.counts if kind == "density" else outputs.logits_per_image).flatten()
+    expected = (outputs.counts if name == "density" else outputs.logits_per_image).flatten()
     remote = read_card(hub, tmp_path / "without", "org/model", with_package=False)
     local = read_card(hub, tmp_path / "with", "org/model", with_package=True)
     for _, _, values in [*remote, *local]:
         torch.testing.assert_close(torch.tensor(values), expected, rtol=1e-4, atol=1e-5)
     own = type(model).__name__
     assert [one[:2] for one in local] == [[own, "count_clip"]]
-    plain = [["CLIPModel", "transformers"]] if kind == "counting" else []
+    plain = [["CLIPModel", "transformers"]] if name == "counting" else []
     assert [one[:2] for one in remote] == [[own, "transformers_modules"], *plain]
 
 
@@ -169,10 +169,10 @@ def test_push_brings_code_card_and_safetensors_and_leaves_the_rest(
         "transformers",
         "zero-shot-image-classification",
     )
-    said = capsys.readouterr()
-    assert f"pushed: {hub.address}/org/model/commit/" in said.out
-    assert "not pushed: notes.txt, optimizer.pt" in said.err
-    everything = b"".join([*files.values(), said.out.encode(), said.err.encode()])
+    printed = capsys.readouterr()
+    assert f"pushed: {hub.address}/org/model/commit/" in printed.out
+    assert "not pushed: notes.txt, optimizer.pt" in printed.err
+    everything = b"".join([*files.values(), printed.out.encode(), printed.err.encode()])
     assert SECRET.encode() not in everything
     assert str(tmp_path).encode() not in b"".join(files.values()), "a folder of this machine was published"
     assert sorted(path.name for path in folder.iterdir() if path.suffix == ".md") == [], "the folder was changed"
@@ -226,28 +226,28 @@ def test_values_that_a_type_cannot_hold_are_refused(
     tensors["visual_prompts.norm.bias"][0] = 1e6
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     assert push(folder, "org/model", "--dtype", "float16") == 2
-    said = capsys.readouterr().err
-    assert "visual_prompts.norm.bias" in said
-    assert "Use bfloat16" in said
+    printed = capsys.readouterr().err
+    assert "visual_prompts.norm.bias" in printed
+    assert "Use bfloat16" in printed
     assert ("model", "org/model") not in hub.repositories
 
 
-def test_weights_in_pieces_and_pickles_become_whole_safetensors(
+def test_weights_in_shards_and_pickles_become_whole_safetensors(
     push: Callable, hub: Any, copied: Callable, counting_model: CLIPForCounting, tmp_path: Path
 ) -> None:
     folder = copied("counting")
     assert push(folder) == 0
     (folder / "model.safetensors").unlink()
     counting_model.save_pretrained(folder, max_shard_size="100KB")
-    pieces = sorted(path.name for path in folder.glob("model-*.safetensors"))
-    assert len(pieces) > 1
+    shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
     assert push(folder, "org/model", "--dtype", "bfloat16") == 0
     files = hub.files("model", "org/model")
-    assert sorted(name for name in files if name.endswith(".safetensors")) == pieces, "the whole file is stale"
+    assert sorted(name for name in files if name.endswith(".safetensors")) == shards, "the whole file is stale"
     index = json.loads(files["model.safetensors.index.json"])
     assert index["metadata"]["total_size"] == 2 * sum(p.numel() for p in counting_model.parameters())
     assert AutoModel.from_pretrained(pulled(hub, tmp_path / "pulled")).dtype == torch.bfloat16
-    for name in [*pieces, "model.safetensors.index.json"]:
+    for name in [*shards, "model.safetensors.index.json"]:
         (folder / name).unlink()
     torch.save(counting_model.state_dict(), folder / "pytorch_model.bin")
     assert push(folder) == 0
@@ -303,10 +303,10 @@ def test_failure_half_way_leaves_nothing_half_published(
     folder = copied("counting")
     hub.failures = [(pattern, code)]
     assert push(folder) == 2
-    said = capsys.readouterr()
-    assert words in said.err
-    assert "Traceback" not in said.err
-    assert SECRET not in said.err
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert "Traceback" not in printed.err
+    assert SECRET not in printed.err
     if ("model", "org/model") in hub.repositories:
         assert set(hub.files("model", "org/model")) == {".gitattributes"}
     hub.failures = []
@@ -323,9 +323,9 @@ def test_failure_half_way_leaves_nothing_half_published(
 def test_commit_that_cannot_be_tagged_says_so(push: Callable, hub: Any, copied: Callable, capsys) -> None:
     hub.failures = [("POST .*/tag/", 403)]
     assert push(copied("counting"), "org/model", "--tag", "v1") == 2
-    said = capsys.readouterr().err
-    assert f"The commit {hub.repositories['model', 'org/model'].commits[-1][0]} is there" in said
-    assert "could not be tagged v1" in said
+    printed = capsys.readouterr().err
+    assert f"The commit {hub.repositories['model', 'org/model'].commits[-1][0]} is there" in printed
+    assert "could not be tagged v1" in printed
 
 
 @pytest.mark.parametrize(
@@ -349,10 +349,10 @@ def test_who_may_not_push_is_told_what_to_do(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_expired123")
     assert push(counting_folder) == 2
-    said = capsys.readouterr().err
-    assert "does not accept the token" in said
-    assert "hf auth login" in said
-    assert "hf_expired123" not in said
+    printed = capsys.readouterr().err
+    assert "does not accept the token" in printed
+    assert "hf auth login" in printed
+    assert "hf_expired123" not in printed
     hub.tokens["hf_reader"] = "read"
     monkeypatch.setenv("HF_TOKEN", "hf_reader")
     assert push(counting_folder) == 2
@@ -406,9 +406,9 @@ def test_somebody_is_asked(hub_here: Any, counting_folder: str, capsys, monkeypa
 
     monkeypatch.setattr(sys, "stdin", Terminal("\n"))
     assert main(["push", counting_folder, "org/model"]) == 2
-    said = capsys.readouterr().err
-    assert "to org/model (public unless it is private already)? [y/N]" in said
-    assert "Nothing was pushed." in said
+    printed = capsys.readouterr().err
+    assert "to org/model (public unless it is private already)? [y/N]" in printed
+    assert "Nothing was pushed." in printed
     assert hub_here.repositories == {}
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     assert main(["push", counting_folder, "org/model"]) == 0
@@ -452,9 +452,9 @@ def test_adapters_name_a_base_that_others_have(
     from count_clip import load_adapted_model
 
     assert push(adapters[name], f"org/{name}") == 2
-    said = capsys.readouterr().err
-    assert "which nobody else has" in said
-    assert "--base-model" in said
+    printed = capsys.readouterr().err
+    assert "which nobody else has" in printed
+    assert "--base-model" in printed
     assert hub.repositories == {}
     assert push(counting_folder, f"org/{name}-base") == 0
     assert push(adapters[name], f"org/{name}", "--base-model", f"org/{name}-base", "--dtype", "bfloat16") == 0
@@ -552,9 +552,9 @@ def test_what_cannot_go_is_refused_before_anything_is_asked(
     folder = copied("counting")
     spoil(folder)
     assert push(folder) == 2
-    said = capsys.readouterr().err
-    assert words in said
-    assert "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert words in printed
+    assert "Traceback" not in printed
     assert hub.requests == []
 
 

@@ -116,14 +116,19 @@ def run_counting(
         [row for row in rows if row["number"]][:5],
         processing_class=processor,
         callbacks=[keep],
-        compute_metrics=lambda prediction: {"said": prediction.predictions.tolist()},
+        compute_metrics=lambda prediction: {"predicted": prediction.predictions.tolist()},
     )
     if world_size == 1:
         # Two processes leave out the rows that do not fill a batch on both.
         trainer.args.dataloader_drop_last = True
     trainer.train()
-    said = trainer.evaluate()["eval_said"]
-    return {"grads": keep.steps, "logs": trainer.state.log_history, "weights": model.state_dict(), "said": said}
+    predicted = trainer.evaluate()["eval_predicted"]
+    return {
+        "grads": keep.steps,
+        "logs": trainer.state.log_history,
+        "weights": model.state_dict(),
+        "predicted": predicted,
+    }
 
 
 def run_density(output: Path, global_batch: int, world_size: int, resume: bool = False) -> dict[str, Any]:
@@ -150,11 +155,16 @@ def run_density(output: Path, global_batch: int, world_size: int, resume: bool =
         rows[:5],
         processing_class=processor,
         callbacks=[keep],
-        compute_metrics=lambda prediction: {"said": prediction.predictions.tolist()},
+        compute_metrics=lambda prediction: {"predicted": prediction.predictions.tolist()},
     )
     trainer.train(resume_from_checkpoint=str(output / "density" / "checkpoint-5") if resume else None)
-    said = trainer.evaluate()["eval_said"]
-    return {"grads": keep.steps, "logs": trainer.state.log_history, "weights": model.state_dict(), "said": said}
+    predicted = trainer.evaluate()["eval_predicted"]
+    return {
+        "grads": keep.steps,
+        "logs": trainer.state.log_history,
+        "weights": model.state_dict(),
+        "predicted": predicted,
+    }
 
 
 def run(output: Path, global_batch: int, world_size: int) -> None:

@@ -1,7 +1,7 @@
 """
 What `test_launch.py` starts in two CPU processes with FSDP2: `fsdp_run.py CONFIG.yaml OUTPUT.pt [--key value ...]`.
 
-accelerate divides models among accelerators only. So that the division itself is tried here, it is told that these
+accelerate divides models among accelerators only. To try the sharding here, it is made to believe that these
 processes have one; their tensors stay on the CPU.
 """
 

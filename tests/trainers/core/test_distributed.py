@@ -79,10 +79,10 @@ def test_weights_of_both_processes_end_alike(one_process, two_processes, part):
 
 @pytest.mark.parametrize("part", NUM_STEPS)
 def test_evaluation_of_two_processes_says_what_one_says(one_process, two_processes, part):
-    expected = torch.tensor(one_process[part]["said"])
+    expected = torch.tensor(one_process[part]["predicted"])
     assert len(expected) == 5
     for result in two_processes:
-        torch.testing.assert_close(torch.tensor(result[part]["said"]), expected, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(torch.tensor(result[part]["predicted"]), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_cached_gradients_of_two_processes_are_those_of_a_plain_step(one_process, two_processes):

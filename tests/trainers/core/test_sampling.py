@@ -35,9 +35,9 @@ def test_rare_rows_are_repeated_evenly_and_others_are_not():
     assert sorted(set(times[10:])) == [0, 1]
 
 
-@pytest.mark.parametrize(("fraction", "kind"), [(0.5, "counting"), (1.0, "counting")])
-def test_fraction_needs_counting_rows(fraction, kind):
-    with pytest.raises(ValueError, match=f"needs {kind} rows, but none of the 4 rows"):
+@pytest.mark.parametrize(("fraction", "name"), [(0.5, "counting"), (1.0, "counting")])
+def test_fraction_needs_counting_rows(fraction, name):
+    with pytest.raises(ValueError, match=f"needs {name} rows, but none of the 4 rows"):
         EpochSampler(4, is_counting=[False] * 4, counting_fraction=fraction)
 
 
@@ -48,8 +48,8 @@ def test_fraction_needs_general_rows():
 
 def test_sample_generator_depends_on_all_its_parts():
     draws = {
-        tuple(sample_generator(*address).integers(1000, size=4))
-        for address in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, "a"), (0, 0, "b"))
+        tuple(sample_generator(*key).integers(1000, size=4))
+        for key in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, "a"), (0, 0, "b"))
     }
     assert len(draws) == 6
     assert sample_generator(1, 2, "a").random() == sample_generator(1, 2, "a").random()

@@ -79,7 +79,7 @@ def test_what_should_train_moves_and_the_rest_does_not(
         if name.startswith(expected) and not name.startswith("vision_model.post_layernorm.")
     }
     # The bias of the keys shifts a softmax that does not feel shifts; and the patches meet a single text, over which
-    # a softmax is one whatever the queries and keys say.
+    # a softmax is one for all queries and keys.
     idle = {n for n in wanted if "k_proj" in n or (".text_layers." in n and ("q_proj" in n or "attention_norm" in n))}
     moved = _moved(density_model, before)
     assert wanted - idle <= moved <= wanted

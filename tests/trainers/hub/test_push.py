@@ -108,11 +108,11 @@ def test_run_pushes_model_code_and_card_in_one_commit(
     assert "output_dir" not in card.text
     assert 'AutoModel.from_pretrained("org/trained", dtype="float32")' in card.text
 
-    said = capfd.readouterr()
-    everything = b"".join([*files.values(), said.out.encode(), said.err.encode(), caplog.text.encode()])
+    printed = capfd.readouterr()
+    everything = b"".join([*files.values(), printed.out.encode(), printed.err.encode(), caplog.text.encode()])
     left = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert SECRET.encode() not in everything + left
-    assert f"Pushed to {hub.address}/org/trained/commit/" in caplog.text + said.err
+    assert f"Pushed to {hub.address}/org/trained/commit/" in caplog.text + printed.err
 
 
 @pytest.mark.parametrize("strategy", ["every_save", "checkpoint"])
@@ -145,9 +145,9 @@ def test_failures_in_between_do_not_stop_the_training(
         train(save_strategy="steps", save_steps=2, hub_strategy="every_save")
     assert (tmp_path / "out" / "model.safetensors").is_file(), "the end of the training was not saved"
     assert (tmp_path / "out" / "README.md").is_file()
-    said = capfd.readouterr().err + caplog.text
-    assert "A push during the training failed. The token may not write" in said
-    assert SECRET not in said
+    printed = capfd.readouterr().err + caplog.text
+    assert "A push during the training failed. The token may not write" in printed
+    assert SECRET not in printed
 
 
 def test_a_full_disk_in_between_does_not_stop_the_training(

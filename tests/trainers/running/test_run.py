@@ -141,9 +141,9 @@ def test_run_goes_on_from_a_model_it_made(write, tmp_path):
     assert CLIPForCounting.from_pretrained(tmp_path / "second").config.counting_loss_weight == 0.25
     clip = {**DENSITY, "scratch": None, "trainable": "prompts", "output_dir": str(tmp_path / "third")}
     path = tmp_path / "out" / "processor_config.json"
-    said = json.loads(path.read_text())
-    said["image_processor"]["image_mean"] = [0.5, 0.25, 0.125]
-    path.write_text(json.dumps(said))
+    written = json.loads(path.read_text())
+    written["image_processor"]["image_mean"] = [0.5, 0.25, 0.125]
+    path.write_text(json.dumps(written))
     main([write(clip, clip_name_or_path=first)])
     processor = CLIPCountDensityProcessor.from_pretrained(tmp_path / "third")
     assert list(processor.image_processor.image_mean) == [0.5, 0.25, 0.125], "images are not prepared as the CLIP's"
@@ -223,7 +223,7 @@ def test_early_stopping_and_the_best_model(write):
         "early_stopping_patience": 2,
     }
     results = main([write(DENSITY, **changes)])
-    # The contrastive epoch says nothing of the density: the second is the first to compare with, and two follow.
+    # The contrastive epoch does not train the density: the second epoch is the first to compare with, and two follow.
     assert results["train"]["epoch"] == 4
 
 
