@@ -143,8 +143,8 @@ def parse_run(path: str, overrides: Sequence[str]) -> tuple[RunArguments, Traini
     file = find_config(path)
     changes = parse_overrides(overrides)
     values = load_config(file)
-    nodes = yaml.compose(file.read_text(encoding="utf-8"), Loader=_Loader).value
-    source = {key.value: f"in {file}, line {key.start_mark.line + 1}" for key, _ in nodes}
+    nodes: Any = yaml.compose(file.read_text(encoding="utf-8"), Loader=_Loader)
+    source = {key.value: f"in {file}, line {key.start_mark.line + 1}" for key, _ in nodes.value}
     values = _choose_variant(values, [value for keys, value in changes if keys == ["config"]], file)
     for keys, value in changes:
         if keys != ["config"]:
