@@ -85,7 +85,7 @@ def train(run: RunArguments, args: TrainingArguments, command: str | None = None
 
         model, processor = adapt_model(run, args, model, processor, goes_on=checkpoint is not None)
     trainer = build_trainer(run, args, model, processor, splits)
-    trainer.hub_dtype, trainer.license, trainer.command = run.hub_dtype, run.license, command
+    trainer.hub_dtype, trainer.license, trainer.command = run.hub_dtype, run.license, command or trainer.command
     measured = {key.removesuffix("_dataset"): rows for key, rows in splits.items() if key != "dataset"}
     results: dict[str, Any] = {
         "task": run.task,

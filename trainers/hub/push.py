@@ -52,7 +52,7 @@ class HubTrainer(Trainer):
     """The type of the weights that are pushed; by default that of the training."""
     license: str | None = None
     """For the card."""
-    command: str | None = None
+    command: str = "# Trainer.train(), called by a program"
     """The command of this training, for the card."""
     _background: Future[Pushed] | None = None
 
@@ -73,19 +73,26 @@ class HubTrainer(Trainer):
         self.push_in_progress = None
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write the card; of a `Trainer`'s arguments, `license`, `finetuned_from` and `dataset_tags` are used."""
+        """
+        Write the card and the curve of the losses.
+
+        Args:
+            kwargs: Of a `Trainer`'s arguments, `license`, `finetuned_from` and `dataset_tags` are used; also `figures`
+                for [`write_model_card`] and `facts` for [`training_record`].
+        """
         if not self.is_world_process_zero():
             return
         folder, tags = self.args.output_dir, kwargs.get("dataset_tags")
         write_loss_curve(folder, self.state.log_history)
-        command = self.command or f"# {type(self).__name__}.train(), called by a program"
+        facts = {**kwargs.get("facts", {}), "steps": self.state.global_step}
         write_model_card(
             folder,
             self.hub_model_id,
             license=kwargs.get("license") or self.license,
             base_model=kwargs.get("finetuned_from"),
             datasets=[tags] if isinstance(tags, str) else tags,
-            training=training_record(self.args, command, {"steps": self.state.global_step}),
+            figures=kwargs.get("figures"),
+            training=training_record(self.args, self.command, facts),
         )
 
     def push_to_hub(

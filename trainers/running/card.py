@@ -9,8 +9,7 @@ from typing import Any
 from count_clip.datasets_scripts.countscenes.config import config_with_objects
 
 from ..core.trainer import BaseTrainer
-from ..hub.card import Figure, write_model_card
-from ..hub.training import training_record, write_loss_curve
+from ..hub.card import Figure
 from .arguments import TASKS, RunArguments
 from .data import FOLDER_FORMATS
 
@@ -24,25 +23,17 @@ def write_run_card(run: RunArguments, trainer: BaseTrainer, results: dict[str, A
         trainer: Its trainer.
         results (`dict`): From [`train`].
     """
-    args = trainer.args
-    command = trainer.command or "# trainers.run.train(...), called by a program"
     total, trained = results["num_parameters"], results["num_trained_parameters"]
-    facts = {
-        "rows": ", ".join(f"{name} {number:,}" for name, number in results["num_rows"].items()),
-        "parameters": f"{total:,}, {trained:,} of them trained ({trained / total:.2%})",
-        "steps": trainer.state.global_step,
-        "seconds": results["seconds"],
-    }
     source = run.model_name_or_path or run.clip_name_or_path or run.density_name_or_path
-    write_loss_curve(args.output_dir, trainer.state.log_history)
-    write_model_card(
-        args.output_dir,
-        trainer.hub_model_id,
-        license=run.license,
-        base_model=source if source and not Path(source).expanduser().exists() else None,
-        datasets=[data_name(run.dataset)] if run.dataset else None,
-        figures=figures_of_run(run, results, command),
-        training=training_record(args, command, facts),
+    trainer.create_model_card(
+        finetuned_from=source if source and not Path(source).expanduser().exists() else None,
+        dataset_tags=[data_name(run.dataset)] if run.dataset else None,
+        figures=figures_of_run(run, results, trainer.command),
+        facts={
+            "rows": ", ".join(f"{name} {number:,}" for name, number in results["num_rows"].items()),
+            "parameters": f"{total:,}, {trained:,} of them trained ({trained / total:.2%})",
+            "seconds": results["seconds"],
+        },
     )
 
 
