@@ -12,16 +12,28 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from count_clip.modeling import auto_classes
 from count_clip.modeling.auto_classes import MODEL_FAMILIES, ModelFamily
 
+from .card import read_json
+
 
 def write_remote_code(folder: Path) -> None:
     """
     Write the modules that the classes of a checkpoint need, and the entries of its configurations that name them.
 
     Args:
-        folder (`Path`): A model, a processor, or both. Checkpoints of other libraries' classes lose such entries.
+        folder (`Path`): A model, a processor, or both. Configurations of other classes lose such entries.
+
+    Raises:
+        CardError: If a configuration cannot be read.
     """
     modules: set[str] = set()
-    config = _read(folder / "config.json")
+    configs = {
+        path.stem: read_json(path)
+        for name in ("config", "processor_config", "tokenizer_config")
+        if (path := folder / f"{name}.json").is_file()
+    }
+    config, processor, tokenizer = (
+        configs.get(name, {}) for name in ("config", "processor_config", "tokenizer_config")
+    )
     family = MODEL_FAMILIES.get(str(config.get("model_type")))
     if family is not None:
         auto_models = {auto.__name__: family.model for auto in family.auto_models}
@@ -31,25 +43,19 @@ def write_remote_code(folder: Path) -> None:
         modules.add(_reference(family.pipeline).partition(".")[0])
     else:
         _set_auto_map(config, {})
-    processor, tokenizer = _read(folder / "processor_config.json"), _read(folder / "tokenizer_config.json")
     family = _family_of_processor(processor)
     modules |= _set_auto_map(processor, {"AutoProcessor": family and family.processor})
     _set_auto_map(tokenizer, {"AutoProcessor": family and family.processor})
     images = processor.get("image_processor")
     if isinstance(images, dict):
         modules |= _set_auto_map(images, {"AutoImageProcessor": family and family.image_processor})
-    for name, content in (("config", config), ("processor_config", processor), ("tokenizer_config", tokenizer)):
-        if content:
-            text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-            (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    for name, content in configs.items():
+        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
     modeling = Path(auto_classes.__file__).parent
     for file in (modeling / f"{module}.py" for module in modules):
         for needed in (file, *map(Path, get_relative_import_files(file))):
             shutil.copyfile(needed, folder / needed.name)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _family_of_processor(processor: dict[str, Any]) -> ModelFamily | None:
