@@ -194,12 +194,17 @@ def convert(classes: Sequence[type], values: Mapping[str, Any], where: Mapping[s
             tokens[key] = [f"--{key}={_token(value)}"]
     fields = [(key, hints[key], dataclasses.field(default=None)) for key in tokens]
     parser = HfArgumentParser(dataclasses.make_dataclass("Values", fields), exit_on_error=False, add_help=False)
-    try:
-        converted = vars(parser.parse_args([token for key in tokens for token in tokens[key]]))
-    except argparse.ArgumentError as error:
-        key = str(error.argument_name).partition("/")[0].removeprefix("--")
-        place = where if isinstance(where, str) else where[key]
-        raise ValueError(f"Wrong value of `{key}` {place}: {error.message}.") from None
+    converted = {}
+    for key, token in tokens.items():
+        try:
+            namespace, rest = parser.parse_known_args(token)
+            message = f"expected one value, but got {values[key]}" if rest else ""
+        except argparse.ArgumentError as error:
+            message = error.message
+        if message:
+            place = where if isinstance(where, str) else where[key]
+            raise ValueError(f"Wrong value of `{key}` {place}: {message}.")
+        converted[key] = getattr(namespace, key)
     return {**values, **converted}
 
 

@@ -58,6 +58,7 @@ def test_data_may_be_just_a_name(write):
         ("task: density\n", ["--seed", "1.5"], "`seed` on the command line: invalid int value: '1.5'"),
         ("task: density\nbf16: 3\n", [], "`bf16` in .*: Truthy value expected: got 3"),
         ("task: density\nscale_jitter: wide\n", [], "`scale_jitter` in .*: invalid float value: 'wide'"),
+        ("task: density\nseed: [1, 2]\n", [], r"`seed` in .*: expected one value, but got \[1, 2\]"),
         ("task: density\nscratch: tiny\n", [], "`scratch` in .*: invalid dict value: 'tiny'"),
         ("task: density\nseed: true\n", [], "`seed` in .*: invalid int value: 'true'"),
         ("task: [density\n", [], r"some_run\.yaml is not valid YAML"),
