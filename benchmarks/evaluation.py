@@ -1,24 +1,22 @@
 """
-How fast CountBench's protocol is in one pass over images and captions, beside plain loops with the same predictions.
+The speed of CountBench's protocol in one pass over images and captions, and of plain loops with the same predictions.
 
     python benchmarks/evaluation.py
     python benchmarks/evaluation.py --presets tiny --images 54
     python benchmarks/evaluation.py --captions CountBench.json --threads 2
     python benchmarks/evaluation.py --model model_cards/count-clip-tiny
 
-Without `--model` the models have random weights, one of CLIP ViT-B/32's sizes and a tiny one; nothing is downloaded.
-The captions are made up, all different, of as many words as CountBench's have tokens and with the number where it is
-there; with `--captions` they are CountBench's own. The images are JPEG files of 640 x 480, decoded when their row is
-read. Each of these ways makes 540 x 9 scores:
+Without `--model` the models have random weights, one of CLIP ViT-B/32's sizes and a tiny one. The captions are made
+up, with the lengths and positions of the number of CountBench's; with `--captions` they are CountBench's own. The
+images are JPEG files of 640 x 480, decoded when their row is read. Each of these ways computes 540 x 9 scores:
 
-- `caption by caption`: one image, nine captions, one at a time: `CLIPModel`'s forward for each image with each of
-  its captions. As this takes long, it is measured on a part of the images (`--slow_images`).
+- `caption by caption`: `CLIPModel`'s forward for each image with each of its captions, on `--slow_images` images.
 - `image by image`: `CLIPModel`'s forward for each image with its nine captions at once.
 - `one pass`: `evaluate_countbench`.
-- `one pass, bfloat16`: likewise, in half precision: the scores are near and the predictions may differ.
+- `one pass, bfloat16`: the same in half precision: scores are close, and predictions can differ.
 
-The ways take turns, and each has its best time, for whatever else the machine does can only add to it. On a machine
-that is never quiet, `--threads 1 --cpu_time` counts the time that this process has spent computing.
+The ways take turns, and the best time of each is reported. On a busy machine, `--threads 1 --cpu_time` measures the
+CPU time of this process.
 """
 
 import argparse
@@ -59,21 +57,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 WAYS = ("caption by caption", "image by image", "one pass", "one pass, bfloat16")
-# Of CountBench's 540 captions, measured with CLIP's tokenizer: how many tokens they have (start and end included, cut
-# to 77), and how many stand before the number, at these parts of the sorted captions.
-PARTS = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+# Quantiles of CountBench's 540 captions with CLIP's tokenizer: the tokens (with start and end, cut to 77), and those
+# before the number.
+QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 TOKENS = (4, 7, 11, 15, 22, 48, 77)
 BEFORE_NUMBER = (0, 0, 2, 3, 6, 16, 60)
 IMAGE_SIZE = (640, 480)
 
 
 class Rows(Sequence):
-    """
-    Rows of CountBench's kind, whose images are decoded on access, as `datasets` does it.
-
-    Args:
-        captions (`Sequence[tuple[str, int]]`): Captions and their numbers.
-    """
+    """Rows of captions and numbers, with images that are decoded on access, as in `datasets`."""
 
     def __init__(self, captions: Sequence[tuple[str, int]]):
         self.captions = captions
@@ -100,23 +93,23 @@ def image_file(seed: int) -> bytes:
 
 
 def made_up_captions(number: int) -> list[tuple[str, int]]:
-    """Different captions of made-up words, with lengths and places of the number like CountBench's."""
+    """Different captions of made-up words, with lengths and positions of the number like CountBench's."""
     generator = np.random.default_rng(0)
     syllables = [first + vowel for first in "bdfgklmnprstvz" for vowel in "aeiou"]
     words = ["".join(generator.choice(syllables, 3)) for _ in range(600)]
     captions = []
     for index in range(number):
-        length = round(float(np.interp(generator.random(), PARTS, TOKENS))) - 2
-        before = min(round(float(np.interp(generator.random(), PARTS, BEFORE_NUMBER))), length - 1)
+        length = round(float(np.interp(generator.random(), QUANTILES, TOKENS))) - 2
+        before = min(round(float(np.interp(generator.random(), QUANTILES, BEFORE_NUMBER))), length - 1)
         caption = generator.choice(words, length).tolist()
-        said = NUMBERS[index % len(NUMBERS)]
-        caption[before] = NUMBER_WORDS[said - NUMBERS[0]]
-        captions.append((" ".join(caption), said))
+        stated = NUMBERS[index % len(NUMBERS)]
+        caption[before] = NUMBER_WORDS[stated - NUMBERS[0]]
+        captions.append((" ".join(caption), stated))
     return captions
 
 
 def read_captions(path: str, number: int) -> list[tuple[str, int]]:
-    """Captions of a file like CountBench.json, from all over it."""
+    """Evenly spaced captions of a file like CountBench.json."""
     rows = json.loads(Path(path).read_text(encoding="utf-8"))
     places = np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)
     return [(rows[place]["text"], int(rows[place]["number"])) for place in places]
@@ -142,10 +135,9 @@ def in_a_loop(model: Any, processor: Any, rows: Rows, together: bool) -> NDArray
         for row in rows:
             _, captions = nine_captions(row["text"], row["number"])
             pixels = processor.image_processor([row["image"]], return_tensors="pt").to(model.device)
-            parts = [captions] if together else [[caption] for caption in captions]
             logits = []
-            for part in parts:
-                tokens = tokenizer(part, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+            for texts in [captions] if together else [[caption] for caption in captions]:
+                tokens = tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
                 logits.append(model(**tokens.to(model.device), **pixels).logits_per_image[0])
             scores.append(torch.cat(logits) / model.logit_scale.exp())
     return torch.stack(scores).float().cpu().numpy()
@@ -154,7 +146,7 @@ def in_a_loop(model: Any, processor: Any, rows: Rows, together: bool) -> NDArray
 def best_runs(
     runs: dict[str, Callable[[], NDArray[np.float32]]], repeats: int, clock: Callable[[], float]
 ) -> dict[str, tuple[float, NDArray[np.float32]]]:
-    """Run everything in turns; the best time in seconds and the scores of each."""
+    """The best time in seconds and the scores of each, run in turns."""
     best: dict[str, tuple[float, NDArray[np.float32]]] = {}
     for _ in range(repeats):
         for way, run in runs.items():
@@ -210,18 +202,18 @@ def measure(model: Any, processor: Any, rows: Rows, arguments: argparse.Namespac
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure what was asked for and print the tables."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder of a trained checkpoint (default: random weights)")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS), help="sizes of random models")
     parser.add_argument("--captions", metavar="FILE", help="CountBench.json (default: made-up captions)")
     parser.add_argument("--images", type=int, default=540, help="how many (default: 540)")
     parser.add_argument("--slow_images", type=int, default=27, help="of these caption by caption (default: 27)")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="ways, as explained above")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="the ways to measure")
     parser.add_argument("--batch_size", type=int, default=32, help="images, or captions, at once (default: 32)")
-    parser.add_argument("--repeats", type=int, default=1, help="how often each is timed (default: 1)")
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each (default: 1)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
-    parser.add_argument("--cpu_time", action="store_true", help="count computing time only; for one thread")
+    parser.add_argument("--cpu_time", action="store_true", help="measure CPU time; for one thread")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to run")
     arguments = parser.parse_args(argv)
     if min(arguments.images, arguments.slow_images, arguments.repeats) < 1:

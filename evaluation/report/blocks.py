@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from markupsafe import Markup
@@ -40,7 +40,6 @@ class Table:
     """Whether cells hold names from the data, which may be in any script."""
     words: Sequence[int] = ()
     """Indices of the columns of words, which are aligned to the left."""
-    block: str = field(default="table", init=False)
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ class Tables:
     title: str
     tables: Sequence[Table]
     note: str = ""
-    block: str = field(default="tables", init=False)
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,6 @@ class Charts:
     series: Sequence[str] = ()
     """Names of the series, in the order of their colours."""
     note: str = ""
-    block: str = field(default="charts", init=False)
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,6 @@ class Cards:
     title: str
     cards: Sequence[Card]
     note: str = ""
-    block: str = field(default="cards", init=False)
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,6 @@ class Text:
 
     text: str
     warning: bool = False
-    block: str = field(default="text", init=False)
 
 
 @dataclass(frozen=True)
@@ -120,7 +115,6 @@ class Facts:
     title: str
     facts: Sequence[tuple[str, str]]
     command: str
-    block: str = field(default="facts", init=False)
 
 
 Block: TypeAlias = Table | Tables | Charts | Cards | Text | Facts

@@ -10,8 +10,8 @@ from dataclasses import replace
 from ..functional import NUMBERS
 from .blocks import Block, Cell, Chart, Charts, Table, Tables, Text
 from .charts import Point, lines, reliability, scatter
-from .groups import ROLES, calibration_bins, count_bins, figures_of, interval_of
-from .metrics import NOTHING, best_of, metric_of, write_count, write_interval, write_number
+from .groups import calibration_bins, count_bins, figures_of, interval_of
+from .metrics import NOTHING, ROLES, best_of, metric_of, write_count, write_interval, write_number
 from .results import Prediction, Result
 
 

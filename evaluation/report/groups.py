@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..functional import bootstrap_interval
+from .metrics import ROLES
 from .results import BENCHMARKS, Prediction, Result
 
-
-ROLES = {"named": "first class", "other": "another class in the image", "absent": "a class not in the image"}
-"""PrACo's prompts by the class that they name."""
 
 _FEW = 12  # up to this many different true counts have a bin each
 # Borders of the bins of more true counts; FSC-147 reaches 3,701.
@@ -236,7 +234,6 @@ def calibration_bins(
 
 __all__ = [
     "FIGURES",
-    "ROLES",
     "Difference",
     "Group",
     "calibration_bins",

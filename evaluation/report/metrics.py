@@ -21,6 +21,8 @@ class Metric(NamedTuple):
     """`"high"`, `"low"`, or nothing if neither is better."""
 
 
+ROLES = {"named": "first class", "other": "another class in the image", "absent": "a class not in the image"}
+"""PrACo's prompts by the class that they name."""
 _KNOWN = {
     "accuracy": Metric("accuracy", "part", "high"),
     "off_by_one": Metric("off by one at most", "part", "high"),
@@ -32,12 +34,6 @@ _KNOWN = {
     "bias": Metric("predicted minus true, on average", "objects"),
     "mean_count": Metric("true mean", "objects"),
     "mean_predicted": Metric("predicted mean", "objects"),
-    "named_mae": Metric("MAE, first class", "objects", "low"),
-    "other_mae": Metric("MAE, another class in the image", "objects", "low"),
-    "absent_mae": Metric("MAE, a class not in the image", "objects", "low"),
-    "named_rmse": Metric("RMSE, first class", "objects", "low"),
-    "other_rmse": Metric("RMSE, another class in the image", "objects", "low"),
-    "absent_rmse": Metric("RMSE, a class not in the image", "objects", "low"),
     "nmn": Metric("NMN: predicted for absent classes, per true object", "ratio", "low"),
     "pccn": Metric("PCCN: right prompt nearer the truth", "percent", "high"),
     "f1": Metric("F1", "ratio", "high"),
@@ -66,6 +62,8 @@ def metric_of(name: str) -> Metric:
         return _KNOWN[name]
     if shots := re.fullmatch(r"shots_(\d+)", name):
         return Metric(f"accuracy, {shots[1]} example{'s' * (shots[1] != '1')} of each class", "part", "high")
+    if (of_role := re.fullmatch(r"(named|other|absent)_(mae|rmse)", name)) is not None:
+        return Metric(f"{of_role[2].upper()}, {ROLES[of_role[1]]}", "objects", "low")
     found = next(((unit, best) for pattern, unit, best in _PATTERNS if re.fullmatch(pattern, name)), ("", ""))
     return Metric(name.replace("_", " "), *found)
 
@@ -107,4 +105,4 @@ def write_count(value: float) -> str:
     return f"{value:.{0 if float(value).is_integer() else 1}f}".replace("-", "−")
 
 
-__all__ = ["NOTHING", "Metric", "best_of", "metric_of", "write_count", "write_interval", "write_number"]
+__all__ = ["NOTHING", "ROLES", "Metric", "best_of", "metric_of", "write_count", "write_interval", "write_number"]

@@ -273,33 +273,18 @@ def repeat_section(results: Sequence[Result], labels: Labels) -> Section:
     """For each file the command that repeats it, and the versions and revisions that it was measured with."""
     blocks: list[Block] = []
     for result in results:
-        run, model, data = result.run, result.run["model"], result.data
-        versions = run.get("versions")
+        run = dict(result.run)
         facts = {
             "file": result.file,
-            "checksum of the file (SHA-256)": result.sha256,
-            "measured": run.get("created"),
-            "model": result.model,
-            "model revision": model.get("revision"),
-            "checksum of the weights (SHA-256)": model.get("sha256"),
-            "model type": model.get("model_type"),
-            "parameters": model.get("parameters"),
-            "data": data.get("name"),
-            "configuration": data.get("config"),
-            "split": data.get("split"),
-            "data revision": data.get("revision"),
-            "data fingerprint": data.get("fingerprint"),
-            "rows": data.get("rows"),
-            "seed": run.get("seed", data.get("seed")),
-            "dtype": run.get("dtype"),
-            "device": run.get("device"),
-            "seconds": run.get("seconds"),
-            "count-clip": run.get("count_clip"),
-            **(versions if isinstance(versions, dict) else {}),
+            "SHA-256 of the file": result.sha256,
+            **{f"model {name.replace('_', ' ')}": value for name, value in run.pop("model").items()},
+            **{f"data {name}": value for name, value in run.pop("data").items()},
+            **(versions if isinstance(versions := run.pop("versions", None), dict) else {}),
+            **{name.replace("_", "-"): value for name, value in run.items() if name != "command"},
         }
         shown = [(name, str(value)) for name, value in facts.items() if not isinstance(value, dict | list | None)]
         title = f"{labels[result.file]}, {result.benchmark}"
-        blocks.append(Facts(title, shown, str(run.get("command") or "The file has no command.")))
+        blocks.append(Facts(title, shown, str(result.run.get("command") or "The file has no command.")))
     return Section("repeat", "How to repeat it", blocks)
 
 

@@ -1,4 +1,4 @@
-"""The benchmark of CountBench's protocol runs with a tiny model, and its ways answer the same questions."""
+"""The benchmark of CountBench's protocol runs with a tiny model, and its ways have the same predictions."""
 
 import importlib.util
 import sys
@@ -13,7 +13,7 @@ from count_clip.datasets_scripts.captions.numbers import find_count
 
 @pytest.fixture(scope="module")
 def evaluation(request: pytest.FixtureRequest) -> ModuleType:
-    """The benchmark, which is no part of the package."""
+    """The benchmark, which is not in the package."""
     path = request.config.rootpath / "benchmarks" / "evaluation.py"
     spec = importlib.util.spec_from_file_location("benchmark_of_evaluation", path)
     module = importlib.util.module_from_spec(spec)
@@ -30,7 +30,7 @@ def _threads():
     torch.set_num_threads(threads)
 
 
-def test_all_ways_say_the_same(evaluation, capsys):
+def test_all_ways_predict_the_same(evaluation, capsys):
     evaluation.main(["--presets", "tiny", "--images", "11", "--slow_images", "3", "--threads", "1"])
     output = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines() if line[:1] == "|"]
@@ -62,13 +62,13 @@ def test_captions_are_different_and_as_many_for_each_number(evaluation):
     assert captions == evaluation.made_up_captions(540)
 
 
-def test_captions_of_a_file_come_from_all_over_it(evaluation, tmp_path):
+def test_captions_of_a_file_are_evenly_spaced(evaluation, tmp_path):
     file = tmp_path / "CountBench.json"
     file.write_text(str([{"text": f"two {i}", "number": 2} for i in range(9)]).replace("'", '"'), encoding="utf-8")
     assert evaluation.read_captions(str(file), 3) == [("two 0", 2), ("two 4", 2), ("two 8", 2)]
     assert len(evaluation.read_captions(str(file), 100)) == 9
 
 
-def test_nothing_to_measure_is_refused(evaluation):
+def test_nothing_to_measure_is_rejected(evaluation):
     with pytest.raises(SystemExit):
         evaluation.main(["--images", "0"])
