@@ -37,8 +37,8 @@ class Counted:
     """For each prompt at least `text` and `count`; or `text` and `error`."""
     error: Exception | None = None
     """Why there are no counts: an `ImageError` for the image, another `ValueError` or `TypeError` for a prompt."""
-    image: Image.Image | None = None
-    """The image, upright and in RGB, if the engine keeps images."""
+    image: Any = None
+    """The `PIL.Image.Image`, upright and in RGB, if the engine keeps images."""
     size: tuple[int, int] = (0, 0)
     """Height and width of the upright image."""
 

@@ -83,7 +83,8 @@ class ImagePipeline(Pipeline):
             names = ", ".join(("text", "on_error", "timeout", *self.option_names))
             raise TypeError(f"Unknown options {', '.join(unknown)}: use {names}.")
         given = {"text": text, "timeout": timeout, "on_error": on_error}
-        return tuple({key: x for key, x in options.items() if x is not None} for options in (given, kwargs, {}))
+        reading, counting = ({key: x for key, x in options.items() if x is not None} for options in (given, kwargs))
+        return reading, counting, {}
 
     def preprocess(
         self, inputs: Any, text: Any = None, timeout: float | None = None, on_error: str = "raise"
@@ -150,7 +151,7 @@ class ImagePipeline(Pipeline):
         return _Results(loader, self._counter(**forward_params), self.postprocess)
 
     @abstractmethod
-    def _counter(self, **options: Any) -> ImageCounter:
+    def _counter(self, *args: Any, **kwargs: Any) -> ImageCounter:
         """The engine."""
 
     @abstractmethod
@@ -211,7 +212,7 @@ class _NumberedRows(torch.utils.data.Dataset):
             return _Numbered(ImageError(f"image {index} cannot be read: {error}"), index)
 
 
-def _unchanged(request: Request) -> Request:
+def _unchanged(request: Any) -> Any:
     return request
 
 

@@ -1,4 +1,4 @@
-"""The CountBench protocol: of nine captions that differ in the number they state, which does a CLIP prefer?"""
+"""The CountBench protocol: a CLIP chooses among nine captions that differ in the number."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from .labelled import nothing_measured
 @dataclass(frozen=True)
 class CountBenchResult:
     """
-    What a model reached on CountBench or on data of its kind.
+    Result of the CountBench protocol.
 
     All arrays have one entry for each row that was measured, in the order of the data.
     """
 
     accuracy: float
-    """Part of the rows with exactly the right number; guessing gives 1/9."""
+    """Share of the rows with exactly the right number; chance is 1/9."""
     mean_deviation: float
-    """Mean of |number said - true number|, in objects."""
+    """Mean of |predicted - true number|, in objects."""
     off_by_one: float
-    """Part of the rows with the right number or one next to it."""
+    """Share of the rows with the right number or one next to it."""
     confusion: NDArray[np.int64]
-    """`(9, 9)`: rows of the data; true numbers two to ten down, numbers said across."""
+    """`(9, 9)`: numbers of rows, by true number (two to ten) and predicted number."""
     scores: NDArray[np.float32]
     """`(N, 9)`: cosine similarity of image and caption, for two to ten."""
     predictions: NDArray[np.int64]
-    """`(N,)`: the numbers said."""
+    """`(N,)`: the predicted numbers."""
     numbers: NDArray[np.int64]
     """`(N,)`: the true numbers."""
     indices: NDArray[np.int64]
@@ -77,7 +77,7 @@ class CountBenchResult:
         )
 
     def accuracy_interval(self, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-        """Bootstrap interval of the accuracy: what other images of the same kind might have given."""
+        """Bootstrap confidence interval of the accuracy."""
         return bootstrap_interval(counting_accuracy, self.predictions, self.numbers, confidence=confidence, seed=seed)
 
     def accuracy_by_number(self) -> dict[int, float]:
@@ -99,8 +99,8 @@ class CountBenchResult:
             "n": self.n,
             "confusion": self.confusion.tolist(),
             "rows": [
-                {"index": int(index), "number": int(number), "prediction": int(said), "scores": scores}
-                for index, number, said, scores in zip(
+                {"index": int(index), "number": int(number), "prediction": int(prediction), "scores": scores}
+                for index, number, prediction, scores in zip(
                     self.indices, self.numbers, self.predictions, self.scores.tolist(), strict=True
                 )
             ],
@@ -110,12 +110,12 @@ class CountBenchResult:
 
 @dataclass(frozen=True)
 class ZeroShotResult:
-    """How well a model tells what the objects are."""
+    """Result of zero-shot classification of the objects."""
 
     accuracy: float
-    """Part of the rows whose name was found among the candidates."""
+    """Share of the rows with the right name among the candidates."""
     predictions: list[str]
-    """The name said for each measured row."""
+    """The predicted name of each measured row."""
     references: list[str]
     """The true name of each measured row."""
     n: int
@@ -130,14 +130,14 @@ def nine_captions(text: str, number: int | None = None) -> tuple[int, list[str]]
 
     Args:
         text (`str`): A caption that states a number of objects as a word from two to ten.
-        number (`int`, *optional*): The true number where the data says it. In a caption with several number words it
-            says which of them counts; otherwise the first does.
+        number (`int`, *optional*): The true number, if the data has it. In a caption with several number words, the
+            word for this number is replaced; without it the first one.
 
     Returns:
         `tuple[int, list[str]]`: The true number, and the caption with each of two to ten in its place.
 
     Raises:
-        ValueError: If the caption has no such number, or not the one that the data says.
+        ValueError: If the caption has no such number, or not the one of the data.
     """
     if number and number not in NUMBER_TO_WORD:
         raise ValueError(f"the true number {number} is not one of two to ten")
@@ -147,7 +147,7 @@ def nine_captions(text: str, number: int | None = None) -> tuple[int, list[str]]
     first = find_count(text)
     if first is None:
         raise ValueError(f"the caption states no number from two to ten: {text!r}")
-    raise ValueError(f"the data says {number}, but the caption states {first.word!r}: {text!r}")
+    raise ValueError(f"the true number is {number}, but the caption states {first.word!r}: {text!r}")
 
 
 def evaluate_countbench(
@@ -160,7 +160,7 @@ def evaluate_countbench(
     progress: bool = True,
 ) -> CountBenchResult:
     """
-    Ask a CLIP for the number in each caption, as CountBench does.
+    Run the CountBench protocol with a CLIP.
 
     The number word of a row's caption is replaced by each of two to ten; the caption most similar to the image wins.
     Every image and every distinct caption is encoded once, what captions have in common at their beginning too (see
@@ -169,8 +169,8 @@ def evaluate_countbench(
     Args:
         model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
         processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
-        rows: Rows with `image` and `text`, and where the data says it `number` and `image_id`. Rows with a `number` of
-            0 or none get the one that the caption states.
+        rows: Rows with `image` and `text`, and where the data has them `number` and `image_id`. For rows without a
+            `number`, or with 0, it is the one that the caption states.
         batch_size (`int`, *optional*, defaults to 32): Images, or captions, at once.
         device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
         dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
@@ -193,7 +193,7 @@ def evaluate_countbench(
     with evaluating(model, device, dtype) as (where, precision):
         encoder = Encoder(model, processor, where, precision, batch_size)
 
-        def question(row: Mapping[str, Any]) -> tuple[int, list[list[int]]]:
+        def nine_tokens(row: Mapping[str, Any]) -> tuple[int, list[list[int]]]:
             text = row.get("text")
             if not isinstance(text, str) or not text.strip():
                 raise ValueError("the row has no caption")
@@ -206,7 +206,7 @@ def evaluate_countbench(
             return number, tokens
 
         embeds = []
-        for pixel_values, answers in _batches(encoder, rows, question, skipped, progress):
+        for pixel_values, answers in _batches(encoder, rows, nine_tokens, skipped, progress):
             embeds.append(encoder.images(pixel_values))
             for index, (number, nine) in answers:
                 indices.append(index)
@@ -233,7 +233,7 @@ def evaluate_zero_shot(
     progress: bool = True,
 ) -> ZeroShotResult:
     """
-    Ask a CLIP what the objects are, among candidate names: learning to count should have cost nothing of this.
+    Classify the objects among candidate names, which training to count should not make worse.
 
     Args:
         model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
@@ -282,31 +282,15 @@ def evaluate_zero_shot(
         text_embeds = encoder.texts([template.replace("{}", name) for name in candidates])
         scores = (torch.cat(embeds) @ text_embeds.T).numpy()
     _check_scores(scores)
-    said = [candidates[best] for best in scores.argmax(axis=1)]
-    right = sum(name == truth for name, truth in zip(said, references, strict=True))
-    return ZeroShotResult(right / len(said), said, references, len(said), skipped)
-
-
-def zero_shot_accuracy(
-    model: Any, processor: Any, rows: Iterable[Mapping[str, Any]], names: Sequence[str], **options: Any
-) -> float:
-    """
-    The accuracy of [`evaluate_zero_shot`] alone.
-
-    Args:
-        model, processor, rows, names: As [`evaluate_zero_shot`] takes them.
-        options: Its other arguments.
-
-    Returns:
-        `float`: From 0 to 1; guessing gives one over the number of names.
-    """
-    return evaluate_zero_shot(model, processor, rows, names, **options).accuracy
+    names = [candidates[best] for best in scores.argmax(axis=1)]
+    right = sum(name == truth for name, truth in zip(names, references, strict=True))
+    return ZeroShotResult(right / len(names), names, references, len(names), skipped)
 
 
 def _batches(
     encoder: Encoder, rows: Iterable[Mapping[str, Any]], answer: Any, skipped: list[SkippedRow], progress: bool
 ) -> Iterator[tuple[torch.Tensor, list[tuple[int, Any]]]]:
-    """Images as tensors, with (index, what `answer` makes of the row); what cannot be measured goes to `skipped`."""
+    """Images as tensors, with each row's index and `answer`; rows that cannot be measured go to `skipped`."""
 
     def read(row: Mapping[str, Any]) -> tuple[Any, Image.Image]:
         return answer(row), read_image(row)
@@ -321,7 +305,7 @@ def _batches(
 
 
 def _check_scores(scores: NDArray[Any]) -> None:
-    """A model with broken weights has to be noticed: NaN would win every comparison, or lose it."""
+    """Raise a `ValueError` for the scores of broken weights: NaN would win every comparison, or lose it."""
     if not np.isfinite(scores).all():
         bad = int((~np.isfinite(scores)).any(axis=1).sum())
         raise ValueError(
@@ -336,5 +320,4 @@ __all__ = [
     "evaluate_countbench",
     "evaluate_zero_shot",
     "nine_captions",
-    "zero_shot_accuracy",
 ]

@@ -1,4 +1,4 @@
-"""Counts of a density model over many images, and how far they are from the true ones."""
+"""Errors of the counts of a density model over a data set."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DensityPrediction:
     index: int
     """Which row of the data, from 0."""
     image_id: str | None
-    """The row's own name, where it has one."""
+    """The `image_id` of the row, if it has one."""
     text: str
     """What was counted."""
     count: float
@@ -59,16 +59,31 @@ class DensityFigures:
     mean_count: float
     """Mean of the true counts."""
     mean_predicted: float
-    """Mean of the predicted counts; away from `mean_count`, the model predicts too many or too few on the whole."""
+    """Mean of the predicted counts."""
     baseline_mae: float | None = None
     """MAE of always predicting the training mean; `None` without training counts."""
     baseline_rmse: float | None = None
     """RMSE of always predicting the training mean; `None` without training counts."""
 
+    @classmethod
+    def of_counts(
+        cls, predicted: Sequence[float], true: Sequence[float], baseline: Sequence[float] | None = None
+    ) -> DensityFigures:
+        """The errors of predicted counts, and of those of a baseline."""
+        return cls(
+            n=len(true),
+            mae=mean_absolute_error(predicted, true),
+            rmse=root_mean_squared_error(predicted, true),
+            mean_count=float(np.mean(true)),
+            mean_predicted=float(np.mean(predicted)),
+            baseline_mae=None if baseline is None else mean_absolute_error(baseline, true),
+            baseline_rmse=None if baseline is None else root_mean_squared_error(baseline, true),
+        )
+
 
 @dataclass(frozen=True)
 class DensityResult:
-    """What a density model reached on a data set."""
+    """Errors of a density model on a data set."""
 
     mae: float
     """Mean absolute error, in objects."""
@@ -89,7 +104,7 @@ class DensityResult:
     predictions: list[DensityPrediction]
     """Each measured row, in the order of the data."""
     by_text: dict[str, DensityFigures]
-    """The same errors for each prompt, in the order in which they came."""
+    """The same errors for each prompt, in the order of the data."""
     skipped: list[SkippedRow] = field(default_factory=list)
     """Rows that could not be measured."""
 
@@ -207,32 +222,21 @@ def what_is_wrong(row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _figures(predictions: list[DensityPrediction], baseline: list[float] | None) -> DensityFigures:
-    """Errors over some rows."""
-    predicted, true = [row.predicted for row in predictions], [row.count for row in predictions]
-    return DensityFigures(
-        n=len(predictions),
-        mae=mean_absolute_error(predicted, true),
-        rmse=root_mean_squared_error(predicted, true),
-        mean_count=float(np.mean(true)),
-        mean_predicted=float(np.mean(predicted)),
-        baseline_mae=None if baseline is None else mean_absolute_error(baseline, true),
-        baseline_rmse=None if baseline is None else root_mean_squared_error(baseline, true),
-    )
-
-
 def _summarise(
     predictions: list[DensityPrediction], baseline: list[float] | None, skipped: list[SkippedRow]
 ) -> DensityResult:
     """All errors of a data set."""
-    figures = _figures(predictions, baseline)
-    places: dict[str, list[int]] = {}
+
+    def figures_of(places: Sequence[int]) -> DensityFigures:
+        rows = [predictions[place] for place in places]
+        of_rows = None if baseline is None else [baseline[place] for place in places]
+        return DensityFigures.of_counts([row.predicted for row in rows], [row.count for row in rows], of_rows)
+
+    figures = figures_of(range(len(predictions)))
+    places_of: dict[str, list[int]] = {}
     for place, row in enumerate(predictions):
-        places.setdefault(row.text, []).append(place)
-    by_text = {
-        text: _figures([predictions[i] for i in rows], None if baseline is None else [baseline[i] for i in rows])
-        for text, rows in places.items()
-    }
+        places_of.setdefault(row.text, []).append(place)
+    by_text = {text: figures_of(places) for text, places in places_of.items()}
     with_objects = [row for row in predictions if row.count > 0]
     predicted, true = [row.predicted for row in with_objects], [row.count for row in with_objects]
     return DensityResult(

@@ -1,4 +1,4 @@
-"""Whether a density model counts what its prompt names, in the manner of PrACo (https://arxiv.org/abs/2409.15953)."""
+"""The PrACo protocol: does a density model count what its prompt names? (https://arxiv.org/abs/2409.15953)"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from count_clip.modeling.images import ImageError
 from ..inference.counting import cached_counts, counter_of, counts_of
 from ..inference.encoding import SkippedRow, read_image
 from .labelled import nothing_measured
-from .praco_questions import (
+from .praco_prompts import (
     LabelledImage,
     check_mosaic_layout,
     draw_mosaic,
@@ -55,46 +55,45 @@ def evaluate_praco(
     """
     Measure whether the count follows the prompt.
 
-    In every image all classes in it are counted and some that are absent, with one pass of the vision tower for all
-    of them. Then in mosaics of two images, what is in only one of them is counted.
+    In every image, all classes in it and some absent ones are counted, with one pass of the vision tower. Then a class
+    of the upper image is counted in mosaics of two images.
 
     Args:
         model ([`CLIPCountDensityModel`] or [`ImageCounter`]): The model, or a baseline that counts.
         processor ([`CLIPCountDensityProcessor`]): The model's processor; a baseline has none.
-        rows: A sequence of rows of the density schema with `image_id`, several for an image: one for each kind in it,
-            and with count 0 for kinds that are not. Or rows of the configurations `mixed` and `described`
-            of `countscenes`.
-        num_negatives (`int`, *optional*, defaults to 8): Prompts for what is not there, drawn for each image; `None`
-            for all that are known, as in PrACo.
+        rows: A sequence of rows of the density schema with `image_id`, several for an image: one for each class in
+            it, and with count 0 for absent classes. Or rows of the configurations `mixed` and `described` of
+            `countscenes`.
+        num_negatives (`int`, *optional*, defaults to 8): Prompts for absent classes, drawn for each image; `None` for
+            all of them, as in PrACo.
         mosaics_per_image (`int`, *optional*, defaults to 1): Mosaics with each image as the upper one, each with
-            another kind below; `None` for all kinds, as in PrACo; 0 for no mosaics.
+            another class below; `None` for all classes, as in PrACo; 0 for no mosaics.
         mosaic_layout (`str`, *optional*, defaults to `"square"`): `"square"` as in PrACo, or `"stacked"`; see
             [`draw_mosaic`].
-        unlisted_are_absent (`bool`, *optional*, defaults to `False`): Whether what no row of an image mentions, but
-            one of another does, is not in it. PrACo takes FSC-147 so, whose rows name one kind an image.
-        seed (`int`, *optional*, defaults to 0): Where the draws start. They do not depend on the order of the rows.
+        unlisted_are_absent (`bool`, *optional*, defaults to `False`): Whether a class in no row of an image, but in
+            one of another image, is absent. PrACo does so with FSC-147, whose rows name one class an image.
+        seed (`int`, *optional*, defaults to 0): The seed of the draws, which do not depend on the order of the rows.
         batch_size (`int`, *optional*, defaults to 16): Maps (windows times prompts) at once.
         device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
         dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
-        window (`str`, *optional*): `"sliding"`, or `"whole"` for each image in one pass; what the processor's
-            configuration says by default.
+        window (`str`, *optional*): `"sliding"`, or `"whole"` for each image in one pass; by default that of
+            the processor's configuration.
         cache ([`ResultCache`], *optional*): Of this model, dtype and window: images and mosaics whose counts are in it
             are not counted in again, and the counts of others are put there.
 
     Returns:
-        [`PracoResult`]: The figures, what a counter would get that ignores the prompt, each count, and what was left
-        out.
+        [`PracoResult`]: The figures, those of a counter that ignores the prompt, each count, and what was left out.
 
     Raises:
-        ValueError: If no image can be measured, if none has both a kind in it and one known to be absent, if a
-            prompt is too long, if a count is not finite, or an option is out of its range.
-        TypeError: If the model is of another kind.
+        ValueError: If no image can be measured, none has both a class in it and an absent one, a prompt is too long, a
+            count is not finite, or an option is out of its range.
+        TypeError: If the model is of another class.
 
     Source:
         Ciampi et al., PrACo, 2024 (https://arxiv.org/abs/2409.15953), and its published code
-        (https://github.com/ciampluca/PrACo). Its images have one kind each, so that "another kind that is there" is
-        ours, and so is the upper half of a mosaic that holds more than what is asked for.
+        (https://github.com/ciampluca/PrACo). Its images have one class each: other classes in an image, and other
+        objects in the upper half of a mosaic, are ours.
     """
     for name, value, least in (("num_negatives", num_negatives, 1), ("mosaics_per_image", mosaics_per_image, 0)):
         if value is not None and value < least:
@@ -121,7 +120,7 @@ def evaluate_praco(
         num_images=len(images),
         num_mosaics=len(mosaics),
         num_empty=sum(not image.of_role("named") for image in images),
-        num_single_kind=sum(bool(image.of_role("named")) and not image.of_role("other") for image in images),
+        num_single_class=sum(bool(image.of_role("named")) and not image.of_role("other") for image in images),
         num_without_absent=sum(not image.of_role("absent") for image in images),
         num_without_partner=protocol.num_without_partner,
         num_without_precision=sum(mosaic.predicted + mosaic.predicted_other <= 0 for mosaic in mosaics),
@@ -139,15 +138,14 @@ def evaluate_praco(
 
 
 def _check_labels(labelled: Sequence[LabelledImage], skipped: Sequence[SkippedRow]) -> None:
-    """Refuse data in which no prompt is known to be wrong, before anything is counted."""
+    """Refuse data without absent classes, before anything is counted."""
     if not labelled:
         raise ValueError(nothing_measured(skipped))
     if not any(image.named is not None and 0 in image.counts.values() for image in labelled):
         raise ValueError(
-            f"Expected images of which it is known what is in them and what is not, but none of the {len(labelled)} "
-            "images has both. Give each image rows with a count above 0 and rows with count 0, under one "
-            "`image_id`; or, if the rows name all that is in an image, pass `unlisted_are_absent=True` "
-            "(`--unlisted-are-absent`)."
+            f"Expected images with both present and absent classes, but none of the {len(labelled)} images has both. "
+            "Give each image rows with a count above 0 and rows with count 0, under one `image_id`; or, if the rows "
+            "name all classes in an image, pass `unlisted_are_absent=True` (`--unlisted-are-absent`)."
         )
 
 

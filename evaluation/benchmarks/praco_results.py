@@ -1,4 +1,4 @@
-"""What a measurement in the manner of PrACo gives: each count, and the figures worked out of them."""
+"""Results of the PrACo protocol: each count, and the figures computed from them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from numpy.typing import NDArray
 
 from ..functional import (
     bootstrap_interval,
-    mean_absolute_error,
     mosaic_scores,
     normalized_mean_of_negatives,
     positive_class_count_nearness,
-    root_mean_squared_error,
 )
 from ..inference.encoding import SkippedRow
 from .density import DensityFigures
 
 
 ROLES = ("named", "other", "absent")
-"""What a prompt can be to its image: the kind asked for, another kind that is there, a kind that is not."""
+"""Roles of a prompt: the class of the image that is counted first, another class in it, an absent class."""
 
 
 @dataclass(frozen=True)
@@ -34,45 +32,45 @@ class PromptCount:
     role: str
     """One of `ROLES`."""
     count: float
-    """The true count; 0 for what is not there."""
+    """The true count; 0 for an absent class."""
     predicted: float
     """The model's count, not rounded."""
 
 
 @dataclass(frozen=True)
 class PracoImage:
-    """One image with all that was asked of it."""
+    """The counts of one image."""
 
     index: int
     """Which row of the data has it, from 0."""
     image_id: str
-    """Its own name."""
+    """The `image_id` of its rows."""
     total: float
-    """All objects known to be in it, of whatever kind."""
+    """All labelled objects in it."""
     prompts: list[PromptCount]
-    """What was asked, the named kind first."""
+    """Its prompts, the named class first."""
 
     def of_role(self, role: str) -> list[PromptCount]:
-        """Give the prompts of one role."""
+        """The prompts of one role."""
         return [prompt for prompt in self.prompts if prompt.role == role]
 
 
 @dataclass(frozen=True)
 class PracoMosaic:
-    """One mosaic of two images, of which the prompt names what is in the upper one."""
+    """One mosaic of two images; the prompt names a class in the upper one."""
 
     image_id: str
     """The upper image."""
     other_image_id: str
-    """The lower image, which has none of what is asked for."""
+    """The lower image, without objects of that class."""
     text: str
     """What was counted."""
     count: float
     """The true count, all in the upper half."""
     total: float
-    """All objects known to be in the upper image."""
+    """All labelled objects in the upper image."""
     other_total: float
-    """All objects known to be in the lower image."""
+    """All labelled objects in the lower image."""
     predicted: float
     """The model's count in the upper half."""
     predicted_other: float
@@ -81,14 +79,14 @@ class PracoMosaic:
 
 @dataclass(frozen=True)
 class PracoFigures:
-    """What PrACo measures; `None` where the data does not allow it."""
+    """The figures of PrACo; `None` where the data does not allow them."""
 
     named: DensityFigures | None
-    """Errors of the counts of the kind that is asked for first."""
+    """Errors of the counts of the named class."""
     other: DensityFigures | None
-    """Errors of the counts of the other kinds in the same images."""
+    """Errors of the counts of other classes in the same images."""
     absent: DensityFigures | None
-    """Errors of the counts of kinds that are not there; every true count is 0."""
+    """Errors of the counts of absent classes; every true count is 0."""
     nmn: float | None
     """Normalised mean of negative predictions; 0 is perfect."""
     pccn: float | None
@@ -103,12 +101,12 @@ class PracoFigures:
 
 @dataclass(frozen=True)
 class PracoResult:
-    """How far a model's counts follow the prompt, on a data set."""
+    """Result of the PrACo protocol on a data set."""
 
     figures: PracoFigures
-    """What the model reached."""
+    """The figures of the model."""
     counts_all: PracoFigures
-    """What a counter reaches that counts all labelled objects of an image without error, whatever the prompt says."""
+    """The figures of a counter that counts all labelled objects of an image, whatever the prompt."""
     intervals: dict[str, tuple[float, float]]
     """95 % bootstrap intervals over the images: of `named_mae`, `other_mae`, `absent_mae` and the figures' names."""
     num_images: int
@@ -116,17 +114,17 @@ class PracoResult:
     num_mosaics: int
     """Mosaics measured."""
     num_empty: int
-    """Images with nothing in them: without a named kind, NMN, PCCN and mosaics are undefined and leave them out."""
-    num_single_kind: int
-    """Images without a second kind."""
+    """Images without objects; NMN, PCCN and mosaics leave them out."""
+    num_single_class: int
+    """Images without a second class."""
     num_without_absent: int
-    """Images of which no kind is known to be absent: NMN and PCCN leave them out."""
+    """Images without an absent class; NMN and PCCN leave them out."""
     num_without_partner: int
-    """Images with objects, but without another to make a mosaic with."""
+    """Images with objects, but without a partner for a mosaic."""
     num_without_precision: int
-    """Mosaics in which nothing was counted: the mean precision leaves them out."""
+    """Mosaics with a predicted count of 0; the mean precision leaves them out."""
     options: dict[str, Any]
-    """What was chosen: `seed`, `num_negatives`, `mosaics_per_image`, `mosaic_layout`, `unlisted_are_absent`."""
+    """The options: `seed`, `num_negatives`, `mosaics_per_image`, `mosaic_layout`, `unlisted_are_absent`."""
     images: list[PracoImage]
     """Each image measured, in the order of the data."""
     mosaics: list[PracoMosaic]
@@ -143,14 +141,14 @@ def counting_all(
     images: Iterable[PracoImage], mosaics: Iterable[PracoMosaic]
 ) -> tuple[list[PracoImage], list[PracoMosaic]]:
     """
-    Say how many labelled objects there are, whatever is asked for.
+    Replace each prediction by the number of all labelled objects.
 
     Args:
         images (`Iterable[PracoImage]`): Images that were measured.
         mosaics (`Iterable[PracoMosaic]`): Mosaics that were measured.
 
     Returns:
-        The same with these counts in the place of the model's.
+        Copies with these predictions.
     """
     return (
         [
@@ -166,18 +164,11 @@ def _role_figures(images: Iterable[PracoImage], role: str) -> DensityFigures | N
     prompts = [prompt for image in images for prompt in image.of_role(role)]
     if not prompts:
         return None
-    predicted, true = [prompt.predicted for prompt in prompts], [prompt.count for prompt in prompts]
-    return DensityFigures(
-        n=len(prompts),
-        mae=mean_absolute_error(predicted, true),
-        rmse=root_mean_squared_error(predicted, true),
-        mean_count=float(np.mean(true)),
-        mean_predicted=float(np.mean(predicted)),
-    )
+    return DensityFigures.of_counts([prompt.predicted for prompt in prompts], [prompt.count for prompt in prompts])
 
 
 def _nearness_samples(images: Iterable[PracoImage]) -> tuple[list[float], list[float], list[float]]:
-    """Of each image that has a named kind and an absent one: the named count, the mean absent one, the true one."""
+    """Of each image with a named class and an absent one: the named count, the mean absent one, the true one."""
     positive, negative, true = [], [], []
     for image in images:
         named, absent = image.of_role("named"), image.of_role("absent")
@@ -211,15 +202,15 @@ def _mosaic_samples(mosaics: Sequence[PracoMosaic]) -> dict[str, NDArray[np.floa
 
 def praco_figures(images: Sequence[PracoImage], mosaics: Sequence[PracoMosaic]) -> PracoFigures:
     """
-    Work all figures out.
+    Compute all figures.
 
     Args:
         images (`Sequence[PracoImage]`): The images, each with the counts of its prompts.
         mosaics (`Sequence[PracoMosaic]`): The mosaics, each with the counts in its halves.
 
     Returns:
-        [`PracoFigures`]: The figures. NMN and PCCN are over the images with something in them and something known
-        to be absent; those of mosaics are means over the upper images, each the mean over its mosaics.
+        [`PracoFigures`]: NMN and PCCN are over the images with a named and an absent class; the figures of mosaics are
+        means over the upper images, each the mean over its mosaics.
 
     Raises:
         ValueError: If a count is not finite.
@@ -238,11 +229,11 @@ def praco_figures(images: Sequence[PracoImage], mosaics: Sequence[PracoMosaic]) 
 
 def praco_intervals(images: Sequence[PracoImage], mosaics: Sequence[PracoMosaic]) -> dict[str, tuple[float, float]]:
     """
-    Say how far each figure could be off because these and no other images were measured.
+    Compute confidence intervals of the figures.
 
     Args:
-        images (`Sequence[PracoImage]`): The images, drawn each with all its prompts.
-        mosaics (`Sequence[PracoMosaic]`): The mosaics, drawn by their upper images.
+        images (`Sequence[PracoImage]`): The images; each is resampled with all its prompts.
+        mosaics (`Sequence[PracoMosaic]`): The mosaics, resampled by their upper images.
 
     Returns:
         `dict[str, tuple[float, float]]`: The ends of a 95 % bootstrap interval; see `PracoResult.intervals`.

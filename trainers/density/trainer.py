@@ -147,8 +147,13 @@ class DensityTrainer(BaseTrainer):
         inputs = self._prepare_inputs(inputs)
         if isinstance(model, FSDPModule):
             register_fsdp_forward_method(model, "get_text_embeds")
-        lean = {"return_points": False, "return_density_map": False}
-        counter = DensityCounter(model, self.processing_class, self.args.per_device_eval_batch_size, **lean)
+        counter = DensityCounter(
+            model,
+            self.processing_class,
+            self.args.per_device_eval_batch_size,
+            return_points=False,
+            return_density_map=False,
+        )
         requests = ((image, [text], None) for image, text in zip(inputs["images"], inputs["text"], strict=True))
         counts = []
         with self.accelerator.autocast(), self.compute_loss_context_manager():

@@ -198,7 +198,7 @@ def _print_praco(result: PracoResult) -> None:
 def _say_what_is_left_out(result: PracoResult) -> None:
     """Name what the figures do not speak of."""
     for number, what in (
-        (result.num_single_kind, "images without a second kind"),
+        (result.num_single_class, "images without a second kind"),
         (result.num_empty, "images with nothing in them, and so without NMN, PCCN and mosaics"),
         (result.num_without_absent, "images of which no kind is known not to be there, and so without NMN and PCCN"),
         (result.num_without_partner, "images without another to make a mosaic with"),

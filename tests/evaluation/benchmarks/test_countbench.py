@@ -13,7 +13,6 @@ from count_clip.evaluation.benchmarks.countbench import (
     evaluate_countbench,
     evaluate_zero_shot,
     nine_captions,
-    zero_shot_accuracy,
 )
 
 
@@ -167,7 +166,7 @@ def test_rows_that_cannot_be_measured_are_listed_with_the_reason(counting_model,
         "cut": "broken.jpg cannot be read",
         "gone": "no file",
         "none": "there is none",
-        "other": "the data says 4, but the caption states 'three'",
+        "other": "the true number is 4, but the caption states 'three'",
         "many": "12 is not one of two to ten",
         "long": "beyond the 40 tokens",
         "mute": "no caption",
@@ -261,7 +260,7 @@ def test_zero_shot_names_by_hand(counting_model, counting_processor, rows):
     assert result.accuracy == sum(a == row["name"] for a, row in zip(expected, rows, strict=True)) / 6
     assert [row.image_id for row in result.skipped] == ["stranger"]
     assert "'bees'" in result.skipped[0].reason
-    accuracy = zero_shot_accuracy(counting_model, counting_processor, rows, names, progress=False)
+    accuracy = evaluate_zero_shot(counting_model, counting_processor, rows, names, progress=False).accuracy
     assert accuracy == result.accuracy
 
 

@@ -174,7 +174,7 @@ def test_what_is_left_out_is_counted(perfect, density_processor, rows):
     result = measure(perfect, density_processor, [*rows, *rows_of(more)])
     assert result.num_images == 7
     assert result.num_empty == 1
-    assert result.num_single_kind == 5
+    assert result.num_single_class == 5
     assert result.num_without_absent == 1
     # The green ones of "nothing known" are known not to be in a, c and d.
     assert (result.num_mosaics, result.num_without_partner) == (6, 0)
@@ -343,7 +343,7 @@ def test_mosaics_can_be_left_out(perfect, density_processor, rows):
 
 def test_rows_without_image_id_are_refused(perfect, density_processor, rows):
     nameless = [{name: value for name, value in row.items() if name != "image_id"} for row in rows]
-    with pytest.raises(ValueError, match="which image it is about"):
+    with pytest.raises(ValueError, match="has no `image_id`"):
         measure(perfect, density_processor, nameless)
 
 

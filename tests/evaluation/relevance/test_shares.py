@@ -85,7 +85,7 @@ def test_rows_that_cannot_be_measured_are_listed(counting_model, counting_proces
         (4, "45 tokens"),
         (5, "no file nowhere.png"),
         (6, "outside of the model's input"),
-        (7, "the data says 5, but the caption states 'two'"),
+        (7, "the true number is 5, but the caption states 'two'"),
     ]
     assert [skipped.index for skipped in shares.skipped] == [index for index, _ in reasons]
     for skipped, (_, reason) in zip(shares.skipped, reasons, strict=True):

@@ -8,7 +8,7 @@ from count_clip.datasets_scripts.countscenes.builder import CountScenes
 from count_clip.datasets_scripts.countscenes.shapes import shape_classes
 from count_clip.datasets_scripts.formats.folders import read_coco
 from count_clip.datasets_scripts.formats.rows import CROWDS
-from count_clip.evaluation.benchmarks.praco_questions import (
+from count_clip.evaluation.benchmarks.praco_prompts import (
     draw_mosaic,
     in_drawn_order,
     labelled_images,

@@ -1,4 +1,4 @@
-"""What to ask of which image to learn whether a count follows its prompt, chosen before any image is read."""
+"""The prompts and mosaics of the PrACo protocol, chosen before any image is read."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ _LABELS = ("image_id", "text", "count", "other_texts", "other_counts")
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image and what is known of it: which kinds are in it, and which are not."""
+    """An image with the classes in it, and classes that are absent."""
 
     index: int
     """A row of the data that has the image, from 0."""
     image_id: str
-    """The image's own name."""
+    """The `image_id` of its rows."""
     counts: dict[str, float]
-    """How many there are of each text that the data speaks of; 0 says that there is none."""
+    """The count of each text; 0 for an absent class."""
     named: str | None
-    """The kind in it that is asked for first; `None` if there is nothing in it."""
+    """The class that is counted first; `None` in an empty image."""
 
     @property
     def others(self) -> list[str]:
-        """`list[str]`: The other kinds in it."""
+        """`list[str]`: The other classes in it."""
         return [text for text, count in self.counts.items() if count > 0 and text != self.named]
 
     @property
     def total(self) -> float:
-        """`float`: All objects in it, of whatever kind."""
+        """`float`: All objects in it."""
         return sum(self.counts.values())
 
     def absent(self, number: int | None, seed: int) -> list[str]:
-        """Draw kinds that are known not to be in it; all of them without a `number`."""
+        """Draw absent classes; all of them without a `number`."""
         texts = [text for text, count in self.counts.items() if count == 0]
         return in_drawn_order(texts, seed, self.image_id, "absent")[:number]
 
 
 @dataclass(frozen=True)
 class MosaicPlan:
-    """Two images to put together, and the prompt that names what is in the upper and not in the lower one."""
+    """Two images for a mosaic, and the prompt for a class that is in the upper one only."""
 
     text: str
-    """What is asked for."""
+    """The prompt."""
     positive: LabelledImage
     """The upper image."""
     negative: LabelledImage
@@ -63,11 +63,11 @@ class MosaicPlan:
 
 def in_drawn_order(values: Iterable[str], *key: object) -> list[str]:
     """
-    Put texts in an order that chance decides and that is the same on every machine, whatever else there is.
+    Shuffle texts, in the same way on every machine and independently of other texts.
 
     Args:
         values (`Iterable[str]`): The texts.
-        key: What the order depends on, beside each text: a seed, the name of an image.
+        key: What the order depends on: a seed, the `image_id`, a purpose.
 
     Returns:
         `list[str]`: All of them; the first few are a fair draw.
@@ -80,36 +80,35 @@ def labelled_images(
     rows: Any, seed: int = 0, unlisted_are_absent: bool = False
 ) -> tuple[list[LabelledImage], list[SkippedRow]]:
     """
-    Gather what the rows of a data set say of each image, without decoding any.
+    Group the labels of a data set by image, without decoding any image.
 
     Args:
-        rows: A sequence of rows of the density schema, of which those with one `image_id` are about one image: a
-            `text` with a `count` above zero is in it, one with count 0 is not. Or rows of `countscenes` in the
-            configurations `mixed` and `described`, which name all kinds in the image.
-        seed (`int`, *optional*, defaults to 0): Decides which of an image's kinds is asked for first. (In `mixed`
-            rows it is the one that the row asks for, if that is in the image.)
-        unlisted_are_absent (`bool`, *optional*, defaults to `False`): Whether a text that no row of an image
-            mentions, but one of another image does, is absent from it. Only true of data in which every kind in an
-            image is known.
+        rows: A sequence of rows of the density schema. All rows of an image have its `image_id`: a `text` with a
+            `count` above zero is in it, one with count 0 is absent. Or rows of `countscenes` in the configurations
+            `mixed` and `described`, which name all classes in the image.
+        seed (`int`, *optional*, defaults to 0): Decides which of an image's classes is counted first. (In `mixed`
+            rows it is the row's own, if that is in the image.)
+        unlisted_are_absent (`bool`, *optional*, defaults to `False`): Whether a text in no row of an image, but in one
+            of another image, is absent. Only true of data that names every class in an image.
 
     Returns:
-        The images, in the order in which they come, and the rows that could not be used.
+        The images, in the order of the data, and the rows that cannot be used.
 
     Raises:
-        ValueError: If `mixed` rows name kinds that `countscenes` does not draw.
+        ValueError: If `mixed` rows name classes that `countscenes` does not draw.
     """
     counts: dict[str, dict[str, float]] = {}
     first_rows: dict[str, int] = {}
-    asked: dict[str, str] = {}
+    own_texts: dict[str, str] = {}
     skipped: list[SkippedRow] = []
     for index, row in enumerate(_labels(rows)):
         image_id, reason = image_id_of(row), what_is_wrong(row)
         if image_id is None:
-            reason = "the row does not say which image it is about (`image_id`)"
+            reason = "the row has no `image_id`"
         elif reason is None and row["text"] in counts.get(image_id, {}):
-            reason = f"an earlier row is about {row['text']!r} in the same image"
+            reason = f"an earlier row has the count of {row['text']!r} in the same image"
         elif reason is None and row.get("other_texts") and row["count"] and row["text"] not in row["other_texts"]:
-            reason = f"nothing in the image is called {row['text']!r} (`other_texts`)"
+            reason = f"{row['text']!r} is not among the classes in the image (`other_texts`)"
         if image_id is None or reason is not None:
             skipped.append(SkippedRow(index, image_id, reason or ""))
             continue
@@ -119,14 +118,14 @@ def labelled_images(
         if row.get("other_texts"):
             present = dict(zip(row["other_texts"], map(float, row["other_counts"]), strict=True))
             of_image |= dict.fromkeys(absent_classes(present), 0.0) | present
-            asked[image_id] = row["text"]
+            own_texts[image_id] = row["text"]
     if unlisted_are_absent:
         every_text = dict.fromkeys((text for of_image in counts.values() for text in of_image), 0.0)
         counts = {image_id: every_text | of_image for image_id, of_image in counts.items()}
     images = []
     for image_id, of_image in counts.items():
         present_texts = [text for text, count in of_image.items() if count > 0]
-        named: str | None = asked.get(image_id)
+        named: str | None = own_texts.get(image_id)
         if named not in present_texts:
             named = next(iter(in_drawn_order(present_texts, seed, image_id, "named")), None)
         images.append(LabelledImage(first_rows[image_id], image_id, of_image, named))
@@ -149,22 +148,20 @@ def plan_mosaics(
     images: Collection[LabelledImage], per_image: int | None, seed: int = 0
 ) -> tuple[list[MosaicPlan], int]:
     """
-    Choose a partner for each image, of another kind: a kind is drawn, and then one of its images.
+    Draw partners for each image: first a class, then one of its images.
 
     Args:
-        images (`Collection[LabelledImage]`): The images. A partner has objects of its own, and is known to have
-            none of what is asked for.
-        per_image (`int`, *optional*): How many kinds to draw for each image; `None` for all of them, which is what
-            PrACo does.
-        seed (`int`, *optional*, defaults to 0): Where the draw starts.
+        images (`Collection[LabelledImage]`): The images. A partner has objects, and none of the image's named class.
+        per_image (`int`, *optional*): How many classes to draw for each image; `None` for all of them, as in PrACo.
+        seed (`int`, *optional*, defaults to 0): The seed.
 
     Returns:
         The mosaics, in the order of the images, and how many images with objects have no partner.
     """
-    of_kind: dict[str, dict[str, LabelledImage]] = {}
+    by_class: dict[str, dict[str, LabelledImage]] = {}
     for image in images:
         if image.named is not None:
-            of_kind.setdefault(image.named, {})[image.image_id] = image
+            by_class.setdefault(image.named, {})[image.image_id] = image
     plans: list[MosaicPlan] = []
     without_partner = 0
     for image in images:
@@ -172,19 +169,20 @@ def plan_mosaics(
         if text is None:
             continue
         before = len(plans)
-        for kind in in_drawn_order(of_kind, seed, image.image_id, "mosaic kind"):
+        # The words in these draws decide them: other words would give other mosaics.
+        for name in in_drawn_order(by_class, seed, image.image_id, "mosaic kind"):
             if per_image is not None and len(plans) - before == per_image:
                 break
-            partners = [name for name, other in of_kind[kind].items() if other.counts.get(text) == 0]
+            partners = [image_id for image_id, other in by_class[name].items() if other.counts.get(text) == 0]
             if partners:
                 partner = in_drawn_order(partners, seed, image.image_id, "mosaic picture")[0]
-                plans.append(MosaicPlan(text, image, of_kind[kind][partner]))
+                plans.append(MosaicPlan(text, image, by_class[name][partner]))
         without_partner += len(plans) == before
     return plans, without_partner
 
 
 def check_mosaic_layout(layout: str) -> None:
-    """Refuse what is not one of `MOSAIC_LAYOUTS`."""
+    """Raise a `ValueError` for a layout that is not one of `MOSAIC_LAYOUTS`."""
     if layout not in MOSAIC_LAYOUTS:
         raise ValueError(
             f"Expected the layout of mosaics to be one of {', '.join(MOSAIC_LAYOUTS)}, but got {layout!r}."
@@ -198,12 +196,12 @@ def draw_mosaic(upper: Image.Image, lower: Image.Image, layout: str = "square") 
     Args:
         upper (`PIL.Image.Image`): RGB.
         lower (`PIL.Image.Image`): RGB.
-        layout (`str`, *optional*, defaults to `"square"`): `"square"`, as PrACo has it: a square whose side is the
-            lesser of the two heights, each image squeezed into one half. `"stacked"`: both get the lesser of the two
-            widths and keep their proportions.
+        layout (`str`, *optional*, defaults to `"square"`): `"square"`, as in PrACo: a square with the smaller of the
+            two heights as its side, and each image squeezed into one half. `"stacked"`: both images are resized to the
+            smaller of the two widths and keep their proportions.
 
     Returns:
-        The mosaic, and the first row of pixels of the lower image.
+        The mosaic, and the index of the first row of pixels of the lower image.
 
     Raises:
         ValueError: If there is no such layout.
@@ -219,14 +217,14 @@ def draw_mosaic(upper: Image.Image, lower: Image.Image, layout: str = "square") 
     else:
         width = min(upper.width, lower.width)
         sizes = [(width, max(1, round(image.height * width / image.width))) for image in (upper, lower)]
-    parts = [
+    halves = [
         image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
         for image, size in zip((upper, lower), sizes, strict=True)
     ]
-    mosaic = Image.new("RGB", (parts[0].width, parts[0].height + parts[1].height))
-    mosaic.paste(parts[0], (0, 0))
-    mosaic.paste(parts[1], (0, parts[0].height))
-    return mosaic, parts[0].height
+    mosaic = Image.new("RGB", (halves[0].width, halves[0].height + halves[1].height))
+    mosaic.paste(halves[0], (0, 0))
+    mosaic.paste(halves[1], (0, halves[0].height))
+    return mosaic, halves[0].height
 
 
 __all__ = [
