@@ -12,7 +12,7 @@ from PIL import Image
 
 
 class VideoError(ValueError):
-    """A video cannot be read, or not to its end. The message says which one and why."""
+    """A video cannot be read to its end. The message names it and the reason."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,20 @@ class VideoFrame:
 
 def read_frames(path: Path, every: float = 1.0, max_frames: int | None = None) -> Iterator[VideoFrame]:
     """
-    Read frames at even distances, one after another, with memory for one.
+    Read frames at even intervals, one at a time.
 
     Args:
         path (`Path`): The video.
-        every (`float`, *optional*, defaults to 1.0): Seconds from one to the next: of each stretch of so many seconds
-            the first frame. 0 gives all frames.
-        max_frames (`int`, *optional*): How many at most.
+        every (`float`, *optional*, defaults to 1.0): Seconds between frames: the first frame of each interval is read.
+            0 reads all frames.
+        max_frames (`int`, *optional*): The most frames.
 
     Yields:
         [`VideoFrame`]: In the order of time.
 
     Raises:
-        VideoError: If there is no such file, PyAV is missing, or the file cannot be decoded; after the frames before
-            the damage.
+        VideoError: If there is no such file, PyAV is missing, or the file cannot be decoded (after the frames before
+            the damage).
         ValueError: If `every` is negative or `max_frames` is below 1.
     """
     if not (every >= 0 and math.isfinite(every)):
@@ -50,20 +50,20 @@ def read_frames(path: Path, every: float = 1.0, max_frames: int | None = None) -
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"Expected `max_frames` of at least 1, but got {max_frames}.")
     av = _import_av(path)
-    found, stretch, first_time = 0, -1, 0.0
+    found, interval, first_time = 0, -1, 0.0
     try:
-        # An open file rather than a name: FFmpeg takes some names for addresses and protocols.
+        # An open file rather than a name: FFmpeg takes some names for URLs and protocols.
         with path.open("rb") as file, av.open(file) as container:
             stream = _video_stream(container, path)
             for index, frame in enumerate(container.decode(stream)):
                 seconds = _seconds(frame, stream, index)
                 first_time = seconds if index == 0 else first_time
                 time = seconds - first_time
-                # The small step forgives times in whole ticks of a clock that does not divide a second.
+                # The small step tolerates times rounded to the ticks of a clock that does not divide a second.
                 current = index if every == 0 else math.floor(time / every + 1e-6)
-                if current <= stretch:
+                if current <= interval:
                     continue
-                stretch = current
+                interval = current
                 yield VideoFrame(_upright(frame), time, index)
                 found += 1
                 if found == max_frames:
@@ -78,7 +78,7 @@ def read_frames(path: Path, every: float = 1.0, max_frames: int | None = None) -
 
 def expected_frames(path: Path, every: float = 1.0, max_frames: int | None = None) -> int:
     """
-    Estimate how many frames [`read_frames`] will give, from what the file says of itself.
+    Estimate how many frames [`read_frames`] reads, from the header of the file.
 
     Args:
         path (`Path`): The video.
@@ -86,7 +86,7 @@ def expected_frames(path: Path, every: float = 1.0, max_frames: int | None = Non
         max_frames (`int`, *optional*): As there.
 
     Returns:
-        `int`: The number; 1 where the file says nothing or cannot be read.
+        `int`: The number; 1 without a header.
     """
     try:
         av = _import_av(path)
@@ -119,19 +119,19 @@ def _import_av(path: Path) -> Any:
 def _video_stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
         raise VideoError(f"{path} holds no images, only {', '.join(s.type for s in container.streams) or 'nothing'}.")
-    # Frame threads would be faster, and would pass over a damaged frame without a word.
+    # Frame threads would be faster, but skip damaged frames silently.
     return container.streams.video[0]
 
 
 def _seconds(frame: Any, stream: Any, index: int) -> float:
-    """When a frame is shown; from its number where the file has no times."""
+    """The time of a frame; computed from its index if the file has no times."""
     if frame.time is not None:
         return float(frame.time)
     return index / float(stream.average_rate or 25)
 
 
 def _upright(frame: Any) -> Image.Image:
-    """The frame as a player shows it: phones film sideways and note how to turn."""
+    """The frame, rotated as its metadata demands."""
     image: Image.Image = frame.to_image()
     return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 

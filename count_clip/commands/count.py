@@ -1,4 +1,4 @@
-"""`count-clip count`: how many there are in each image."""
+"""`count-clip count`: counts objects in images and videos."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ def add_parser(commands: Commands) -> None:
         "count",
         help="count what you name in your images and videos",
         description="Count in images and in frames of videos. Prints a line for each image and prompt: the count, "
-        "the prompt, the file. What cannot be read is reported, and the rest is counted. A count-aware CLIP in the "
-        "place of a density model chooses a number from two to ten: it sees the image whole, and not where things "
-        "are.",
+        "the prompt, the file. Files that cannot be read are reported, and the rest is counted. With a count-aware "
+        "CLIP instead of a density model, each count is a number from two to ten, without positions.",
         epilog=f"""Examples:
   count-clip count photos/ --text 'red apples' --model org/clip-count
   count-clip count 'scans/**/*.tif' --text cells --text platelets --model cells/ --csv counts.csv
@@ -49,8 +48,8 @@ def add_parser(commands: Commands) -> None:
         "--text",
         action="append",
         required=True,
-        help="what to count; give it several times for several things. For a count-aware CLIP it may be a caption "
-        "with {} where the number goes (default: 'a photo of {} TEXT')",
+        help="what to count; repeat it for several classes. For a count-aware CLIP it may be a caption with {} where "
+        "the number goes (default: 'a photo of {} TEXT')",
     )
     add_model_options(parser, "a CLIP-Count model, or a count-aware CLIP", "windows of images", 8)
     add_window_option(parser)
@@ -60,16 +59,16 @@ def add_parser(commands: Commands) -> None:
         help="print a line of JSON for each image and prompt: file, text, count, points [[x, y], ...] (of a CLIP "
         "score, 0 to 1), width, height, and of a frame time in seconds; or file, text, error",
     )
-    parser.add_argument("--csv", metavar="FILE", help=f"write a table there: {', '.join(_Table.columns)}")
-    parser.add_argument("--overlay", metavar="DIR", help="write each image with its density map over it there")
+    parser.add_argument("--csv", metavar="FILE", help=f"write a table with {', '.join(_Table.columns)}")
+    parser.add_argument("--overlay", metavar="DIR", help="write each image with its density map over it into DIR")
     parser.add_argument(
         "--every",
         type=seconds,
         default=1.0,
         metavar="SECONDS",
-        help="from one frame of a video to the next; 0 for every frame (default: 1)",
+        help="time between frames of a video; 0 for every frame (default: 1)",
     )
-    parser.add_argument("--max-frames", type=positive, metavar="N", help="frames of a video at most")
+    parser.add_argument("--max-frames", type=positive, metavar="N", help="most frames of a video")
     parser.set_defaults(run=_count)
 
 
@@ -168,7 +167,7 @@ def _count_files(
 
 
 class _Table:
-    """The CSV file; a row can be read as soon as its image is done."""
+    """The CSV file; rows can be read as soon as their image is done."""
 
     columns = ("file", "time", "text", "count", "width", "height", "error")
 
@@ -182,7 +181,7 @@ class _Table:
         self.writer.writerow(record)
 
     def flush(self) -> None:
-        """Bring what was written to the disk."""
+        """Write buffered rows to the disk."""
         self.stream.flush()
 
 

@@ -1,4 +1,4 @@
-"""The towers of a CLIP in inference: the same embeddings as from the model's own methods, for less work on a CPU."""
+"""Faster inference with the towers of a CLIP on a CPU, with the same embeddings."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 def image_features(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
     """
-    What `model.get_image_features` gives, as a tensor.
+    As `model.get_image_features`.
 
-    In inference on a CPU the products of a tower that nobody has changed go through oneDNN, and its last layer is
-    computed for the class token alone, which is all that is read of it.
+    In inference on a CPU, the products of an unchanged tower go through oneDNN, and its last layer is computed for the
+    class token alone.
 
     Args:
         model ([`CLIPModel`]): Any CLIP.
@@ -63,11 +63,10 @@ def _image_features(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
 
 def text_features(model: Any, tokenizer: Any, token_ids: Sequence[Sequence[int]]) -> torch.Tensor:
     """
-    What `model.get_text_features` gives, as a tensor.
+    As `model.get_text_features`.
 
-    In inference on a CPU the products of a tower that nobody has changed go through oneDNN. What texts have in common
-    up to some token goes through such a tower once (the mask is causal), and its last layer is computed for the
-    end-of-text tokens alone, which are all that is read of it. Padding is never computed.
+    In inference on a CPU, the products of an unchanged tower go through oneDNN. The common beginning of texts is
+    computed once (the mask is causal), the last layer for the end-of-text tokens alone, and padding never.
 
     Args:
         model ([`CLIPModel`]): Any CLIP.
@@ -100,7 +99,7 @@ def text_features(model: Any, tokenizer: Any, token_ids: Sequence[Sequence[int]]
 
 class _PrefixTree:
     """
-    Texts as the paths of a tree, in which what several of them begin with is there once.
+    Texts as the paths of a tree, in which a common beginning occurs once.
 
     Args:
         texts (`Sequence[Sequence[int]]`): Tokens, each text at least one.

@@ -1,4 +1,4 @@
-"""Images and texts to unit-norm CLIP embeddings, in batches, with nothing lost on the way."""
+"""Rows of data sets, and unit-norm CLIP embeddings of images and texts in batches."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class SkippedRow:
     index: int
     """Which row of the data, from 0."""
     image_id: str | None
-    """The row's own name, where it has one."""
+    """The `image_id` of the row, if it has one."""
     reason: str
-    """What was wrong with it."""
+    """The reason."""
 
 
 def read_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any] | None, str | None]]:
     """
-    Walk through a data set whose images are decoded on access, past rows that cannot be.
+    Read the rows of a data set, which decodes images on access, and skip those that cannot be decoded.
 
     Args:
         rows: A list, a `datasets.Dataset`, another sequence of rows, or anything that can be iterated over.
@@ -91,13 +91,13 @@ def usable_rows(
 
 def read_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
     """
-    Have another thread prepare the next item while the last one is worked on.
+    Prepare the next item in another thread while the caller works on the last one.
 
     Args:
-        items: Anything that can be iterated over; one thread does it, an item at a time.
+        items: An iterable; one thread iterates over it.
 
     Yields:
-        The items in their order. What goes wrong with one is raised in its place.
+        The items in order. An error is raised in the place of its item.
     """
     iterator = iter(items)
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -108,18 +108,18 @@ def read_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
 
 
 def num_rows(rows: Iterable[Any]) -> int | None:
-    """How many rows there are, or `None` if that shows only at the end."""
+    """The number of rows, or `None` for an iterator."""
     return len(rows) if isinstance(rows, Sized) else None
 
 
 def image_id_of(row: Mapping[str, Any] | None) -> str | None:
-    """The row's own name as a string, or `None`."""
+    """The `image_id` of the row as a string, or `None`."""
     return None if row is None or row.get("image_id") is None else str(row["image_id"])
 
 
 def read_image(row: Mapping[str, Any]) -> Image.Image:
     """
-    The row's image, upright and in 8-bit RGB, as the models' processors make it.
+    The row's image, upright and in 8-bit RGB.
 
     Raises:
         ImageError: If there is none or it cannot be used.
@@ -128,13 +128,13 @@ def read_image(row: Mapping[str, Any]) -> Image.Image:
 
 
 def _text_positions(model: Any) -> int:
-    """How many tokens of a text a tower has room for, beside the context that adapters put into it."""
+    """The most tokens of a text, without those of the context of adapters."""
     positions = int(model.config.text_config.max_position_embeddings)
     adapters = getattr(model, "peft_config", None)
     if adapters:
         from count_clip.modeling.prompt_tuning import ContextPromptConfig
 
-        # The base inside knows of its adapters too, but not in this way which of them are on.
+        # The base model has `peft_config` too, but not the names of the active adapters.
         names = getattr(model, "active_adapters", None)
         active = [config for name, config in adapters.items() if not isinstance(names, list) or name in names]
         contexts = [config for config in active if isinstance(config, ContextPromptConfig)]
@@ -150,7 +150,7 @@ def _unit_norm(features: torch.Tensor) -> torch.Tensor:
 
 class Encoder:
     """
-    The two towers of a CLIP, each image and each distinct text going through once.
+    The two towers of a CLIP. Each distinct text is encoded once.
 
     Args:
         model ([`CLIPModel`]): Any CLIP; [`CLIPForCounting`] is one.
@@ -219,7 +219,7 @@ class Encoder:
     def tokens(self, token_ids: Sequence[Sequence[int]], progress: bool = False) -> torch.Tensor:
         """As [`Encoder.texts`], of texts that `tokenize` has made tokens of."""
         keys = [tuple(ids) for ids in token_ids]
-        # Texts of one length beside each other need no padding, and those that begin alike share what they begin with.
+        # Texts of one length need no padding, and those with the same beginning share its states.
         order = sorted(set(keys), key=lambda ids: (len(ids), ids))
         parts = []
         starts = range(0, len(order), self.batch_size)

@@ -44,21 +44,20 @@ def is_video(path: Path) -> bool:
 
 def find_inputs(paths: Iterable[str], without: Path | None = None) -> list[Path]:
     """
-    The images and videos that a list of files, folders and patterns means.
+    The images and videos among files, folders and patterns.
 
     Args:
-        paths (`Iterable[str]`): Files, which are taken as they are; folders, of which all files below with the ending
-            of an image or a video are taken; patterns with `*`, `?`, `[...]` or `**`. A pattern that names an ending
-            (`*.dat`) takes all it fits, another one (`scan*`) those with the ending of an image or a video, and the
-            folders it fits count as given.
+        paths (`Iterable[str]`): Files, whatever their suffix; folders, with all images and videos below, by suffix;
+            patterns with `*`, `?`, `[...]` or `**`. A pattern with a suffix (`*.dat`) takes all matches, another one
+            (`scan*`) images, videos and folders.
         without (`Path`, *optional*): A folder of results, which is left out of the folders and patterns around it.
 
     Returns:
-        `list[Path]`: Each file once, in the order given, folders and patterns sorted. Files that do not exist, and
-        patterns that nothing fits, are kept, to be reported like any other file that cannot be read.
+        `list[Path]`: Each file once, in the order of `paths`, folders and patterns sorted. Files that do not exist and
+        patterns without a match are kept, to be reported like other files that cannot be read.
 
     Raises:
-        CommandError: If one of the paths is empty, as a variable of the shell that is not set.
+        CommandError: If a path is empty, as from a shell variable that is not set.
     """
     left_out = without.resolve() if without is not None else None
     found: dict[Path, Path] = {}
