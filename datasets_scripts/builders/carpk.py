@@ -16,9 +16,10 @@ import datasets
 
 from ..files.checks import checked_size, number_in, path_inside, read_text
 from ..files.images import IMAGE_SUFFIXES
+from ..formats.findings import Findings
 from ..formats.voc import read_split_list
 from ..schema import density_features, density_row
-from .base import CountingSetBuilder, CountingSetConfig, Findings
+from .base import CountingSetBuilder, CountingSetConfig
 from .checks import fix_boxes, middles, record
 
 

@@ -33,8 +33,9 @@ from ..files.archives import ARCHIVE_SUFFIXES
 from ..files.atomic import remove_leftovers, write_whole
 from ..files.checks import existing_file, parse_json, path_inside, value_of
 from ..files.image_sources import Reference, image_problem, list_images, load_image, read_parquet_rows
+from ..formats.findings import Findings
 from ..schema import caption_features
-from .base import CountingSetBuilder, CountingSetConfig, Findings, folder_fingerprint
+from .base import CountingSetBuilder, CountingSetConfig, folder_fingerprint
 
 
 JSON_NAME = "CountBench.json"

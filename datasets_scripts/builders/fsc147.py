@@ -30,8 +30,9 @@ from typing import Any
 import datasets
 
 from ..files.checks import checked_size, existing_folder, list_of, parse_json, read_array, read_text, value_of
+from ..formats.findings import Findings
 from ..schema import density_features, density_row
-from .base import CountingSetBuilder, CountingSetConfig, Findings
+from .base import CountingSetBuilder, CountingSetConfig
 from .checks import REPEATED_POINTS, Oddities, entry_if_there, fix_boxes, fix_points, record
 
 

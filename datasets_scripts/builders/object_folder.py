@@ -19,12 +19,13 @@ import datasets
 from ..files.checks import path_inside
 from ..files.images import IMAGE_SUFFIXES
 from ..formats.coco import coco_splits
+from ..formats.findings import Findings
 from ..formats.folders import read_object_folder
 from ..formats.points import points_splits
 from ..formats.rows import Names, ObjectRows, polygon_features
 from ..formats.voc import voc_splits
 from ..schema import density_features
-from .base import CountingSetBuilder, CountingSetConfig, Findings
+from .base import CountingSetBuilder, CountingSetConfig
 
 
 _USUAL_SPLITS = ("train", "val", "valid", "validation", "test")

@@ -20,9 +20,10 @@ import datasets
 
 from ..files.checks import checked_size, existing_folder
 from ..files.images import IMAGE_SUFFIXES
+from ..formats.findings import Findings
 from ..formats.mat import read_mat_points
 from ..schema import density_features, density_row
-from .base import CountingSetBuilder, CountingSetConfig, Findings
+from .base import CountingSetBuilder, CountingSetConfig
 from .checks import entry_if_there, fix_points, record
 
 

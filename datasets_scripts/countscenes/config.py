@@ -186,7 +186,11 @@ class SceneConfig:
                 raise TypeError(
                     f"Expected {field} to be the path of a folder as a string, but got {getattr(self, field)!r}."
                 )
-        choices = {"rows": ROW_FORMATS, "objects": OBJECTS, "count_distribution": COUNT_DISTRIBUTIONS}
+        choices: dict[str, tuple[str, ...]] = {
+            "rows": ROW_FORMATS,
+            "objects": OBJECTS,
+            "count_distribution": COUNT_DISTRIBUTIONS,
+        }
         for field, values in choices.items():
             if getattr(self, field) not in values:
                 raise ValueError(

@@ -18,7 +18,7 @@ Load = Callable[..., Any]
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    """`datasets.load_dataset` with a cache of the test's own."""
+    """`datasets.load_dataset` with a cache for each test."""
     datasets.disable_progress_bars()
 
     def load_dataset(name: str, config: str | None = None, **options: Any) -> Any:
@@ -27,7 +27,7 @@ def load(tmp_path: Path) -> Load:
     return load_dataset
 
 
-# Tests have no package to import these functions from, so fixtures hand them on.
+# Tests cannot import these functions from a package, so fixtures return them.
 
 
 @pytest.fixture(name="plain_rows")
@@ -100,12 +100,12 @@ FSC147_IMAGES: dict[str, tuple] = {
 
 @pytest.fixture
 def fsc147(tmp_path: Path) -> Path:
-    """FSC-147 with five images and, in small, the faults that the real one has."""
+    """FSC-147 with five images and, in small, the errors of the real one."""
     folder = tmp_path / "FSC147"
     annotations: dict[str, Any] = {}
     splits: dict[str, list[str]] = {"train": [], "val": [], "test": [], "val_coco": ["12.jpg"], "test_coco": ["2.jpg"]}
     descriptions: dict[str, Any] = {}
-    for name, (said, split, size, points, examples) in FSC147_IMAGES.items():
+    for name, (label, split, size, points, examples) in FSC147_IMAGES.items():
         save_image(folder / "images_384_VarV2" / name, size, value=len(splits[split]) * 9 + 20)
         splits[split].append(name)
         annotations[name] = {
@@ -117,10 +117,10 @@ def fsc147(tmp_path: Path) -> Path:
             "ratio_h": 0.5,
             "ratio_w": 0.5,
         }
-        descriptions[name] = {"data_split": split, "text_description": f"the {said}"}
+        descriptions[name] = {"data_split": split, "text_description": f"the {label}"}
     descriptions["7.jpg"]["text_description"] = "the the donuts in the tray"
     classes = {name: row[0] for name, row in FSC147_IMAGES.items()} | {"99.jpg": "crows"}
-    (folder / "ImageClasses_FSC147.txt").write_text("".join(f"{name}\t{said}\n" for name, said in classes.items()))
+    (folder / "ImageClasses_FSC147.txt").write_text("".join(f"{name}\t{label}\n" for name, label in classes.items()))
     write_json(folder / "annotation_FSC147_384.json", annotations)
     write_json(folder / "Train_Test_Val_FSC_147.json", splits)
     write_json(folder / "FSC-147-D.json", descriptions)
@@ -143,7 +143,7 @@ def change_json(file: Path, change: Callable[[Any], Any]) -> None:
 
 @pytest.fixture
 def carpk(tmp_path: Path) -> Path:
-    """CARPK and PUCPR+ with three and two images, as their devkits lie beside each other."""
+    """CARPK and PUCPR+ with three and two images, with the devkits in one folder."""
     root = tmp_path / "datasets"
     kits: dict[str, dict[str, dict[str, list[str]]]] = {
         "CARPK_devkit": {
@@ -184,7 +184,7 @@ def save_mat(file: Path, points: list, number: int | None = None) -> None:
 
 @pytest.fixture
 def shanghaitech(tmp_path: Path) -> Path:
-    """ShanghaiTech: part A as the authors name things, part B as some copies do, without a test split."""
+    """ShanghaiTech: part A with the authors' names, part B with those of some copies, without a test split."""
     root = tmp_path / "ShanghaiTech"
     places = {
         "part_A_final/train_data": ("ground_truth", {"IMG_1": [[1, 2], [30.5, 8]], "IMG_10": [], "IMG_2": [[3, 3]]}),
@@ -212,7 +212,7 @@ COUNTBENCH_ENTRIES = [
 
 @pytest.fixture
 def countbench(tmp_path: Path) -> Path:
-    """CountBench with five captions, and images for three of them named by their places."""
+    """CountBench with five captions, and images for three of them, named by their index."""
     folder = tmp_path / "CountBench"
     for place in (0, 1, 3):
         save_image(folder / "images" / f"{place:03d}.jpg", value=place * 40)

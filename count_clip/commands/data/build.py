@@ -19,8 +19,8 @@ def add_parser(commands: Commands) -> None:
         help="a counting set as parquet files with a card, for the Hub",
         description="Build a folder of parquet files, with the images in them, and a card, from a counting set as "
         "its authors distribute it, from images of your own with boxes or points, or from rendered scenes. "
-        "load_dataset('DIR') reads it without this package. What is odd about the set is in the card; what is missing "
-        "is named, with where to get it. A build that was stopped goes on when it is called again.",
+        "load_dataset('DIR') reads it without this package. What is unusual about the set is in the card; missing "
+        "files are named, with where to get them. An interrupted build continues with the same command.",
         epilog="""Examples:
   count-clip data build fsc147 --data-dir FSC147 --output fsc147
   count-clip data build shanghaitech --config part_A --data-dir ShanghaiTech --output crowds --push org/crowds
@@ -30,7 +30,7 @@ def add_parser(commands: Commands) -> None:
         "name", metavar="NAME", help="carpk, countbench, countscenes, fsc147, object_folder (your own) or shanghaitech"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write: new, or a former build")
-    parser.add_argument("--data-dir", metavar="DIR", help="where the set lies, as its authors distribute it")
+    parser.add_argument("--data-dir", metavar="DIR", help="the folder of the set, as its authors distribute it")
     parser.add_argument(
         "--config",
         action="append",
@@ -46,7 +46,11 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--num-proc", type=positive, default=1, metavar="N", help="processes (default: 1)")
     parser.add_argument(
-        "--shard-size", type=positive, default=300, metavar="MB", help="about how large a file becomes (default: 300)"
+        "--shard-size",
+        type=positive,
+        default=300,
+        metavar="MB",
+        help="approximate size of the largest files (default: 300)",
     )
     parser.add_argument("--push", metavar="ORG/NAME", help="then push it to this data set on the Hub")
     visibility = parser.add_mutually_exclusive_group()
@@ -72,7 +76,7 @@ def _data_build(options: argparse.Namespace) -> int:
     if options.name not in DATASETS:
         raise CommandError(f"Expected the name of a set ({', '.join(DATASETS)}), but got {options.name!r}. Name one.")
     if options.push is None and options.private is not None:
-        raise CommandError("--private and --public say how to push: give --push ORG/NAME as well.")
+        raise CommandError("Expected --push ORG/NAME with --private and --public. Add it.")
     arguments = _options(options.option)
     if options.data_dir is not None:
         arguments["data_dir"] = options.data_dir
@@ -80,7 +84,7 @@ def _data_build(options: argparse.Namespace) -> int:
     commit = None
     try:
         if destination is not None:
-            check_destination(destination)  # a wrong name is to be known before the long work
+            check_destination(destination)  # before the long work
         folder = build_dataset(
             options.name,
             options.output,

@@ -23,11 +23,11 @@ def add_parser(actions: Commands) -> None:
         "--config", default="captions", help="captions (default), density, mixed, described, benchmark or plain"
     )
     add_objects_option(sheet)
-    sheet.add_argument("--split", default="test", help="part of the data (default: test)")
+    sheet.add_argument("--split", default="test", help="split (default: test)")
     sheet.add_argument("--num", type=positive, default=36, metavar="N", help="images (default: 36)")
     sheet.add_argument("--columns", type=positive, default=6, metavar="N", help="images in a row (default: 6)")
     sheet.add_argument("--image-size", type=positive, metavar="PX", help="side (default: the config's)")
-    sheet.add_argument("--seed", type=int, default=0, help="another seed, other images (default: 0)")
+    sheet.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
     sheet.add_argument("--points", action="store_true", help="mark the objects (density only)")
     sheet.set_defaults(run=_data_sheet)
 

@@ -97,7 +97,7 @@ def test_description_names_no_place_of_this_machine(
         assert str(folder.parent) not in rows.info.description
 
 
-def test_changed_folder_is_read_anew(table: Path, load: Load, monkeypatch) -> None:
+def test_changed_folder_is_read_again(table: Path, load: Load, monkeypatch) -> None:
     options = {"data_dir": str(table), "text": "birds", "split": "train"}
     assert load("object_folder", "csv", **options)["count"][:] == [0, 1, 2, 3, 4]
     content = (table / "points.csv").read_text()

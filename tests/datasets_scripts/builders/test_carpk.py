@@ -14,7 +14,7 @@ def data_of(carpk: Path) -> Path:
     return carpk / "CARPK_devkit" / "data"
 
 
-def test_rows_are_what_the_authors_say(carpk: Path, load: Load) -> None:
+def test_rows_are_the_authors_annotations(carpk: Path, load: Load) -> None:
     rows = load("carpk", data_dir=str(carpk))
     assert {split: (rows[split]["image_id"][:], rows[split]["count"][:]) for split in rows} == {
         "train": (["20160331_NTU_00001", "20160331_NTU_00002"], [2, 0]),

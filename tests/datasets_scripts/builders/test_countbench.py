@@ -26,7 +26,7 @@ def png(value: int = 9) -> bytes:
 
 
 def pack(folder: Path, archive: str) -> None:
-    """Put the images of a folder into an archive beside it, and remove the folder."""
+    """Move the images of a folder to an archive."""
     files = sorted((folder / "images").iterdir())
     if archive.endswith(".zip"):
         with zipfile.ZipFile(folder / archive, "w") as packed:
@@ -42,7 +42,7 @@ def pack(folder: Path, archive: str) -> None:
     (folder / "images").rmdir()
 
 
-def test_rows_are_what_the_authors_say(countbench: Path, load: Load) -> None:
+def test_rows_are_the_authors_annotations(countbench: Path, load: Load) -> None:
     rows = load("countbench", data_dir=str(countbench))
     assert list(rows) == ["test"]
     assert set(rows["test"].column_names) == COLUMNS
@@ -215,7 +215,7 @@ def test_images_are_fetched_over_http_with_care(countbench: Path, load: Load, ch
 # What cannot be right
 
 
-def test_what_is_missing_is_named(countbench: Path, load: Load, tmp_path: Path) -> None:
+def test_missing_files_are_named(countbench: Path, load: Load, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected data_dir, the folder with countbench .*raw\.githubusercontent"):
         load("countbench")
     with pytest.raises(FileNotFoundError, match=r"a folder at .*nowhere, but there is none.*fetch=True"):

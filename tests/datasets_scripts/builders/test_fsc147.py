@@ -18,7 +18,7 @@ Load = Callable[..., Any]
 REPEATED = "1 of the 3 points is the same as another"
 
 
-def test_rows_are_what_the_authors_say(fsc147: Path, load: Load) -> None:
+def test_rows_are_the_authors_annotations(fsc147: Path, load: Load) -> None:
     rows = load("fsc147", data_dir=str(fsc147))
     assert {split: rows[split]["image_id"][:] for split in rows} == {
         "train": ["7", "9"],
@@ -82,7 +82,7 @@ def test_oddities_are_counted_and_noted(fsc147: Path, load: Load) -> None:
     ]
 
 
-def test_points_that_are_there_twice_can_be_counted_once(fsc147: Path, load: Load) -> None:
+def test_repeated_points_can_be_counted_once(fsc147: Path, load: Load) -> None:
     rows = load("fsc147", data_dir=str(fsc147), duplicate_points="drop", split="train")
     assert (rows[0]["count"], rows[0]["points"]) == (2, [[1, 1], [20, 20]])
     assert rows[0]["note"] == "1 of the 3 points left out, the same as another"

@@ -141,7 +141,7 @@ def test_duplicate_ids_are_named(coco: Path, change_json: Callable, load: Load) 
 def test_splits_are_those_of_the_folder(table: Path, load: Load, save_image: Callable) -> None:
     rows = load("object_folder", "csv", data_dir=str(table), text="birds")
     assert {split: rows[split]["count"][:] for split in rows} == {"validation": [2]}
-    # What no split that was read is about is said.
+    # Images of other splits are listed.
     assert (
         "Images without an annotation in these splits: 2 (two.png, three.png)." in rows["validation"].info.description
     )

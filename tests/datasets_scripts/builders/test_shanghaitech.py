@@ -13,7 +13,7 @@ Load = Callable[..., Any]
 scipy_io = pytest.importorskip("scipy.io")
 
 
-def test_rows_are_what_the_authors_say(shanghaitech: Path, load: Load) -> None:
+def test_rows_are_the_authors_annotations(shanghaitech: Path, load: Load) -> None:
     rows = load("shanghaitech", "part_A", data_dir=str(shanghaitech))
     assert {split: (rows[split]["image_id"][:], rows[split]["count"][:]) for split in rows} == {
         "train": (["part_A/train/IMG_1", "part_A/train/IMG_2", "part_A/train/IMG_10"], [2, 1, 0]),
@@ -28,7 +28,7 @@ def test_rows_are_what_the_authors_say(shanghaitech: Path, load: Load) -> None:
     assert "Images with the same point more than once, counted as often: 1 (IMG_1)." in rows["train"].info.description
 
 
-def test_copies_name_things_otherwise(shanghaitech: Path, load: Load) -> None:
+def test_copies_have_other_names(shanghaitech: Path, load: Load) -> None:
     for folder in (shanghaitech, shanghaitech.parent):
         rows = load("shanghaitech", "part_B", data_dir=str(folder))
         assert list(rows) == ["train"]
@@ -37,7 +37,7 @@ def test_copies_name_things_otherwise(shanghaitech: Path, load: Load) -> None:
         assert "train: 1 of the published 400 images" in rows["train"].info.description
 
 
-def test_a_part_has_to_be_named(shanghaitech: Path, load: Load) -> None:
+def test_a_part_is_required(shanghaitech: Path, load: Load) -> None:
     with pytest.raises(ValueError, match="name of a configuration, but got none. Choose 'part_A' or 'part_B'"):
         load("shanghaitech", data_dir=str(shanghaitech), streaming=True)
     with pytest.raises(FileNotFoundError, match=r"part_B_final or part_B .* in .*part_A_final .*desenzhou"):

@@ -112,12 +112,12 @@ def test_number_of_scenes_does_not_change_them() -> None:
     assert fingerprint(few[2]) == fingerprint(many[2])
 
 
-# What rows say is what images show
+# Labels match the images
 
 
 @pytest.mark.parametrize("config", ["density", "mixed"])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_points_and_boxes_are_those_of_the_objects_asked_for(config: str, split: str) -> None:
+def test_points_and_boxes_are_those_of_the_counted_class(config: str, split: str) -> None:
     scenes = shapes(split, config=config, image_size=SIZE, num_scenes=60, seed=1)
     classes = {one.plural for one in Shapes().classes(split)}
     for row in scenes:
@@ -189,7 +189,7 @@ def test_mixed_rows_name_everything_in_the_image() -> None:
     assert 10 < absent < 40
 
 
-def test_several_texts_are_asked_of_each_scene() -> None:
+def test_a_scene_has_several_texts() -> None:
     options = {"config": "mixed", "image_size": SIZE, "min_classes": 1, "max_classes": 3, "seed": 3}
     scenes = shapes("train", num_scenes=20, texts_per_scene=3, **options)
     assert len(scenes) == 60
@@ -220,7 +220,7 @@ def test_images_of_one_scene_are_not_shared_by_its_rows() -> None:
     assert fingerprint(scenes[1]) == untouched
 
 
-def test_no_two_kinds_in_a_scene_can_be_confused() -> None:
+def test_no_two_classes_in_a_scene_are_confusable() -> None:
     config = shape_config("density", image_size=SIZE, distractor_probability=1.0, max_distractor_classes=6)
     for index in range(100):
         classes = plan_scene(config, "validation", 0, index).classes
@@ -249,8 +249,8 @@ def test_captions_of_one_object_or_of_many_state_no_number() -> None:
         assert set(scenes.column("number")) == {0}
         for text, name in zip(scenes.column("text"), scenes.column("name"), strict=True):
             assert find_count(text) is None
-            said = CLASS_OF_NAME[name].with_article if count == 1 else name
-            assert said.lower() in text.lower()
+            expected = CLASS_OF_NAME[name].with_article if count == 1 else name
+            assert expected.lower() in text.lower()
 
 
 def test_captions_are_worded_in_many_ways() -> None:
@@ -363,7 +363,7 @@ def test_sequence_can_be_pickled_and_read_by_workers() -> None:
     assert [one for batch in loader for one in batch] == [fingerprint(row) for row in scenes]
 
 
-def test_columns_are_known_without_drawing() -> None:
+def test_columns_need_no_drawing() -> None:
     scenes = shapes("train", config="mixed", image_size=SIZE, num_scenes=12)
     rows = list(scenes)
     for name in ("image_id", "text", "count", "other_texts", "other_counts"):
@@ -374,7 +374,7 @@ def test_columns_are_known_without_drawing() -> None:
             scenes.column(name)
 
 
-def test_representation_says_what_it_is() -> None:
+def test_representation_names_the_options() -> None:
     scenes = shapes("test", config="benchmark", image_size=64)
     assert repr(scenes) == (
         "CountScenes(split='test', config='benchmark', objects='shapes', num_scenes=540, image_size=64, seed=0)"
@@ -511,7 +511,7 @@ def test_columns_of_some_scenes_are_those_of_the_whole_set():
         scenes.column("text", [20])
 
 
-def test_plain_scenes_show_nothing_but_what_is_counted() -> None:
+def test_plain_scenes_show_only_counted_objects() -> None:
     scenes = shapes("test", config="plain", num_scenes=18)
     assert scenes.config.image_size == 96
     assert scenes.column("number") == [*range(2, 11)] * 2
@@ -557,7 +557,7 @@ def test_spliced_names_begin_as_one_name_and_end_as_another() -> None:
         assert name == " ".join(name.split())
     assert "girel" in spliced
     assert "red barrel" in spliced
-    # Of two red things one makes the other; and "te" and "en" a number.
+    # Two red objects may be spliced to the other one; and "te" and "en" a number.
     assert not spliced & {*names, "ten", "red ten"}
 
 
@@ -574,14 +574,14 @@ def test_the_share_of_spliced_names_is_as_asked() -> None:
     assert shares[2] > 0.8
 
 
-def test_made_up_names_of_one_thing_have_their_article() -> None:
+def test_made_up_names_of_one_object_have_their_article() -> None:
     options = {"min_objects": 1, "max_objects": 1, "count_distribution": "uniform", "made_up_name_rate": 1.0}
     options["spliced_name_rate"] = 0.5
     for text in shapes("train", config="plain", num_scenes=50, **options).column("text"):
         assert re.search(r"\b(a (?!photo|image)[^aeiou ]|an (?!image)[aeiou])", text, re.IGNORECASE), text
 
 
-def test_made_up_names_in_density_rows_are_for_the_only_kind_there() -> None:
+def test_made_up_names_in_density_rows_are_for_the_only_class_in_the_image() -> None:
     options = {"image_size": SIZE, "num_scenes": 100, "min_classes": 1, "max_objects": 5, "texts_per_scene": 3}
     usual = shapes("train", config="mixed", **options)
     renamed = shapes("train", config="mixed", made_up_name_rate=0.5, **options)

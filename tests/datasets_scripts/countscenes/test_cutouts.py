@@ -65,10 +65,10 @@ DIAMOND = [[30.0, 10.0, 50.0, 30.0, 30.0, 50.0, 10.0, 30.0]]
 
 
 def test_folders_are_classes_and_no_class_is_in_two_splits(tmp_path) -> None:
-    source = Cutouts(str(class_folder(tmp_path / "things")))
+    source = Cutouts(str(class_folder(tmp_path / "objects")))
     by_split = {split: source.classes(split) for split in ("train", "validation", "test")}
-    said = sorted(one.singular for classes in by_split.values() for one in classes)
-    assert said == ["blue box", "green cup", "mug", "red pen"]
+    names = sorted(one.singular for classes in by_split.values() for one in classes)
+    assert names == ["blue box", "green cup", "mug", "red pen"]
     assert {split: len(classes) for split, classes in by_split.items()} == {"train": 2, "validation": 1, "test": 1}
     assert {one.plural for classes in by_split.values() for one in classes} == {
         *("blue boxes", "green cups", "mugs", "red pens")
@@ -76,9 +76,9 @@ def test_folders_are_classes_and_no_class_is_in_two_splits(tmp_path) -> None:
     assert not source.faults
 
 
-def test_scenes_of_cutouts_show_what_they_say(tmp_path) -> None:
+def test_scenes_of_cutouts_match_their_labels(tmp_path) -> None:
     plain = {"background_styles": ["solid"], "grain_probability": 0, "shadow_probability": 0, "layouts": ["scattered"]}
-    scenes = CountScenes("train", cutouts=str(class_folder(tmp_path / "things")), **ALONE, **plain,
+    scenes = CountScenes("train", cutouts=str(class_folder(tmp_path / "objects")), **ALONE, **plain,
                          blur_probability=0, jpeg_probability=0)  # fmt: skip
     assert scenes.config.objects == "cutouts"
     colors = {"red pens": COLORS["red pen"], "green cups": COLORS["green_cup"], "blue boxes": COLORS["blue box"]}
@@ -95,34 +95,34 @@ def test_scenes_of_cutouts_show_what_they_say(tmp_path) -> None:
 
 
 def test_names_of_one_letter_are_not_spliced(tmp_path) -> None:
-    things = tmp_path / "things"
+    objects = tmp_path / "objects"
     for name in ("A", "B"):
-        (things / "train" / name).mkdir(parents=True)
-        cutout(COLORS["mug"]).save(things / "train" / name / "0.png")
-    options = {"cutouts": str(things), "made_up_name_rate": 1.0, "spliced_name_rate": 1.0, **ALONE}
+        (objects / "train" / name).mkdir(parents=True)
+        cutout(COLORS["mug"]).save(objects / "train" / name / "0.png")
+    options = {"cutouts": str(objects), "made_up_name_rate": 1.0, "spliced_name_rate": 1.0, **ALONE}
     texts = CountScenes("train", **options).column("text")
     assert len(set(texts)) > 2
     assert not {text.removesuffix("s") for text in texts} & {"A", "B"}
 
 
-def test_scenes_of_cutouts_are_the_same_with_and_without_what_is_kept(tmp_path, sprites) -> None:
-    folder = str(class_folder(tmp_path / "things"))
+def test_scenes_of_cutouts_are_the_same_with_and_without_the_cache(tmp_path, sprites) -> None:
+    folder = str(class_folder(tmp_path / "objects"))
     first = [row["image"].tobytes() for row in CountScenes("train", cutouts=folder, **ALONE)]
     kept = sorted(sprites.iterdir())
     assert {file.suffix for file in kept} == {".json", ".npy"}
     cutouts_of.cache_clear()
     assert [row["image"].tobytes() for row in CountScenes("train", cutouts=folder, **ALONE)] == first
-    # Cut short by a full disk, say.
+    # Truncated, for example by a full disk.
     for file in kept:
         file.write_bytes(file.read_bytes()[:30])
     cutouts_of.cache_clear()
     assert [row["image"].tobytes() for row in CountScenes("train", cutouts=folder, **ALONE)] == first
 
 
-def test_folders_of_splits_say_which_class_is_where(tmp_path) -> None:
+def test_folders_of_splits_assign_the_classes(tmp_path) -> None:
     for split, names in (("train", ("mug", "red pen")), ("val", ("mug",))):
-        class_folder(tmp_path / "things" / split, names)
-    source = Cutouts(str(tmp_path / "things"))
+        class_folder(tmp_path / "objects" / split, names)
+    source = Cutouts(str(tmp_path / "objects"))
     assert [one.singular for one in source.classes("train")] == ["mug", "red pen"]
     assert [one.singular for one in source.classes("validation")] == ["mug"]
     with pytest.raises(ValueError, match="Expected classes for the split 'test'.*folders train, validation and test"):
@@ -132,7 +132,7 @@ def test_folders_of_splits_say_which_class_is_where(tmp_path) -> None:
 
 
 def test_bad_images_are_named_and_the_others_used(tmp_path, caplog) -> None:
-    folder = class_folder(tmp_path / "things")
+    folder = class_folder(tmp_path / "objects")
     mug = folder / "mug"
     (mug / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nand then nothing")
     (mug / "cut.png").write_bytes((mug / "0.png").read_bytes()[:-40])
@@ -169,7 +169,7 @@ def test_bad_images_are_named_and_the_others_used(tmp_path, caplog) -> None:
 
 @pytest.mark.parametrize("content", ["nothing", "files", "opaque"])
 def test_folder_without_cutouts_is_named(tmp_path, content: str) -> None:
-    folder = tmp_path / "things"
+    folder = tmp_path / "objects"
     folder.mkdir()
     if content == "files":
         cutout(COLORS["mug"]).save(folder / "mug.png")
@@ -177,14 +177,16 @@ def test_folder_without_cutouts_is_named(tmp_path, content: str) -> None:
         (folder / "mug").mkdir()
         cutout(COLORS["mug"], opaque=True).save(folder / "mug" / "0.png")
     why = r" What was left out: mug/0\.png: nothing in it is transparent" if content == "opaque" else ""
-    with pytest.raises(ValueError, match=rf"Expected images of objects to cut out in .*things, but found none\.{why}"):
+    with pytest.raises(
+        ValueError, match=rf"Expected images of objects to cut out in .*objects, but found none\.{why}"
+    ):
         CountScenes("train", cutouts=str(folder))
     with pytest.raises(FileNotFoundError, match="Expected a folder at"):
         CountScenes("train", cutouts=str(tmp_path / "nowhere"))
 
 
 def test_too_few_classes_are_named(tmp_path) -> None:
-    folder = str(class_folder(tmp_path / "things"))
+    folder = str(class_folder(tmp_path / "objects"))
     with pytest.raises(ValueError, match=r"Expected 3 classes or more for the split 'train'.* has 2\. Add classes"):
         CountScenes("train", config="captions", cutouts=folder)
     few = str(class_folder(tmp_path / "few", ("mug", "red pen")))
@@ -192,8 +194,8 @@ def test_too_few_classes_are_named(tmp_path) -> None:
         CountScenes("test", config="captions", cutouts=few, distractor_probability=0.0)
 
 
-def test_builder_builds_anew_when_the_folder_changes(tmp_path) -> None:
-    folder = class_folder(tmp_path / "things")
+def test_changed_folder_changes_the_cache_of_the_builder(tmp_path) -> None:
+    folder = class_folder(tmp_path / "objects")
     options = {"cutouts": str(folder), "image_size": 96, "num_scenes": {"train": 3}}
 
     def config_id() -> str:
@@ -208,7 +210,7 @@ def test_builder_builds_anew_when_the_folder_changes(tmp_path) -> None:
 # Photographs with outlines
 
 
-def test_outlined_things_are_cut_out(tmp_path) -> None:
+def test_outlined_objects_are_cut_out(tmp_path) -> None:
     annotations = [{"category_id": place, "segmentation": DIAMOND} for place in range(3)]
     annotations.append(
         {"category_id": 0, "segmentation": [[x + 55 for x in DIAMOND[0]]]}
@@ -283,7 +285,7 @@ def test_real_photographs_give_cutouts(shared, tmp_path) -> None:
 # Photographs behind
 
 
-def test_photographs_lie_behind_the_objects(tmp_path) -> None:
+def test_photographs_are_the_background(tmp_path) -> None:
     Image.new("RGB", (90, 70), (10, 200, 10)).save(photograph(tmp_path / "behind", "a.png"))
     options = {"config": "captions", "objects": "shapes", "image_size": 96, "num_scenes": 6, "grain_probability": 0.0}
     scenes = CountScenes("train", **options, backgrounds=str(tmp_path / "behind"), shadow_probability=0.0)

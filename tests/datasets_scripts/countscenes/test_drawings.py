@@ -55,16 +55,16 @@ def laid_out(config, split: str, seed: int, index: int):
 # The table
 
 
-def test_there_are_several_hundred_kinds_and_no_name_is_there_twice() -> None:
+def test_there_are_several_hundred_classes_with_different_names() -> None:
     assert 450 <= len(drawing_classes()) <= 700
     for names in ("code", "singular", "plural"):
         assert len({getattr(one, names) for one in drawing_classes()}) == len(drawing_classes())
     assert [one.index for one in drawing_classes()] == list(range(len(drawing_classes())))
-    # What shapes are called is not said of drawings, so that a name tells which of the two is meant.
+    # No shape has the name of a drawing.
     assert not {one.plural for one in shape_classes()} & set(CLASS_OF_NAME)
 
 
-def test_splits_share_no_kind_and_no_family() -> None:
+def test_splits_share_no_class_and_no_family() -> None:
     by_split = {split: Drawings().classes(split) for split in SPLITS}
     assert sum(map(len, by_split.values())) == len(drawing_classes())
     assert {split: len(classes) for split, classes in by_split.items()} == {
@@ -80,17 +80,17 @@ def test_splits_share_no_kind_and_no_family() -> None:
         Drawings().classes("dev")
 
 
-def test_split_of_a_kind_never_changes() -> None:
+def test_split_of_a_class_never_changes() -> None:
     # Figures measured on one version's test classes must mean the same in the next: these were computed once.
-    said = ("orange cats", "black cats", "red apples", "green apples", "goldfish", "sharks", "gifts")
-    assert [CLASS_OF_NAME[name].split for name in said] == [
+    names = ("orange cats", "black cats", "red apples", "green apples", "goldfish", "sharks", "gifts")
+    assert [CLASS_OF_NAME[name].split for name in names] == [
         *("test", "test", "train", "train", "train", "test", "validation")
     ]
 
 
-def test_no_name_says_less_than_another() -> None:
-    # "birds" would be true of "brown birds": a one whose name is how another's ends would hold it too. These two are
-    # not what their last words say.
+def test_no_name_includes_another() -> None:
+    # "birds" would be true of "brown birds": a name at the end of another one is true of both. These two are
+    # not what their last words mean.
     other_things = {"hot dogs", "sweet potatoes"}
     clashes = [
         (one, other)
@@ -101,17 +101,17 @@ def test_no_name_says_less_than_another() -> None:
     assert clashes == []
 
 
-def test_names_are_said_as_one_would() -> None:
-    said = {one.singular: (one.with_article, one.plural) for one in drawing_classes()}
-    assert said["orange cat"] == ("an orange cat", "orange cats")
-    assert said["hourglass"] == ("an hourglass", "hourglasses")
-    assert said["unicorn"] == ("a unicorn", "unicorns")
-    assert said["slice of pizza"] == ("a slice of pizza", "slices of pizza")
-    assert said["pair of scissors"] == ("a pair of scissors", "pairs of scissors")
-    assert said["loaf of bread"] == ("a loaf of bread", "loaves of bread")
-    assert said["die"][1] == "dice"
-    assert said["goldfish"][1] == "goldfish"
-    assert said["scarf"][1] == "scarves"
+def test_names_are_common_english() -> None:
+    names = {one.singular: (one.with_article, one.plural) for one in drawing_classes()}
+    assert names["orange cat"] == ("an orange cat", "orange cats")
+    assert names["hourglass"] == ("an hourglass", "hourglasses")
+    assert names["unicorn"] == ("a unicorn", "unicorns")
+    assert names["slice of pizza"] == ("a slice of pizza", "slices of pizza")
+    assert names["pair of scissors"] == ("a pair of scissors", "pairs of scissors")
+    assert names["loaf of bread"] == ("a loaf of bread", "loaves of bread")
+    assert names["die"][1] == "dice"
+    assert names["goldfish"][1] == "goldfish"
+    assert names["scarf"][1] == "scarves"
     for one in drawing_classes():
         assert find_count(one.plural) is None
         assert re.fullmatch(r"[A-Za-zñ' -]+", one.singular)
@@ -235,7 +235,7 @@ def test_scenes_are_the_same_on_a_processor_with_fewer_instructions(tmp_path) ->
         )
         assert run.returncode == 0, run.stderr
         printed.append(run.stdout.splitlines())
-    assert printed[1][2:] == [""], "NumPy used what it was told not to use"
+    assert printed[1][2:] == [""], "NumPy used a disabled feature"
     assert printed[0][:2] == printed[1][:2]
 
 
@@ -275,7 +275,7 @@ def test_every_object_can_be_seen_at_its_point_and_mostly(layout: str) -> None:
 
 
 @needs_drawings
-def test_things_farther_away_stand_higher_and_are_smaller() -> None:
+def test_farther_objects_are_higher_and_smaller() -> None:
     config = scene_config(
         "density", image_size=256, layouts=["perspective"], size_variation=0.0, min_objects=30, max_objects=30
     )
@@ -291,7 +291,7 @@ def test_things_farther_away_stand_higher_and_are_smaller() -> None:
 
 
 @needs_drawings
-def test_no_two_kinds_in_a_scene_are_of_one_family() -> None:
+def test_no_two_classes_in_a_scene_are_of_one_family() -> None:
     config = scene_config("density", image_size=SIZE, distractor_probability=1.0, max_distractor_classes=6)
     for index in range(60):
         classes = plan_scene(config, "validation", 0, index).classes
@@ -300,7 +300,7 @@ def test_no_two_kinds_in_a_scene_are_of_one_family() -> None:
 
 
 @needs_drawings
-def test_things_stand_out_from_the_background() -> None:
+def test_objects_stand_out_from_the_background() -> None:
     # How much of each object differs from the background by 60 levels or more in a channel.
     config = scene_config("benchmark", image_size=160, max_hidden=0.0, layouts=["scattered"])
     plain = {"grain_probability": 0, "blur_probability": 0, "jpeg_probability": 0, "shadow_probability": 0}
@@ -330,7 +330,7 @@ def test_letters_are_never_mirrored() -> None:
 
 
 @needs_drawings
-def test_large_images_hold_hundreds_of_things() -> None:
+def test_large_images_have_hundreds_of_objects() -> None:
     row = drawings("train", config="density", min_objects=300)[0]
     assert row["image"].size == (384, 384)
     assert row["count"] == len(row["points"]) == len(row["boxes"]) == 300
@@ -338,8 +338,8 @@ def test_large_images_hold_hundreds_of_things() -> None:
 
 @needs_drawings
 @pytest.mark.parametrize("config", ["captions", "density", "mixed"])
-def test_crowded_small_images_show_every_thing_somewhere(config: str) -> None:
-    # Things become very small here: they are still things with a place.
+def test_every_object_of_a_crowded_small_image_is_visible(config: str) -> None:
+    # The objects are very small here.
     crowd = {"image_size": 64, "max_objects": 30, "min_objects": 25, "min_object_size": 0.06, "max_object_size": 0.07}
     crowd |= {"max_rotation": 180.0, "distractor_probability": 1.0}
     for index in range(40):
@@ -360,7 +360,7 @@ def test_blur_and_jpeg_change_what_they_name() -> None:
 # Captions
 
 
-def test_there_are_many_ways_to_say_it() -> None:
+def test_captions_have_many_templates() -> None:
     with_number, without = (
         {*caption_templates(False, stated, True, has_others=False)}
         | {*caption_templates(False, stated, True, has_others=True)}
@@ -393,7 +393,7 @@ def test_benchmark_follows_countbench() -> None:
 
 
 @needs_drawings
-def test_captions_of_one_thing_have_its_article() -> None:
+def test_captions_of_one_object_have_its_article() -> None:
     scenes = drawings("train", config="captions", min_objects=1, max_objects=1, num_scenes=30)
     for text, name in zip(scenes.column("text"), scenes.column("name"), strict=True):
         assert CLASS_OF_NAME[name].with_article.lower() in text.lower()
@@ -402,7 +402,7 @@ def test_captions_of_one_thing_have_its_article() -> None:
 # Options
 
 
-def test_drawings_are_what_one_gets_and_shapes_are_a_word_away() -> None:
+def test_drawings_are_the_default_and_shapes_an_option() -> None:
     assert {config.objects for config in SCENE_CONFIGS.values()} == {"drawings"}
     assert {config.objects for config in SHAPE_CONFIGS.values()} == {"shapes"}
     assert set(SCENE_CONFIGS) == set(SHAPE_CONFIGS)
@@ -411,7 +411,7 @@ def test_drawings_are_what_one_gets_and_shapes_are_a_word_away() -> None:
     assert scene_config("density", objects="shapes", max_objects=7).max_objects == 7
 
 
-def test_small_images_hold_fewer_things_of_the_same_size() -> None:
+def test_small_images_have_fewer_objects_of_the_same_size() -> None:
     usual, small = scene_config("density"), scene_config("density", image_size=96)
     assert small.max_objects == round(usual.max_objects / 16)
     assert small.min_object_size * 96 == pytest.approx(usual.min_object_size * 384)
@@ -442,7 +442,7 @@ def test_bad_options_are_named(overrides: dict, error: type, message: str) -> No
         CountScenes("train", config="density", **overrides)
 
 
-def test_what_is_not_installed_is_named(monkeypatch, tmp_path) -> None:
+def test_missing_packages_are_named(monkeypatch, tmp_path) -> None:
     def not_installed(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
@@ -473,7 +473,7 @@ def test_broken_drawing_is_named(monkeypatch, tmp_path, content: str) -> None:
         scene_drawings.draw_drawing(drawing_classes()[1], 32)
 
 
-def test_absent_kinds_of_drawings_are_the_others_of_the_split() -> None:
+def test_absent_classes_of_drawings_are_the_others_of_the_split() -> None:
     names = absent_classes(["orange cats"])
     assert "black cats" not in names
     assert set(names) == {one.plural for one in Drawings().classes("test") if one.family != "cat"}
@@ -484,42 +484,42 @@ def test_absent_kinds_of_drawings_are_the_others_of_the_split() -> None:
         absent_classes(["orange cats", shape.plural])
 
 
-def test_descriptions_say_each_colour_once() -> None:
-    said = {one.singular: one.described_plural for one in drawing_classes()}
-    assert said["mouse"] == "gray mice"
-    assert said["tiger"] == "orange tigers"
-    assert said["cow"] == "brown and white cows"
-    assert said["zebra"] == "white and black zebras"
-    assert said["red apple"] == "red apples"
-    assert said["gold coin"] == "gold coins"
-    assert said["billiard ball"] == "black billiard balls"
+def test_descriptions_state_each_colour_once() -> None:
+    names = {one.singular: one.described_plural for one in drawing_classes()}
+    assert names["mouse"] == "gray mice"
+    assert names["tiger"] == "orange tigers"
+    assert names["cow"] == "brown and white cows"
+    assert names["zebra"] == "white and black zebras"
+    assert names["red apple"] == "red apples"
+    assert names["gold coin"] == "gold coins"
+    assert names["billiard ball"] == "black billiard balls"
     # Of many colours.
-    assert said["rainbow"] == "rainbows"
-    assert said["golden bell"] == "golden bells"
+    assert names["rainbow"] == "rainbows"
+    assert names["golden bell"] == "golden bells"
     # There are white houses among the shapes, but none with red roofs.
-    assert said["house"] == "white and red houses"
-    assert len(set(said.values())) == len(drawing_classes())
-    assert {one.plural for one in shape_classes()}.isdisjoint(said.values())
+    assert names["house"] == "white and red houses"
+    assert len(set(names.values())) == len(drawing_classes())
+    assert {one.plural for one in shape_classes()}.isdisjoint(names.values())
     assert {color for one in drawing_classes() for color in one.main_colors} == {*COLORS} - {"turquoise"}
 
 
-def test_absent_kinds_are_described_as_those_that_are_there() -> None:
+def test_absent_classes_are_described_like_those_present() -> None:
     plain, described = absent_classes(["foxes"]), absent_classes(["orange and white foxes"])
     assert "elephants" in plain
     assert "gray elephants" in described
     assert len(plain) == len(described)
-    # A name that says a colour anyhow does not tell which is asked for, but its neighbour does.
+    # A name with a colour of its own leaves both readings open, but its neighbour decides.
     assert "elephants" in absent_classes(["brown bears"])
     assert "gray elephants" in absent_classes(["brown bears", "orange and white foxes"])
 
 
 @needs_drawings
-def test_described_scenes_are_those_of_mixed_in_other_words() -> None:
+def test_described_scenes_are_those_of_mixed_with_other_texts() -> None:
     options = {"num_scenes": 12, "image_size": SIZE}
     mixed, described = drawings("test", config="mixed", **options), drawings("test", config="described", **options)
-    said = {one.plural: one.described_plural for one in drawing_classes()}
-    assert [said[text] for text in mixed.column("text")] == described.column("text")
-    others = [[said[text] for text in texts] for texts in mixed.column("other_texts")]
+    names = {one.plural: one.described_plural for one in drawing_classes()}
+    assert [names[text] for text in mixed.column("text")] == described.column("text")
+    others = [[names[text] for text in texts] for texts in mixed.column("other_texts")]
     assert others == described.column("other_texts")
     assert mixed.column("count") == described.column("count")
     assert mixed[3]["image"].tobytes() == described[3]["image"].tobytes()
@@ -527,7 +527,7 @@ def test_described_scenes_are_those_of_mixed_in_other_words() -> None:
 
 
 @needs_drawings
-def test_described_texts_may_name_what_nothing_is_called_where_the_colours_tell() -> None:
+def test_described_texts_have_made_up_names_if_the_colours_identify_the_class() -> None:
     options = {"config": "mixed", "num_scenes": 300, "image_size": SIZE, "texts_per_scene": 4, "described_rate": 0.5}
     rows = drawings("train", **options)
     renamed = drawings("train", made_up_name_rate=1.0, spliced_name_rate=0.75, **options)
@@ -540,9 +540,9 @@ def test_described_texts_may_name_what_nothing_is_called_where_the_colours_tell(
             continue
         num_renamed[count > 0] += 1
         assert described
-        said = f"{' and '.join(colors[before])} "
-        assert after.startswith(said)
-        assert COLOR_WORDS.isdisjoint(after.removeprefix(said).split())
+        names = f"{' and '.join(colors[before])} "
+        assert after.startswith(names)
+        assert COLOR_WORDS.isdisjoint(after.removeprefix(names).split())
         assert after not in colors
         others = [{*colors[text]} for text in there if text != before]
         assert set() not in others
@@ -550,7 +550,7 @@ def test_described_texts_may_name_what_nothing_is_called_where_the_colours_tell(
     assert min(num_renamed[True], num_renamed[False]) > 100
 
 
-def test_descriptions_are_for_what_has_a_known_colour(tmp_path) -> None:
+def test_descriptions_need_classes_with_colours(tmp_path) -> None:
     with pytest.raises(ValueError, match="Expected described_rate=0 for captions and for cut-outs"):
         scene_config("captions", described_rate=0.5)
     with pytest.raises(ValueError, match="Expected described_rate=0 for captions and for cut-outs"):
@@ -560,7 +560,7 @@ def test_descriptions_are_for_what_has_a_known_colour(tmp_path) -> None:
 
 
 @needs_drawings
-def test_builder_says_whose_the_drawings_are(tmp_path) -> None:
+def test_builder_names_the_authors_of_the_drawings(tmp_path) -> None:
     builder = CountScenesBuilder(config_name="captions", cache_dir=str(tmp_path), num_scenes={"test": 2})
     assert builder.info.license == "cc-by-sa-4.0"
     assert "OpenMoji" in builder.made_from

@@ -26,7 +26,7 @@ def make_patch(one: ShapeClass, size: float, degrees: float, tone: int) -> Objec
     return Shapes().patch(one, size, degrees, tone, look=0)
 
 
-def test_splits_share_no_kind_and_hold_all() -> None:
+def test_splits_share_no_class_and_have_all() -> None:
     by_split = {split: set(Shapes().classes(split)) for split in SPLITS}
     assert sum(map(len, by_split.values())) == len(shape_classes()) == len(COLORS) * len(PATTERNS) * len(SHAPES)
     assert set.union(*by_split.values()) == set(shape_classes())
@@ -42,7 +42,7 @@ def test_splits_have_their_shares_and_every_word(split: str, share: float) -> No
     assert {one.shape for one in classes} == set(SHAPES)
 
 
-def test_absent_kinds_are_the_others_of_the_split_that_none_could_be_taken_for() -> None:
+def test_absent_classes_are_the_others_of_the_split_that_are_not_confusable() -> None:
     present = [Shapes().classes("test")[3], Shapes().classes("test")[50]]
     there = {(one.color, one.shape) for one in present}
     expected = [one.plural for one in Shapes().classes("test") if (one.color, one.shape) not in there]
@@ -50,7 +50,7 @@ def test_absent_kinds_are_the_others_of_the_split_that_none_could_be_taken_for()
     assert len(expected) < len(Shapes().classes("test")) - 1
 
 
-def test_absent_kinds_need_kinds_of_one_split() -> None:
+def test_absent_classes_need_classes_of_one_split() -> None:
     names = [Shapes().classes(split)[0].plural for split in ("train", "test")]
     with pytest.raises(ValueError, match="'green cats'"):
         absent_classes([names[0], "green cats"])
@@ -60,13 +60,13 @@ def test_absent_kinds_need_kinds_of_one_split() -> None:
         absent_classes([])
 
 
-def test_split_of_a_kind_never_changes() -> None:
+def test_split_of_a_class_never_changes() -> None:
     # Figures measured on one version's test classes must mean the same in the next: these were computed once.
     splits = [shape_class("red", "plain", shape).split for shape in ("stars", "discs", "houses", "rings")]
     assert splits == ["validation", "train", "test", "train"]
 
 
-def test_names_are_said_as_one_would() -> None:
+def test_names_are_common_english() -> None:
     one = shape_class("orange", "striped", "crosses")
     assert (one.plural, one.singular, one.with_article) == (
         "orange striped crosses",
@@ -88,7 +88,7 @@ def test_unknown_split_is_named() -> None:
         Shapes().classes("dev")
 
 
-def test_every_kind_looks_different() -> None:
+def test_every_class_looks_different() -> None:
     sprites = {draw_sprite(one, 32).tobytes() for one in shape_classes()}
     assert len(sprites) == len(shape_classes())
 
@@ -163,7 +163,7 @@ def test_backgrounds_contrast_with_the_objects() -> None:
         assert len(names) >= 5
         for name in names:
             assert np.abs(np.subtract(BACKGROUND_COLORS[name], rgb)).max() > 50, (color, name)
-    # There is none that stands off from all twelve: the best one is taken.
+    # No background contrasts with all twelve: the best one is used.
     assert len(backgrounds_against(COLORS.values())) == 1
 
 

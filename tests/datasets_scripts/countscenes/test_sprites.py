@@ -44,7 +44,7 @@ def test_small_sprites_are_drawn_once_for_all_processes(folder) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY and no more", b"text"])
-def test_broken_file_is_written_anew(folder, content: bytes) -> None:
+def test_broken_file_is_replaced(folder, content: bytes) -> None:
     whole = SpriteStore("discs", 2, Discs()).get(1, 30).tobytes()
     (folder / "discs-32.npy").write_bytes(content)
     assert SpriteStore("discs", 2, Discs()).get(1, 30).tobytes() == whole
@@ -53,7 +53,7 @@ def test_broken_file_is_written_anew(folder, content: bytes) -> None:
     assert third.drawn == []
 
 
-def test_file_of_another_shape_is_written_anew(folder) -> None:
+def test_file_of_another_shape_is_replaced(folder) -> None:
     SpriteStore("discs", 1, Discs()).get(0, 30)
     drawn = Discs()
     assert SpriteStore("discs", 2, drawn).get(1, 30).size == (32, 32)
@@ -109,7 +109,7 @@ def test_anchor_is_on_the_object() -> None:
     assert abs(y - 20) < 4
 
 
-def test_thin_things_are_somewhere_even_at_a_few_pixels() -> None:
+def test_thin_objects_are_visible_at_a_few_pixels() -> None:
     def needle(image: int, side: int) -> Image.Image:
         pixels = np.zeros((side, side, 4), dtype=np.uint8)
         pixels[side // 8 : -side // 8, side // 2] = (90, 90, 90, 70 if image else 255)
@@ -127,7 +127,7 @@ def test_thin_things_are_somewhere_even_at_a_few_pixels() -> None:
     assert sprite_patch(nothing, (0.0, 0.0), 5, 0.0, 2, False).mask.sum() == 1
 
 
-def test_image_that_cannot_be_drawn_is_named_and_the_others_go_on(folder, caplog) -> None:
+def test_image_that_cannot_be_drawn_is_named_and_the_others_are_used(folder, caplog) -> None:
     class Broken(Discs):
         def __call__(self, image: int, side: int) -> Image.Image:
             if image == 1:
@@ -145,7 +145,7 @@ def test_image_that_cannot_be_drawn_is_named_and_the_others_go_on(folder, caplog
     assert SpriteStore("discs", 2, Discs()).get(1, 20).size == (24, 24)
 
 
-def test_thin_things_are_drawn_larger() -> None:
+def test_thin_objects_are_drawn_larger() -> None:
     assert stretch_of(0.9) == stretch_of(0.45) == 1.0
     assert stretch_of(0.3) == pytest.approx(1.5**0.5, abs=1 / 64)
     assert stretch_of(0.01) == 1.375

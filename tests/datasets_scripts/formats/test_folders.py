@@ -100,7 +100,7 @@ def points(tmp_path: Path) -> Path:
 # Pascal VOC
 
 
-def test_voc_gives_a_row_for_each_image_and_name_even_where_there_is_none(voc: Path) -> None:
+def test_voc_gives_a_row_for_each_image_and_name_even_without_objects(voc: Path) -> None:
     rows = read_voc(voc, names={"apple": "red apples", "pear": "green pears"})
     assert [(row["image_id"], row["text"], row["count"]) for row in rows] == [
         ("one", "red apples", 2),
@@ -125,7 +125,7 @@ def test_voc_reads_only_the_split(voc: Path) -> None:
     ]
 
 
-def test_voc_counts_names_together_or_leaves_them_out_and_says_so(voc: Path) -> None:
+def test_voc_counts_names_together_or_reports_the_others(voc: Path) -> None:
     together = read_voc(voc, names={"apple": "fruits", "pear": "fruits"})
     assert [row["count"] for row in together] == [3, 1]
     everything = read_voc(voc, text="fruits")
@@ -250,7 +250,7 @@ def test_coco_gives_rows_and_leaves_crowd_pairs_out(coco: Path, caplog) -> None:
     assert "left out because of a crowd region: 1 (deep/two: people)" in caplog.text
 
 
-def test_a_function_may_say_what_to_call_each_name(coco: Path, voc: Path) -> None:
+def test_a_function_may_return_the_text_of_each_name(coco: Path, voc: Path) -> None:
     names = {"person": "people", "dog": "dogs"}
     assert sorted(map(str, read_coco(coco, split="train", names=plural_of))) == sorted(
         map(str, read_coco(coco, split="train", names=names))
@@ -262,7 +262,7 @@ def test_a_function_may_say_what_to_call_each_name(coco: Path, voc: Path) -> Non
     with pytest.raises(ValueError, match="a text for each name, but for 'dog' got ''"):
         read_coco(coco, split="train", names=lambda name: "")
     with pytest.raises(ValueError, match="Expected names or text, but got both"):
-        read_coco(coco, split="train", names=plural_of, text="things")
+        read_coco(coco, split="train", names=plural_of, text="objects")
 
 
 def test_coco_crowd_takes_a_text_of_several_names_with_it(coco: Path) -> None:
@@ -345,7 +345,7 @@ def test_cut_json_is_named(coco: Path) -> None:
 # Points
 
 
-def test_points_give_a_row_a_image(points: Path) -> None:
+def test_points_give_a_row_for_each_image(points: Path) -> None:
     rows = read_points_jsonl(points, split="train", text="cell nuclei")
     assert [(row["image_id"], row["text"], row["count"], row["boxes"]) for row in rows] == [
         ("one", "cell nuclei", 3, []),
@@ -456,11 +456,11 @@ def test_size_is_that_of_the_upright_image(points: Path) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_missing_folder_is_named(format: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"Expected a folder at .*nowhere, but there is none"):
-        load_object_folder(tmp_path / "nowhere", format, split="train", text="things")
+        load_object_folder(tmp_path / "nowhere", format, split="train", text="objects")
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(FileNotFoundError, match=r"Expected a folder at .*file, but it is a file"):
-        load_object_folder(file, format, split="train", text="things")
+        load_object_folder(file, format, split="train", text="objects")
 
 
 def test_loaded_folder_is_a_dataset_of_the_one_schema(voc: Path, coco: Path, points: Path) -> None:

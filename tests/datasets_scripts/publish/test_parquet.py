@@ -76,7 +76,7 @@ def test_built_folder_gives_what_the_builder_gives(
     assert [row["image_id"] for row in streamed["test"]] == expected["test"]["image_id"][:]
 
 
-def test_card_says_what_the_set_is(fsc147: Path, tmp_path: Path) -> None:
+def test_card_describes_the_set(fsc147: Path, tmp_path: Path) -> None:
     folder = build_dataset(
         "fsc147", tmp_path / "built", ["coco", "default"], data_dir=str(fsc147), missing="leave_out"
     )
@@ -89,7 +89,7 @@ def test_card_says_what_the_set_is(fsc147: Path, tmp_path: Path) -> None:
     assert [split["num_examples"] for split in infos["default"]["splits"]] == [2, 2, 1]
     assert infos["coco"]["download_size"] == sum(path.stat().st_size for path in (folder / "coco").iterdir())
     assert (data["license"], data["license_name"]) == ("other", "mit-annotations-the-images-are-of-various-origins")
-    for said in (
+    for expected in (
         'load_dataset("FOLDER or ORGANISATION/NAME", "coco", split="validation")',
         "| `exemplar_boxes` | boxes around some objects",
         "| default | train | 2 | 2 | 4 |",
@@ -100,7 +100,7 @@ def test_card_says_what_the_set_is(fsc147: Path, tmp_path: Path) -> None:
         "- `default`: Images with the same point more than once, counted as often: 1 (7.jpg).",
         "```bibtex\n@inproceedings{ranjan2021learning,",
     ):
-        assert said in text, said
+        assert expected in text, expected
     assert str(tmp_path) not in text
     assert "<details>" not in text
 
@@ -115,7 +115,7 @@ def test_everything_left_out_is_listed_in_the_card(fsc147: Path, tmp_path: Path)
     assert "in no split: 8 (99.jpg, 1000.jpg, 1001.jpg, 1002.jpg, 1003.jpg, 1004.jpg, 1005.jpg, 1006.jpg)." in details
 
 
-def test_set_of_ones_own_is_built_and_rendered_ones_too(tmp_path: Path, save_image: Callable, load: Load) -> None:
+def test_own_and_rendered_sets_are_built(tmp_path: Path, save_image: Callable, load: Load) -> None:
     source = tmp_path / "birds"
     save_image(source / "images" / "one.png")
     (source / "points.csv").write_text("file_name,x,y,name\none.png,1,2,gull\n")
@@ -143,7 +143,7 @@ def test_card_shows_examples_of_each_configuration(tmp_path: Path) -> None:
     assert set(datasets.load_dataset(str(built), "captions")) == {"train", "test"}
     again = build_dataset("countscenes", tmp_path / "again", ["captions", "mixed"], **SCENES)
     assert hashes(built) == hashes(again)
-    # What a former build showed goes with it.
+    # The sheets of a former build are removed.
     build_dataset("countscenes", built, ["captions"], **SCENES)
     assert [file.name for file in (built / "sheets").iterdir()] == ["captions.png"]
 
@@ -192,7 +192,7 @@ def test_shards_have_about_one_size_and_every_row_in_order(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("few_rows")
-def test_interrupted_build_goes_on_where_it_stopped(shanghaitech: Path, tmp_path: Path, monkeypatch) -> None:
+def test_interrupted_build_continues(shanghaitech: Path, tmp_path: Path, monkeypatch) -> None:
     options: dict[str, Any] = {"configs": ["part_A"], "data_dir": str(shanghaitech), "max_shard_bytes": 900}
     whole = hashes(build_dataset("shanghaitech", tmp_path / "whole", **options))
     written: list[str] = []
@@ -228,7 +228,7 @@ def test_interrupted_build_goes_on_where_it_stopped(shanghaitech: Path, tmp_path
     assert (folder / shards[0].relative_to(folder / ".partial" / "final")).stat().st_mtime_ns == before
 
 
-def test_build_of_another_state_begins_anew(shanghaitech: Path, tmp_path: Path, monkeypatch) -> None:
+def test_build_of_another_state_starts_again(shanghaitech: Path, tmp_path: Path, monkeypatch) -> None:
     options: dict[str, Any] = {"configs": ["part_A"], "data_dir": str(shanghaitech)}
     folder = tmp_path / "built"
     with monkeypatch.context() as patch:
@@ -253,7 +253,7 @@ publishing.build_dataset("countscenes", sys.argv[1], num_scenes={"train": 60}, i
 """
 
 
-def test_killed_build_goes_on_in_a_new_process(tmp_path: Path) -> None:
+def test_killed_build_continues_in_a_new_process(tmp_path: Path) -> None:
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
 
     def run(folder: str, pace: str) -> subprocess.Popen:
@@ -277,7 +277,7 @@ def test_killed_build_goes_on_in_a_new_process(tmp_path: Path) -> None:
     assert hashes(tmp_path / "killed") == hashes(tmp_path / "whole")
 
 
-def test_new_build_replaces_the_former_and_is_read_anew(tmp_path: Path, save_image: Callable, load: Load) -> None:
+def test_new_build_replaces_the_former_and_its_cache(tmp_path: Path, save_image: Callable, load: Load) -> None:
     source, folder = tmp_path / "birds", tmp_path / "built"
     for name in ("one.png", "two.png"):
         save_image(source / "images" / name)
@@ -297,7 +297,7 @@ def test_new_build_replaces_the_former_and_is_read_anew(tmp_path: Path, save_ima
 # What cannot be built
 
 
-def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
+def test_other_folders_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
     with pytest.raises(
@@ -312,7 +312,7 @@ def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "notes").iterdir()) == ["README.md", "a.txt"]
 
 
-def test_what_is_missing_is_named_before_anything_is_written(tmp_path: Path) -> None:
+def test_missing_files_are_named_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Expected data_dir, the folder with fsc147"):
         build_dataset("fsc147", tmp_path / "built")
     with pytest.raises(ValueError, match=r"configurations of 'fsc147' \(default, descriptions, coco\), but got 'all'"):

@@ -77,7 +77,7 @@ def test_rendered_scenes_need_no_data(tmp_path: Path, capsys) -> None:
         (["countscenes", "--option", "image_size"], "Expected --option KEY=VALUE, but got 'image_size'"),
         (["countscenes", "--option", "num_scenes={"], "Expected a value as in YAML in --option 'num_scenes={'"),
         (["countscenes", "--option", "colour=red"], "colour"),
-        (["countscenes", "--public"], "give --push ORG/NAME as well"),
+        (["countscenes", "--public"], "Expected --push ORG/NAME with --private and --public"),
     ],
 )
 def test_what_cannot_be_built_is_said(tmp_path: Path, capsys, monkeypatch, arguments: list, message: str) -> None:
