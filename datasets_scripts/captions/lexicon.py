@@ -40,9 +40,9 @@ CountReason = Literal[
 
 def _read() -> dict[str, frozenset[str]]:
     words: defaultdict[str, set[str]] = defaultdict(set)
-    with resources.files(__package__).joinpath("lexicon.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            words[row["list"]].update(row["words"].split())
+    table = resources.files(__package__).joinpath("lexicon.csv").read_text(encoding="utf-8")
+    for row in csv.DictReader(table.splitlines()):
+        words[row["list"]].update(row["words"].split())
     return {name: frozenset(found) for name, found in words.items()}
 
 

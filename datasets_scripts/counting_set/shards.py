@@ -11,6 +11,7 @@ import json
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -44,7 +45,24 @@ _TOO_LARGE = "more than {:,} bytes"
 
 
 class ShardError(Exception):
-    """A shard that cannot be read; the message names it and says why."""
+    """A shard that cannot be read; the message names it and the reason."""
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """
+    Turn the errors of a broken file into a [`ShardError`].
+
+    Args:
+        path (`str`): The file, or the name of a data set.
+
+    Raises:
+        ShardError: If the block raises one of them.
+    """
+    try:
+        yield
+    except (OSError, EOFError, pa.ArrowException, tarfile.TarError, datasets.exceptions.DatasetsError) as error:
+        raise ShardError(f"{path} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -90,74 +108,6 @@ class CaptionRecord:
         """A line of `failures.jsonl`."""
         where = {"source": self.source, "row": self.row, "key": self.key, "url": self.url}
         return {**where, "stage": stage, "error": error}
-
-
-# Reads each caption of a shard once, in order; `None` where it is not wanted. Not all captions are strings.
-ReadCaption = Callable[[Any], CaptionReading | None]
-
-
-@dataclass(frozen=True)
-class CaptionShard(ABC):
-    """
-    A part of a source that is read from the front.
-
-    Args:
-        name (`str`): Its name in counts and provenance: its path inside the source's folder.
-        fingerprint (`str`): Changes with the content.
-    """
-
-    name: str
-    fingerprint: str
-
-    @abstractmethod
-    def records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
-        """
-        Read the shard.
-
-        Args:
-            read (`ReadCaption`): Called with each caption.
-
-        Returns:
-            `Iterator[CaptionRecord]`: The rows whose caption is wanted, in order.
-
-        Raises:
-            ShardError: If it cannot be read to its end.
-        """
-
-    @property
-    def source(self) -> str:
-        """`str`: The file or data set that the shard is of."""
-        return self.name.partition("#")[0]
-
-    def _record(
-        self,
-        row: Mapping[str, Any],
-        columns: "Columns",
-        place: int,
-        reading: CaptionReading,
-        folder: Path | None = None,
-        problem: str = "",
-    ) -> CaptionRecord:
-        """A row as a record."""
-        key, url, image = (row.get(name or "") for name in (columns.key, columns.url, columns.image))
-        if isinstance(image, Mapping):
-            image, problem = _stored_image(image, folder)
-        if image is not None and not isinstance(image, bytes):
-            image, problem = None, f"an image of bytes was expected, not {type(image).__name__}"
-        if image is not None and len(image) > MAX_IMAGE_BYTES:
-            image, problem = None, _TOO_LARGE.format(MAX_IMAGE_BYTES)
-        url = url if isinstance(url, str) and url else None
-        if image is not None or url is not None:
-            problem = ""
-        elif not problem:
-            problem = "neither an image nor a URL"
-        name = f"{self._numbered}:{place}" if key is None else str(key)
-        return CaptionRecord(self.source, place, name, str(row[columns.caption or ""]), reading, image, url, problem)
-
-    @property
-    def _numbered(self) -> str:
-        """What the places of the rows are counted in."""
-        return self.name
 
 
 @dataclass(frozen=True)
@@ -209,52 +159,121 @@ class Columns:
 
 
 _SAMPLE_COLUMNS = Columns("caption", "image", "url", "key")
+# Reads each caption of a shard once, in order; `None` where it is not wanted. Not all captions are strings.
+ReadCaption = Callable[[Any], CaptionReading | None]
+
+
+@dataclass(frozen=True)
+class CaptionShard(ABC):
+    """
+    A part of a source that is read from the front.
+
+    Args:
+        name (`str`): Its name in counts and provenance: its path inside the source's folder.
+        fingerprint (`str`): Changes with the content.
+        path (`str`): The file, or the name of the data set.
+        columns (`Columns`): Its columns.
+    """
+
+    name: str
+    fingerprint: str
+    path: str
+    columns: Columns
+
+    def records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
+        """
+        Read the shard.
+
+        Args:
+            read (`ReadCaption`): Called with each caption.
+
+        Returns:
+            `Iterator[CaptionRecord]`: The rows whose caption is wanted, in order.
+
+        Raises:
+            ShardError: If it cannot be read to its end.
+        """
+        with reading(self.path):
+            yield from self._records(read)
+
+    @abstractmethod
+    def _records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
+        """Read the shard; errors of broken files are turned into a `ShardError`."""
+
+    @property
+    def source(self) -> str:
+        """`str`: The file or data set that the shard is of."""
+        return self.name.partition("#")[0]
+
+    def _record(
+        self,
+        row: Mapping[str, Any],
+        columns: Columns,
+        place: int,
+        caption: CaptionReading,
+        folder: Path | None = None,
+        problem: str = "",
+    ) -> CaptionRecord:
+        """A row as a record."""
+        key, url, image = (row.get(name or "") for name in (columns.key, columns.url, columns.image))
+        if isinstance(image, Mapping):
+            image, problem = _stored_image(image, folder)
+        if image is not None and not isinstance(image, bytes):
+            image, problem = None, f"an image of bytes was expected, not {type(image).__name__}"
+        if image is not None and len(image) > MAX_IMAGE_BYTES:
+            image, problem = None, _TOO_LARGE.format(MAX_IMAGE_BYTES)
+        url = url if isinstance(url, str) and url else None
+        if image is not None or url is not None:
+            problem = ""
+        elif not problem:
+            problem = "neither an image nor a URL"
+        name = f"{self._numbered}:{place}" if key is None else str(key)
+        return CaptionRecord(self.source, place, name, str(row[columns.caption or ""]), caption, image, url, problem)
+
+    @property
+    def _numbered(self) -> str:
+        """The file or shard that the places of the rows are counted in."""
+        return self.name
+
+
+# --- shards ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ParquetShard(CaptionShard):
     """
-    Some row groups of a parquet file.
+    Some row groups of a parquet file; of a group, the captions are read first, and images if one is wanted.
 
     Args:
-        path (`str`): The file.
-        columns (`Columns`): Its columns.
         groups (`tuple[int, int]`): The first row group, and the one after the last.
         first_row (`int`): The place of the first row in the file.
     """
 
-    path: str
-    columns: Columns
     groups: tuple[int, int]
     first_row: int
 
-    def records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
-        """Read the captions of a row group, and its images if any of them is wanted."""
-        try:
-            with pq.ParquetFile(self.path, buffer_size=BUFFER_BYTES) as file:
-                first_row = self.first_row
-                for group in range(*self.groups):
-                    yield from self._records_of_group(file, group, first_row, read)
-                    first_row += file.metadata.row_group(group).num_rows
-        except (OSError, pa.ArrowException) as error:
-            raise ShardError(f"{self.path} cannot be read: {error}") from error
+    def _records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
+        with pq.ParquetFile(self.path, buffer_size=BUFFER_BYTES) as file:
+            first_row = self.first_row
+            for group in range(*self.groups):
+                yield from self._records_of_group(file, group, first_row, read)
+                first_row += file.metadata.row_group(group).num_rows
 
     def _records_of_group(
         self, file: pq.ParquetFile, group: int, first_row: int, read: ReadCaption
     ) -> Iterator[CaptionRecord]:
         batches = file.iter_batches(_BATCH, row_groups=[group], columns=[self.columns.caption])
         captions = itertools.chain.from_iterable(batch.column(0).to_pylist() for batch in batches)
-        readings = {place: reading for place, text in enumerate(captions) if (reading := read(text)) is not None}
-        if not readings:
+        found = {place: caption for place, text in enumerate(captions) if (caption := read(text)) is not None}
+        if not found:
             return
         names = [name for name in astuple(self.columns) if name is not None]
         start = 0
         for batch in file.iter_batches(_IMAGE_BATCH, row_groups=[group], columns=names):
             for place in range(start, start + batch.num_rows):
-                if place in readings:
+                if place in found:
                     row = batch.slice(place - start, 1).to_pylist()[0]
-                    folder = Path(self.path).parent
-                    yield self._record(row, self.columns, first_row + place, readings.pop(place), folder)
+                    yield self._record(row, self.columns, first_row + place, found[place], Path(self.path).parent)
             start += batch.num_rows
 
     @property
@@ -262,119 +281,75 @@ class ParquetShard(CaptionShard):
         return self.source
 
 
-@dataclass(frozen=True)
 class WebdatasetShard(CaptionShard):
-    """
-    A tar archive in which the files of a sample follow one another: `0001.jpg`, `0001.txt`, `0001.json`.
+    """A tar archive in which the files of a sample follow one another: `0001.jpg`, `0001.txt`, `0001.json`."""
 
-    Args:
-        path (`str`): The archive, compressed or not.
-        columns (`Columns`): The names of caption and URL in the samples' JSON.
-    """
-
-    path: str
-    columns: Columns
-
-    def records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
-        """Read sample after sample; the archive is never unpacked."""
-        try:
-            with tarfile.open(self.path, "r|*") as archive:
-                for place, (key, members) in enumerate(_samples(archive)):
-                    values = json_object(members.get("json"))
-                    found = Columns().found_in([*values, "caption"], self.path)
-                    caption = values.get(self.columns.caption or found.caption or "")
-                    text = next((members[suffix] for suffix in _CAPTION_SUFFIXES if suffix in members), None)
-                    if text is not None:
-                        caption = text.decode("utf-8", "replace").strip()
-                    if (reading := read(caption)) is None:
-                        continue
-                    suffix = next((suffix for suffix in _IMAGE_SUFFIXES if suffix in members), None)
-                    row = {
-                        "caption": caption,
-                        "image": members[suffix] if suffix else None,
-                        "url": values.get(self.columns.url or found.url or ""),
-                        "key": f"{self.name}:{key}",
-                    }
-                    problem = _TOO_LARGE.format(MAX_IMAGE_BYTES) if suffix else "no image in the archive"
-                    yield self._record(row, _SAMPLE_COLUMNS, place, reading, problem=problem)
-        except (OSError, EOFError, tarfile.TarError) as error:
-            raise ShardError(f"{self.path} cannot be read: {error}") from error
+    def _records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
+        with tarfile.open(self.path, "r|*") as archive:
+            for place, (key, members) in enumerate(_samples(archive)):
+                values = json_object(members.get("json"))
+                columns = Columns().found_in([*values, "caption"], self.path)
+                text = values.get(self.columns.caption or columns.caption or "")
+                content = next((members[suffix] for suffix in _CAPTION_SUFFIXES if suffix in members), None)
+                if content is not None:
+                    text = content.decode("utf-8", "replace").strip()
+                if (caption := read(text)) is None:
+                    continue
+                suffix = next((suffix for suffix in _IMAGE_SUFFIXES if suffix in members), None)
+                row = {
+                    "caption": text,
+                    "image": members[suffix] if suffix else None,
+                    "url": values.get(self.columns.url or columns.url or ""),
+                    "key": f"{self.name}:{key}",
+                }
+                problem = _TOO_LARGE.format(MAX_IMAGE_BYTES) if suffix else "no image in the archive"
+                yield self._record(row, _SAMPLE_COLUMNS, place, caption, problem=problem)
 
 
-@dataclass(frozen=True)
 class JsonLinesShard(CaptionShard):
-    """
-    A list of captions and URLs, a JSON object a line.
+    """Captions and URLs, a JSON object a line; a line that is no object is a row without a caption."""
 
-    Args:
-        path (`str`): The file, gzipped or not.
-        columns (`Columns`): The names of caption, URL and key.
-    """
-
-    path: str
-    columns: Columns
-
-    def records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
-        """Read line after line; one that is no object is a row without a caption."""
-        for place, values in enumerate(json_objects(self.path)):
-            if (reading := read(values.get(self.columns.caption or ""))) is not None:
-                yield self._record(values, self.columns, place, reading, Path(self.path).parent)
+    def _records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
+        for place, row in enumerate(json_objects(self.path)):
+            if (caption := read(row.get(self.columns.caption or ""))) is not None:
+                yield self._record(row, self.columns, place, caption, Path(self.path).parent)
 
 
 @dataclass(frozen=True)
 class DatasetShard(CaptionShard):
     """
-    A shard of a data set that `datasets.load_dataset` knows, streamed.
+    A shard of a data set that `datasets.load_dataset` knows, streamed; images are not decoded.
 
     Args:
-        dataset (`str`): Its name.
         config (`str` or `None`): Its configuration.
         split (`str`): Its split.
         index (`int`): Which shard.
         num_shards (`int`): Of how many.
-        columns (`Columns`): Its columns.
     """
 
-    dataset: str
     config: str | None
     split: str
     index: int
     num_shards: int
-    columns: Columns
 
-    def records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
-        """Read row after row; images are not decoded."""
-        rows = datasets.load_dataset(self.dataset, self.config, split=self.split, streaming=True)
+    def _records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
+        rows = datasets.load_dataset(self.path, self.config, split=self.split, streaming=True)
         if isinstance((rows.features or {}).get(self.columns.image or ""), datasets.Image):
             rows = rows.cast_column(self.columns.image, datasets.Image(decode=False))
         if self.num_shards > 1:
             rows = rows.shard(num_shards=self.num_shards, index=self.index)
-        try:
-            for place, values in enumerate(rows):
-                if (reading := read(values.get(self.columns.caption or ""))) is not None:
-                    yield self._record(values, self.columns, place, reading)
-        except (OSError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
-            raise ShardError(f"{self.name} cannot be read: {error}") from error
+        for place, row in enumerate(rows):
+            if (caption := read(row.get(self.columns.caption or ""))) is not None:
+                yield self._record(row, self.columns, place, caption)
+
+
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def json_objects(path: str) -> Iterator[dict[str, Any]]:
-    """
-    Read a file of JSON lines.
-
-    Args:
-        path (`str`): The file, gzipped or not.
-
-    Returns:
-        `Iterator[dict[str, Any]]`: The object of each line; an empty one where a line holds something else.
-
-    Raises:
-        ShardError: If the file cannot be read to its end.
-    """
-    try:
-        with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
-            yield from map(json_object, file)
-    except (OSError, EOFError) as error:
-        raise ShardError(f"{path} cannot be read: {error}") from error
+    """The object of each line of a file, gzipped or not; an empty one where a line holds something else."""
+    with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
+        yield from map(json_object, file)
 
 
 def json_object(content: bytes | None) -> dict[str, Any]:

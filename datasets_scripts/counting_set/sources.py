@@ -4,7 +4,6 @@ import hashlib
 from pathlib import Path
 
 import datasets
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .shards import (
@@ -13,9 +12,9 @@ from .shards import (
     DatasetShard,
     JsonLinesShard,
     ParquetShard,
-    ShardError,
     WebdatasetShard,
     json_objects,
+    reading,
 )
 
 
@@ -61,7 +60,8 @@ def find_shards(
         elif _is_tar(file):
             shards.append(WebdatasetShard(name, _fingerprint(file), str(file), columns))
         elif _is_json_lines(file):
-            first = next(filter(None, json_objects(str(file))), {})
+            with reading(str(file)):
+                first = next(filter(None, json_objects(str(file))), {})
             found = columns.found_in(list(first), str(file))
             shards.append(JsonLinesShard(name, _fingerprint(file), str(file), found))
     if not shards:
@@ -96,12 +96,9 @@ def _fingerprint(file: Path) -> str:
 
 
 def _parquet_shards(file: Path, name: str, columns: Columns, max_rows: int) -> list[CaptionShard]:
-    try:
-        with pq.ParquetFile(file) as opened:
-            names = opened.schema_arrow.names
-            sizes = [opened.metadata.row_group(group).num_rows for group in range(opened.metadata.num_row_groups)]
-    except (OSError, pa.ArrowException) as error:
-        raise ShardError(f"{file} cannot be read: {error}") from error
+    with reading(str(file)), pq.ParquetFile(file) as opened:
+        names = opened.schema_arrow.names
+        sizes = [opened.metadata.row_group(group).num_rows for group in range(opened.metadata.num_row_groups)]
     found = columns.found_in(names, str(file))
     fingerprint = _fingerprint(file)
     shards: list[CaptionShard] = []
@@ -128,6 +125,6 @@ def _dataset_shards(dataset: str, config: str | None, split: str, columns: Colum
     name = "/".join(part for part in (dataset, config, split) if part)
     count = rows.num_shards
     return [
-        DatasetShard(f"{name}#{index}-of-{count}", name, dataset, config, split, index, count, found)
+        DatasetShard(f"{name}#{index}-of-{count}", name, dataset, found, config, split, index, count)
         for index in range(count)
     ]
