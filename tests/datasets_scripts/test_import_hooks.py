@@ -29,7 +29,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         sys.modules.pop(name, None)
 
 
-def test_acts_once_right_after_the_first_of_the_imports(modules: Callable[..., list[str]]) -> None:
+def test_the_action_runs_once_after_the_first_import(modules: Callable[..., list[str]]) -> None:
     first, second = modules("hooked_a", "hooked_b")
     seen = []
 
@@ -49,7 +49,7 @@ def test_acts_once_right_after_the_first_of_the_imports(modules: Callable[..., l
     assert seen[1:] == ["at once"]
 
 
-def test_several_may_wait_for_one_module(modules: Callable[..., list[str]]) -> None:
+def test_several_actions_may_wait_for_one_module(modules: Callable[..., list[str]]) -> None:
     (name,) = modules("hooked_c")
     seen: list[str] = []
     after_import([name], lambda: seen.append("one"))

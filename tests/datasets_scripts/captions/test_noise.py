@@ -57,7 +57,7 @@ def test_rate_of_numbers_that_count_nothing_is_that_of_the_labelled_captions():
     assert round(1 - np.mean(counts), 2) == NOT_COUNTING_RATE
 
 
-def test_shares_of_faults_are_those_asked_for(scenes):
+def test_faults_have_the_requested_rates(scenes):
     noisy = [spoil_caption("a photo of three red stars", "red stars", _rng(seed), 0.4, 0.25) for seed in range(4000)]
     faults = Counter(caption.fault for caption in noisy)
     assert faults["wrong"] / 4000 == pytest.approx(0.6 * 0.25, abs=0.02)
@@ -77,7 +77,7 @@ def test_captions_without_faults_and_without_numbers_stay_as_they_are():
     assert (spoilt.text, spoilt.number, spoilt.fault) == ("some red stars", 0, "")
 
 
-def test_rows_say_what_their_columns_say(scenes):
+def test_rows_and_columns_agree(scenes):
     rows = NoisyCaptions(scenes, seed=4)
     assert len(rows) == 600
     for index in (0, 17, -1):
@@ -93,16 +93,16 @@ def test_rows_say_what_their_columns_say(scenes):
         rows[600]
 
 
-def test_each_stage_leaves_what_it_should(scenes):
+def test_each_stage_keeps_the_right_rows(scenes):
     rows = NoisyCaptions(scenes)
-    texts, said, true = (rows.column(name) for name in ("text", "number", "true_number"))
+    texts, stated, true = (rows.column(name) for name in ("text", "number", "true_number"))
     naive, counts = filter_counting(rows, "naive")
     assert naive == list(range(600))
     assert counts == {"rows": 600, "with_number": 600}
     objects, _ = filter_counting(rows, "objects")
     assert objects == [index for index in range(600) if counts_objects(texts[index])]
     full, counts = filter_counting(rows)
-    assert full == [index for index in objects if said[index] == true[index]]
+    assert full == [index for index in objects if stated[index] == true[index]]
     assert counts["rows"] > counts["counting_objects"] > counts["number_in_image"] == len(full)
     # All that are right are kept, and hardly anything that is not.
     clean = [index for index in range(600) if texts[index] == scenes.column("text", [index])[0]]
@@ -125,12 +125,12 @@ def test_rows_without_numbers_are_filtered_out():
         ({"rows": [{"text": "x"}]}, TypeError, "but got list"),
     ],
 )
-def test_mistakes_are_named(scenes, options, error, message):
+def test_wrong_options_are_rejected(scenes, options, error, message):
     with pytest.raises(error, match=message):
         NoisyCaptions(**{"rows": scenes, **options})
 
 
-def test_rows_of_another_kind_are_refused():
+def test_rows_without_numbers_or_names_are_refused():
     density = CountScenes("train", "density", num_scenes=2, image_size=224, objects="shapes", max_objects=10)
     with pytest.raises(ValueError, match="number and name is missing"):
         NoisyCaptions(density)

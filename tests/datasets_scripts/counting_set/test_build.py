@@ -96,9 +96,9 @@ def _table(report: CaptionSetReport) -> list[dict[str, Any]]:
 ALL = CaptionSetConfig(num_common=None)
 
 
-def test_rows_come_through_the_stages_and_each_stage_is_counted(source: Path, tmp_path: Path) -> None:
-    told = []
-    report = build_caption_set(str(source), tmp_path, ALL, progress=lambda *state: told.append(state[:2]))
+def test_rows_pass_the_stages_and_each_stage_is_counted(source: Path, tmp_path: Path) -> None:
+    progress = []
+    report = build_caption_set(str(source), tmp_path, ALL, progress=lambda *state: progress.append(state[:2]))
     rows = _rows_of(source)
     wanted = [row for row in rows if _counts(row["caption"]) and _is_whole(row["image"])]
     assert [(row["image_id"], row["text"], row["number"]) for row in _table(report)] == [
@@ -124,10 +124,10 @@ def test_rows_come_through_the_stages_and_each_stage_is_counted(source: Path, tm
     )
     assert sum(report.counts.reasons.values()) == totals["number_word"] - totals["counts_objects"]
     assert report.kept == dict(sorted(Counter(_counts(row["caption"]) for row in wanted).items()))
-    assert told == [(done, 6) for done in range(1, 7)]
+    assert progress == [(done, 6) for done in range(1, 7)]
 
 
-def test_every_image_that_is_lost_is_listed(source: Path, tmp_path: Path) -> None:
+def test_every_lost_image_is_listed(source: Path, tmp_path: Path) -> None:
     report = build_caption_set(str(source), tmp_path, ALL)
     failures = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
     lost = {row["key"] for row in _rows_of(source) if _counts(row["caption"]) and not _is_whole(row["image"])}
@@ -159,9 +159,7 @@ def test_datasets_loads_the_set_with_its_card(source: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("num_common", [0, 7, 100, 10**6])
-def test_common_numbers_are_thinned_out_evenly_and_the_others_all_kept(
-    source: Path, tmp_path: Path, num_common: int
-) -> None:
+def test_common_numbers_are_sampled_evenly_and_all_others_kept(source: Path, tmp_path: Path, num_common: int) -> None:
     everything = Counter(_counts(row["caption"]) for row in _rows_of(source) if _is_whole(row["image"]))
     report = build_caption_set(str(source), tmp_path, CaptionSetConfig(num_common=num_common))
     common = {number: report.kept[number] for number in (2, 3, 4, 5, 6)}
@@ -189,7 +187,7 @@ def test_the_seed_decides_which_rows_are_kept_and_the_order_of_the_source_does_n
     assert sorted(kept("c", source, 1)) != sorted(first)
 
 
-def test_text_stage_can_be_left_out_and_captions_taken_without_images(source: Path, tmp_path: Path) -> None:
+def test_the_text_stage_and_the_images_are_optional(source: Path, tmp_path: Path) -> None:
     config = CaptionSetConfig(text_filter=False, captions_only=True, num_common=None, numbers=(3, 10))
     report = build_caption_set(str(source), tmp_path, config)
     assert set(report.kept) == {3, 10}
@@ -226,7 +224,7 @@ _KILLED = """
 """
 
 
-def test_a_killed_build_goes_on_without_redoing_or_losing_a_shard(source: Path, tmp_path: Path) -> None:
+def test_a_killed_build_resumes_without_repeating_or_losing_a_shard(source: Path, tmp_path: Path) -> None:
     code = textwrap.dedent(_KILLED)
     killed = subprocess.run([sys.executable, "-c", code, str(source), str(tmp_path / "set"), "230"], timeout=50)
     assert killed.returncode == -signal.SIGKILL
@@ -235,11 +233,11 @@ def test_a_killed_build_goes_on_without_redoing_or_losing_a_shard(source: Path, 
     num_finished = sum(name.endswith(".json") for name in finished)
     assert 1 <= num_finished <= 4
 
-    told = []
+    progress = []
     report = build_caption_set(
-        str(source), tmp_path / "set", ALL, keep_parts=True, progress=lambda *state: told.append(state[:2])
+        str(source), tmp_path / "set", ALL, keep_parts=True, progress=lambda *state: progress.append(state[:2])
     )
-    assert told == [(done, 6) for done in range(num_finished + 1, 7)], "only what was left is done"
+    assert progress == [(done, 6) for done in range(num_finished + 1, 7)], "only what was left is done"
     assert {name: (parts / name).stat().st_mtime_ns for name in finished} == finished
     whole = build_caption_set(str(source), tmp_path / "whole", ALL)
     assert _table(report) == _table(whole)
@@ -248,7 +246,7 @@ def test_a_killed_build_goes_on_without_redoing_or_losing_a_shard(source: Path, 
         assert (tmp_path / "set" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_build_that_is_stopped_while_it_writes_the_set_goes_on(
+def test_a_build_that_is_stopped_while_it_writes_the_set_resumes(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = CaptionSetConfig(num_common=None, rows_per_file=100)
@@ -279,7 +277,7 @@ def test_a_build_that_is_stopped_while_it_writes_the_set_goes_on(
     ]
 
 
-def test_a_finished_set_is_left_alone_and_another_is_not_written_over_it(source: Path, tmp_path: Path) -> None:
+def test_a_finished_set_is_kept_and_not_overwritten_by_another(source: Path, tmp_path: Path) -> None:
     first = build_caption_set(str(source), tmp_path, ALL)
     again = build_caption_set(str(source), tmp_path, ALL, progress=lambda *state: pytest.fail("redone"))
     assert first.is_new
@@ -290,7 +288,7 @@ def test_a_finished_set_is_left_alone_and_another_is_not_written_over_it(source:
         build_caption_set(str(source), tmp_path, CaptionSetConfig(num_common=10))
 
 
-def test_kept_parts_are_balanced_anew_without_doing_the_stages_again(source: Path, tmp_path: Path) -> None:
+def test_kept_parts_are_balanced_again_without_running_the_stages(source: Path, tmp_path: Path) -> None:
     build_caption_set(str(source), tmp_path / "a", ALL, keep_parts=True)
     config = CaptionSetConfig(num_common=20)
     report = build_caption_set(str(source), tmp_path / "a", config, progress=lambda *state: pytest.fail("redone"))
@@ -298,7 +296,7 @@ def test_kept_parts_are_balanced_anew_without_doing_the_stages_again(source: Pat
     assert not (tmp_path / "a" / ".parts").exists()
 
 
-def test_going_on_with_something_else_is_refused(source: Path, tmp_path: Path) -> None:
+def test_resuming_with_other_options_or_shards_is_refused(source: Path, tmp_path: Path) -> None:
     own = tmp_path / "source"
     shutil.copytree(source, own)
     (own / "00003.parquet").write_bytes((own / "00003.parquet").read_bytes()[:-50])
@@ -326,7 +324,7 @@ def _spoil(file: Path) -> None:
     file.write_bytes(content)
 
 
-def test_unreadable_shards_stop_nothing_but_the_end(source: Path, tmp_path: Path) -> None:
+def test_unreadable_shards_stop_only_the_end_of_a_build(source: Path, tmp_path: Path) -> None:
     own = tmp_path / "source"
     shutil.copytree(source, own)
     _spoil(own / "00002.parquet")
@@ -358,9 +356,9 @@ def test_a_full_disk_loses_nothing(source: Path, tmp_path: Path, monkeypatch: py
     done = len(list(parts.glob("0*.json")))
     assert 0 < done < 6
     assert not list(parts.glob(".0*")), "what was begun is taken away, for the space"
-    told = []
-    build_caption_set(str(source), tmp_path, ALL, progress=lambda *state: told.append(state[0]))
-    assert told == list(range(done + 1, 7))
+    progress = []
+    build_caption_set(str(source), tmp_path, ALL, progress=lambda *state: progress.append(state[0]))
+    assert progress == list(range(done + 1, 7))
 
 
 def test_several_processes_give_the_same_set(source: Path, tmp_path: Path) -> None:
@@ -371,7 +369,7 @@ def test_several_processes_give_the_same_set(source: Path, tmp_path: Path) -> No
     assert (tmp_path / "one" / "README.md").read_bytes() == (tmp_path / "two" / "README.md").read_bytes()
 
 
-def test_a_source_without_any_counting_caption_gives_an_empty_set_and_says_so(
+def test_a_source_without_counting_captions_gives_an_empty_set_and_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a dog"}\n{"text": "two years"}\n')
@@ -398,12 +396,12 @@ def test_a_source_without_any_counting_caption_gives_an_empty_set_and_says_so(
         ({"captions_only": True, "detector": "x"}, "no detector where there are captions only"),
     ],
 )
-def test_impossible_configurations_are_rejected(options: dict, message: str) -> None:
+def test_invalid_configurations_are_rejected(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CaptionSetConfig(**options)
 
 
-def test_impossible_engines_are_rejected(source: Path, tmp_path: Path) -> None:
+def test_invalid_engines_are_rejected(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Expected an engine of local, ray, but got 'spark'"):
         build_caption_set(str(source), tmp_path, engine="spark")
     with pytest.raises(ValueError, match="Expected num_proc to be 1 or more"):
@@ -413,7 +411,7 @@ def test_impossible_engines_are_rejected(source: Path, tmp_path: Path) -> None:
 
 
 @given(total=st.integers(0, 60), available=st.dictionaries(st.integers(2, 6), st.integers(0, 30)))
-def test_rows_are_shared_out_as_evenly_as_possible(total: int, available: dict[int, int]) -> None:
+def test_rows_are_divided_as_evenly_as_possible(total: int, available: dict[int, int]) -> None:
     shares = share_out(total, available)
     assert sum(shares.values()) == min(total, sum(available.values()))
     assert all(0 <= shares[number] <= available[number] for number in available)
@@ -432,7 +430,7 @@ def test_quotas_take_the_lowest_ranks(rows: list[tuple[int, int]], total: int) -
     assert [row for row in taken if row[0] == 7] == [row for row in rows if row[0] == 7]
 
 
-def test_ranks_are_the_same_everywhere_and_spread() -> None:
+def test_ranks_are_the_same_everywhere_and_uniform() -> None:
     row = {"image_id": "a", "text": "two dogs"}
     assert f"{rank_of(row, 0):016x}" == "9e0fa7b6904ce31b", "blake2b of '0 a two dogs', with eight bytes"
     ranks = [rank_of({"image_id": str(place), "text": "two dogs"}, 5) / 2**64 for place in range(2000)]

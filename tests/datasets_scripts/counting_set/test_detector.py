@@ -156,7 +156,7 @@ boxes = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 12), st
 
 
 @given(found=st.lists(st.tuples(boxes, st.sampled_from([0.1, 0.4, 0.6, 0.9])), min_size=1, max_size=12))
-def test_overlaps_are_suppressed_as_one_box_after_the_other_would_be(found: list) -> None:
+def test_overlaps_are_suppressed_as_by_one_box_after_the_other(found: list) -> None:
     kept: list[int] = []
     for place in sorted(range(len(found)), key=lambda place: -found[place][1]):
         if all(_overlap(found[place][0], found[other][0]) <= 0.5 for other in kept):
@@ -313,7 +313,7 @@ def test_closed_detector_counts_its_most_frequent_class(closed_detector: str, tm
     pipe = pipeline("object-detection", model=closed_detector)
     most = [Counter(one["label"] for one in pipe(image, threshold=0.3)).most_common(1)[0] for image in images]
     words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    assert all(2 <= count <= 10 for _, count in most), "the detector's counts can be said"
+    assert all(2 <= count <= 10 for _, count in most), "the detector's counts have number words"
     nouns = {"dog": "dogs", "wine glass": "glasses", "person": "women"}
     captions = [f"{words[count]} {nouns[label]}" for label, count in most]
     captions += [f"{words[2 if count != 2 else 3]} {nouns[label]}" for label, count in most]
@@ -398,7 +398,7 @@ def test_ray_gives_the_same_set_row_for_row(
     local = build_caption_set(str(own), tmp_path / "local", config, skip_unreadable=True)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
-        told: list[int] = []
+        finished: list[int] = []
         there = build_caption_set(
             str(own),
             tmp_path / "ray",
@@ -406,19 +406,19 @@ def test_ray_gives_the_same_set_row_for_row(
             device="cpu",
             engine="ray",
             skip_unreadable=True,
-            progress=lambda done, total, counts: told.append(done),
+            progress=lambda done, total, counts: finished.append(done),
         )
     finally:
         ray.shutdown()
     assert _table(there) == _table(local)
     assert len(_table(there)) > 15
     assert there.counts == local.counts
-    assert told == [1, 2, 3, 4, 5]
+    assert finished == [1, 2, 3, 4, 5]
     for name in ("README.md", "stages.json"):
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
 
 
-def test_ray_that_is_missing_is_named(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_is_reported(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     assert importlib.util.find_spec("count_clip.datasets_scripts.counting_set.ray") is not None
     with pytest.raises(ImportError, match=r"Expected Ray .*`pip install 'count-clip\[ray\]'`"):

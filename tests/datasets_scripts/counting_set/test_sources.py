@@ -111,13 +111,13 @@ def test_webdataset_archives_are_read_sample_by_sample(tmp_path: Path, compresse
     assert records[2].url == "http://a/2.jpg"
 
 
-def test_archives_are_read_where_img2dataset_left_their_tables_beside_them(tmp_path: Path) -> None:
+def test_archives_are_read_instead_of_the_tables_of_img2dataset(tmp_path: Path) -> None:
     _write_tar(tmp_path / "00000.tar", {"0.jpg": _png(0), "0.txt": b"two dogs"})
     pq.write_table(pa.table({"caption": ["two dogs"], "key": ["0"]}), tmp_path / "00000.parquet")
     assert [shard.name for shard in find_shards(str(tmp_path))] == ["00000.tar"]
 
 
-def test_json_lines_are_lists_of_addresses(tmp_path: Path) -> None:
+def test_json_lines_are_lists_of_urls(tmp_path: Path) -> None:
     lines = [
         {"text": "two dogs", "url": "http://a/0.jpg", "uid": 7},
         {"text": None, "url": "http://a/1.jpg"},
@@ -178,12 +178,12 @@ def test_columns_are_found_or_named(tmp_path: Path) -> None:
         find_shards(str(tmp_path), Columns(caption="alt", image="image"))
     (record,) = _read(find_shards(str(tmp_path), Columns(caption="alt", image="bytes", key="id")))
     assert record == CaptionRecord("a.parquet", 0, "3", "two dogs", READING, b"image")
-    (tmp_path / "b.jsonl").write_text('{"said": "two dogs"}\n')
+    (tmp_path / "b.jsonl").write_text('{"words": "two dogs"}\n')
     with pytest.raises(ValueError, match="Expected a column with captions in .*b.jsonl"):
         find_shards(str(tmp_path / "b.jsonl"))
 
 
-def test_images_that_are_not_there_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_images_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "beside.png").write_bytes(_png(1))
     (tmp_path / "secret.png").write_bytes(_png(2))
@@ -212,7 +212,7 @@ def test_images_that_are_not_there_are_explained(tmp_path: Path, monkeypatch: py
     assert problems[6] == "neither an image nor a URL"
 
 
-def test_broken_files_are_named(tmp_path: Path) -> None:
+def test_broken_files_are_reported(tmp_path: Path) -> None:
     table = pa.table({"caption": ["two dogs"] * 5000})
     pq.write_table(table, tmp_path / "a.parquet", compression="none", use_dictionary=False)
     (shard,) = find_shards(str(tmp_path))

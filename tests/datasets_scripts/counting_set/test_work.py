@@ -24,7 +24,7 @@ def png() -> Callable[[int], bytes]:
     return draw
 
 
-def test_images_are_fetched_and_what_fails_is_explained(web: Any, png: Callable[[int], bytes]) -> None:
+def test_images_are_fetched_and_failures_reported(web: Any, png: Callable[[int], bytes]) -> None:
     records = [
         _record(0, web.put("/a", png(0))),
         _record(1, f"{web.address}/missing"),

@@ -327,12 +327,12 @@ def test_redirect_to_this_machine_is_refused(web: Any, monkeypatch: pytest.Monke
         *("224.0.0.1", "::1", "fe80::1%eth0", "fd00::1", "::ffff:10.0.0.1", "2002:0a00:0001::1", "64:ff9b::a00:1"),
     ],
 )
-def test_private_addresses_are_known(address: str) -> None:
+def test_private_ip_addresses_are_recognised(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:93.184.216.34"])
-def test_public_addresses_are_known(address: str) -> None:
+def test_public_ip_addresses_are_recognised(address: str) -> None:
     assert is_public(address)
 
 
@@ -364,7 +364,7 @@ def test_opt_outs_are_obeyed(web: Any) -> None:
     assert fetch(url, opt_outs=()).content == png()
 
 
-def test_passing_failures_are_tried_again_and_others_not(web: Any) -> None:
+def test_only_failures_that_may_pass_are_tried_again(web: Any) -> None:
     result = fetch(web.put("/tired", png(), status=[500, 503, 200]), retries=2)
     assert (result.content, web.asked["/tired"]) == (png(), 3)
     refused(web.put("/broken", status=500), "the server answered 500 (tried 3 times)", 3, retries=2)
@@ -555,7 +555,7 @@ def test_unexpected_errors_are_raised(web: Any, monkeypatch: pytest.MonkeyPatch)
         ({"total_timeout": float("nan")}, "total_timeout to be more than 0, but got nan"),
     ],
 )
-def test_impossible_options_are_rejected(options: dict, message: str) -> None:
+def test_invalid_options_are_rejected(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FetchConfig(**options)
 

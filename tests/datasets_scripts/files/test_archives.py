@@ -86,7 +86,7 @@ def test_compressed_tar_that_grows_too_large_is_refused(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(("name", "write"), WRITERS[:3])
-def test_cut_archives_are_named(tmp_path: Path, name: str, write: Callable) -> None:
+def test_archives_that_are_cut_short_are_reported(tmp_path: Path, name: str, write: Callable) -> None:
     path = write(tmp_path / name, {f"{place}.jpg": os.urandom(3000) for place in range(9)})
     content = path.read_bytes()
     for length in (len(content) // 2, 3, 0):

@@ -14,7 +14,7 @@ def turned(orientation: int) -> Image.Exif:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
-def test_size_is_that_of_the_image_as_it_is_decoded(tmp_path: Path, name: str) -> None:
+def test_size_is_that_of_the_decoded_image(tmp_path: Path, name: str) -> None:
     image = Image.new("RGB", (40, 30))
     for orientation, size in ((1, (40, 30)), (3, (40, 30)), (6, (30, 40)), (8, (30, 40))):
         image.save(tmp_path / name, exif=turned(orientation))
@@ -48,7 +48,7 @@ def test_keys_of_json_are_unique_at_every_depth() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "..", "../a", "a/../b", "/a", "C:a", "C:/a", "a\\b", "a\0b", "\\\\host\\a"])
-def test_names_that_lead_out_are_known(name: str) -> None:
+def test_names_that_lead_out_are_recognised(name: str) -> None:
     assert leads_out(name)
 
 
@@ -57,7 +57,7 @@ def test_other_names_stay_inside(name: str) -> None:
     assert not leads_out(name)
 
 
-def test_a_folder_is_said_to_hold_a_few_of_its_files(tmp_path: Path) -> None:
+def test_a_few_files_of_a_folder_are_listed(tmp_path: Path) -> None:
     assert those_there(tmp_path, "*") == "it is empty"
     assert those_there(tmp_path, "*.txt") == "there is no *.txt at all"
     for place in range(12):

@@ -104,7 +104,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "new" / "cache.jsonl"
 
 
-def test_values_are_there_again(path: Path) -> None:
+def test_results_are_read_again(path: Path) -> None:
     with ResultCache(path, {"model": "a"}) as cache:
         cache["x"] = 1.5
         cache["y"] = [1, "zwölf"]
@@ -113,7 +113,7 @@ def test_values_are_there_again(path: Path) -> None:
         assert (cache["x"], cache["y"], "z" in cache) == (1.5, [1, "zwölf"], False)
 
 
-def test_a_value_is_written_at_once(path: Path) -> None:
+def test_a_result_is_written_at_once(path: Path) -> None:
     with ResultCache(path, {"model": "a"}) as cache:
         cache["x"] = 1
         with ResultCache(path, {"model": "a"}) as other:
@@ -121,7 +121,7 @@ def test_a_value_is_written_at_once(path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20])
-def test_a_line_that_was_cut_off_is_measured_again(path: Path, cut: int) -> None:
+def test_a_line_that_was_cut_off_is_removed(path: Path, cut: int) -> None:
     with ResultCache(path, {"model": "a"}) as cache:
         cache["x"] = 1
         cache["y"] = 2
@@ -133,7 +133,7 @@ def test_a_line_that_was_cut_off_is_measured_again(path: Path, cut: int) -> None
         assert cache.data == {"x": 1, "y": 3}
 
 
-def test_the_values_of_another_model_are_refused_and_kept(path: Path) -> None:
+def test_the_results_of_another_model_are_refused_and_kept(path: Path) -> None:
     ResultCache(path, {"sha256": "one", "dtype": "float32"}).close()
     before = path.read_bytes()
     with pytest.raises(ValueError, match="sha256 was 'one' and is 'two'"):
@@ -144,7 +144,7 @@ def test_the_values_of_another_model_are_refused_and_kept(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"notes of mine\n", b"half a line", b'{"a": 1}\n'])
-def test_a_file_of_another_kind_is_refused_and_kept(path: Path, content: bytes) -> None:
+def test_any_other_file_is_refused_and_kept(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(ValueError, match="something else"):
@@ -152,7 +152,7 @@ def test_a_file_of_another_kind_is_refused_and_kept(path: Path, content: bytes) 
     assert path.read_bytes() == content
 
 
-def test_a_broken_line_is_named(path: Path) -> None:
+def test_a_broken_line_is_reported(path: Path) -> None:
     with ResultCache(path, {"model": "a"}) as cache:
         cache["x"] = 1
     path.write_bytes(path.read_bytes() + b"{junk}\n" + json.dumps({"key": "y", "value": 2}).encode() + b"\n")
@@ -160,6 +160,6 @@ def test_a_broken_line_is_named(path: Path) -> None:
         ResultCache(path, {"model": "a"})
 
 
-def test_what_is_no_number_is_not_kept(path: Path) -> None:
+def test_nan_is_not_kept(path: Path) -> None:
     with ResultCache(path, {"model": "a"}) as cache, pytest.raises(ValueError):
         cache["x"] = float("nan")

@@ -29,7 +29,7 @@ def shards(tmp_path: Path) -> Path:
     return folder
 
 
-def test_captions_become_a_set(shards: Path, tmp_path: Path, capsys) -> None:
+def test_captions_are_filtered_into_a_set(shards: Path, tmp_path: Path, capsys) -> None:
     assert main(["data", "counting-set", str(shards), "--output", str(tmp_path / "set"), "--num-common", "2"]) == 0
     printed = capsys.readouterr()
     lines = [line.split() for line in printed.out.splitlines()]
@@ -46,7 +46,7 @@ def test_captions_become_a_set(shards: Path, tmp_path: Path, capsys) -> None:
     assert rows[0]["image"].size == (8, 6)
 
 
-def test_calling_again_does_nothing_and_says_the_same(shards: Path, tmp_path: Path, capsys) -> None:
+def test_a_second_call_does_nothing_and_prints_the_same(shards: Path, tmp_path: Path, capsys) -> None:
     arguments = [
         "data",
         "counting-set",
@@ -70,7 +70,7 @@ def test_calling_again_does_nothing_and_says_the_same(shards: Path, tmp_path: Pa
     assert first["failures"] == first["unreadable_shards"] == 0
 
 
-def test_lost_images_are_told_by_the_exit_code(shards: Path, tmp_path: Path, capsys) -> None:
+def test_lost_images_change_the_exit_code(shards: Path, tmp_path: Path, capsys) -> None:
     table = pa.table({"caption": ["two dogs", "three dogs"], "image": [_png(0), b"no image"]})
     pq.write_table(table, shards / "2.parquet")
     assert main(["data", "counting-set", str(shards), "--output", str(tmp_path / "set")]) == 1
@@ -83,9 +83,9 @@ def test_options_reach_the_stages(shards: Path, tmp_path: Path, capsys) -> None:
     options = ["--numbers", "2", "7", "--no-text-filter", "--captions-only", "--seed", "4", "--rows-per-file", "3"]
     options += ["--num-common", "all", "--num-proc", "1", "--keep-parts", "--json", "--key-column", "caption"]
     assert main(["data", "counting-set", str(shards), "--output", str(tmp_path / "set"), *options]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["kept"] == {"2": 6, "7": 2}
-    assert len(said["files"]) == 3
+    result = json.loads(capsys.readouterr().out)
+    assert result["kept"] == {"2": 6, "7": 2}
+    assert len(result["files"]) == 3
     rows = datasets.load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
     assert set(rows["image"]) == {None}
     assert "two years ago" in rows["image_id"]
@@ -104,21 +104,19 @@ def test_options_reach_the_stages(shards: Path, tmp_path: Path, capsys) -> None:
         (["--detector", "/nowhere/detector"], "/nowhere/detector"),
     ],
 )
-def test_what_cannot_be_carried_out_is_explained(
-    shards: Path, tmp_path: Path, capsys, options: list[str], message: str
-) -> None:
+def test_errors_are_reported(shards: Path, tmp_path: Path, capsys, options: list[str], message: str) -> None:
     assert main(["data", "counting-set", str(shards), "--output", str(tmp_path / "set"), *options]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("count-clip: ")
 
 
-def test_a_source_that_is_not_there_is_explained(tmp_path: Path, capsys) -> None:
+def test_a_missing_source_is_reported(tmp_path: Path, capsys) -> None:
     assert main(["data", "counting-set", str(tmp_path / "none"), "--output", str(tmp_path / "set")]) == 2
     assert "is neither" in capsys.readouterr().err
 
 
-def test_nothing_that_came_through_is_told_by_the_exit_code(tmp_path: Path, capsys) -> None:
+def test_an_empty_set_changes_the_exit_code(tmp_path: Path, capsys) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a dog"}\n')
     assert main(["data", "counting-set", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "set")]) == 1
     assert "kept after balancing    0" in capsys.readouterr().out
