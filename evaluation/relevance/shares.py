@@ -63,20 +63,14 @@ class BoxedScenes(CountScenes):
 
 @dataclass(frozen=True)
 class RelevanceShares:
-    """Shares of the relevance over the rows of a data set; arrays `(N,)` have an entry for each measured row."""
+    """Shares of the relevance over the rows of a data set."""
 
-    objects: NDArray[np.float64]
-    """The share of the patches' relevance on the objects' boxes."""
-    area: NDArray[np.float64]
-    """The share of the model's input that the boxes cover: the value for evenly distributed relevance."""
-    number: NDArray[np.float64]
-    """The share of the tokens' relevance on the number word."""
-    number_tokens: NDArray[np.float64]
-    """The share of the tokens in the number word: the value for evenly distributed relevance."""
-    scores: NDArray[np.float64]
-    """The explained scores."""
-    indices: NDArray[np.int64]
-    """The rows of the data."""
+    rows: list[dict[str, float]]
+    """
+    `index` and `score` of each measured row, the shares of the relevance on the objects' boxes (`object_share`) and on
+    the number word (`number_share`), and the shares of the model's input in the boxes (`object_area_share`) and of the
+    tokens in the word (`number_token_share`): the values for evenly distributed relevance.
+    """
     score: str
     """The explained score, one of `SCORES`."""
     start_layer: int
@@ -89,48 +83,37 @@ class RelevanceShares:
     @property
     def n(self) -> int:
         """Rows measured."""
-        return len(self.indices)
+        return len(self.rows)
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """A value of all rows, `(N,)`."""
+        return np.array([row[name] for row in self.rows])
 
     def metrics(self) -> dict[str, float]:
         """Means over the rows, and their ratios to evenly distributed relevance (`lift`)."""
-        return {name: float(statistic(*samples)) for name, (statistic, samples) in self._figures().items()}
+        return {name: float(_statistic(name)(*samples)) for name, samples in self._samples().items()}
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """95 % bootstrap intervals of the metrics."""
         return {
-            name: bootstrap_interval(statistic, *samples, seed=self.seed)
-            for name, (statistic, samples) in self._figures().items()
+            name: bootstrap_interval(_statistic(name), *samples, seed=self.seed)
+            for name, samples in self._samples().items()
         }
 
-    def _figures(self) -> dict[str, tuple[Callable[..., float], tuple[NDArray[np.float64], ...]]]:
-        return {
-            "object_share": (np.mean, (self.objects,)),
-            "object_area_share": (np.mean, (self.area,)),
-            "object_lift": (_ratio, (self.objects, self.area)),
-            "number_share": (np.mean, (self.number,)),
-            "number_token_share": (np.mean, (self.number_tokens,)),
-            "number_lift": (_ratio, (self.number, self.number_tokens)),
-        }
+    def _samples(self) -> dict[str, list[NDArray[np.float64]]]:
+        found = {}
+        for part, even in (("object", "object_area_share"), ("number", "number_token_share")):
+            samples = [self.column(f"{part}_share"), self.column(even)]
+            found |= {f"{part}_share": samples[:1], even: samples[1:], f"{part}_lift": samples}
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the metrics and their intervals as plain lists and numbers, for JSON."""
-        return {
-            "n": self.n,
-            "score": self.score,
-            "start_layer": self.start_layer,
-            "rows": [
-                {
-                    "index": int(self.indices[row]),
-                    "score": float(self.scores[row]),
-                    "object_share": float(self.objects[row]),
-                    "object_area_share": float(self.area[row]),
-                    "number_share": float(self.number[row]),
-                    "number_token_share": float(self.number_tokens[row]),
-                }
-                for row in range(self.n)
-            ],
-            "skipped": [asdict(row) for row in self.skipped],
-        }
+        return {"n": self.n, **{name: value for name, value in asdict(self).items() if name != "seed"}}
+
+
+def _statistic(name: str) -> Callable[..., Any]:
+    return _ratio if name.endswith("_lift") else np.mean
 
 
 def _ratio(shares: NDArray[np.float64], even: NDArray[np.float64]) -> float:
@@ -160,12 +143,11 @@ def compare_shares(before: RelevanceShares, after: RelevanceShares) -> ShareChan
             f"Expected shares of the same score from the same layer on, but got {before.score} from layer "
             f"{before.start_layer} and {after.score} from layer {after.start_layer}."
         )
-    _, first, second = np.intersect1d(before.indices, after.indices, return_indices=True)
+    _, first, second = np.intersect1d(before.column("index"), after.column("index"), return_indices=True)
     if not len(first):
         raise ValueError("Expected rows that could be measured for both models, but there are none.")
     differences = {
-        "object_share": after.objects[second] - before.objects[first],
-        "number_share": after.number[second] - before.number[first],
+        name: after.column(name)[second] - before.column(name)[first] for name in ("object_share", "number_share")
     }
     return ShareChange(
         {name: float(np.mean(values)) for name, values in differences.items()},
@@ -229,7 +211,7 @@ def evaluate_relevance(
         TypeError: If the model is not a CLIP.
     """
     skipped: list[SkippedRow] = []
-    measured: list[tuple[int, float, float, float, float, float]] = []
+    measured: list[dict[str, float]] = []
     with evaluating(model, device, dtype) as (where, precision):
         explainer = Explainer(Encoder(model, processor, where, precision, batch_size), score, start_layer)
         usable = usable_rows(rows, lambda row: _read(row, explainer), skipped, progress)
@@ -238,7 +220,7 @@ def evaluate_relevance(
             found = explainer([x.image for x in items], [x.text for x in items], [x.wrong for x in items])
             for (index, row, item), relevance in zip(batch, found, strict=True):
                 try:
-                    measured.append((index, *_shares_of(item, relevance), relevance.score))
+                    measured.append({"index": index, "score": relevance.score, **_shares_of(item, relevance)})
                 except ValueError as error:
                     skipped.append(SkippedRow(index, image_id_of(row), str(error)))
                 else:
@@ -246,9 +228,7 @@ def evaluate_relevance(
                         on_result(index, row, relevance)
     if not measured:
         raise ValueError(nothing_measured(skipped))
-    indices, objects, area, number, tokens, scores = (np.array(values) for values in zip(*measured, strict=True))
-    ordered = sorted(skipped, key=lambda row: row.index)
-    return RelevanceShares(objects, area, number, tokens, scores, indices, score, start_layer, seed, ordered)
+    return RelevanceShares(measured, score, start_layer, seed, sorted(skipped, key=lambda row: row.index))
 
 
 def _read(row: Mapping[str, Any], explainer: Explainer) -> _Row:
@@ -275,7 +255,7 @@ def _number_place(text: str, wrong: Sequence[str]) -> tuple[int, int]:
         start = place[1]
 
 
-def _shares_of(item: _Row, relevance: Relevance) -> tuple[float, float, float, float]:
+def _shares_of(item: _Row, relevance: Relevance) -> dict[str, float]:
     """The shares of the objects, of their area, of the number word and of its tokens."""
     if not (relevance.patches.any() and relevance.tokens.any()):
         raise ValueError("no patch, or no token, has relevance for the score")
@@ -284,12 +264,12 @@ def _shares_of(item: _Row, relevance: Relevance) -> tuple[float, float, float, f
     if not covered.any():
         raise ValueError("the boxes are outside of the model's input")
     is_number = relevance.tokens_between(item.start, item.end)
-    return (
-        float((relevance.patch_shares() * covered).sum()),
-        float(covered.mean()),
-        float(relevance.token_shares()[is_number].sum()),
-        float(is_number.mean()),
-    )
+    return {
+        "object_share": float((relevance.patch_shares() * covered).sum()),
+        "object_area_share": float(covered.mean()),
+        "number_share": float(relevance.token_shares()[is_number].sum()),
+        "number_token_share": float(is_number.mean()),
+    }
 
 
 __all__ = ["BoxedScenes", "RelevanceShares", "ShareChange", "compare_shares", "evaluate_relevance"]

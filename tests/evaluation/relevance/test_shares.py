@@ -47,11 +47,13 @@ def test_shares_are_those_of_the_maps(counting_model, counting_processor, row):
             inside = (10 <= x < 20 and y < 16) or y >= 24
             objects += inside * relevance.patches[y // 8, (x - 8) // 8] / 64
             area += inside / 32**2
-    assert shares.objects[0] == pytest.approx(objects / relevance.patches.sum(), rel=1e-4)
-    assert shares.area[0] == pytest.approx(area)
-    assert shares.number[0] == pytest.approx(relevance.tokens[3:6].sum() / relevance.tokens.sum(), rel=1e-4)
-    assert shares.number_tokens[0] == pytest.approx(3 / 10)
-    assert shares.scores[0] == pytest.approx(relevance.score, abs=1e-5)
+    assert shares.rows[0]["object_share"] == pytest.approx(objects / relevance.patches.sum(), rel=1e-4)
+    assert shares.rows[0]["object_area_share"] == pytest.approx(area)
+    assert shares.rows[0]["number_share"] == pytest.approx(
+        relevance.tokens[3:6].sum() / relevance.tokens.sum(), rel=1e-4
+    )
+    assert shares.rows[0]["number_token_share"] == pytest.approx(3 / 10)
+    assert shares.rows[0]["score"] == pytest.approx(relevance.score, abs=1e-5)
     ((index, given, found),) = seen
     assert (index, given) == (0, row)
     np.testing.assert_allclose(found.patches, relevance.patches, rtol=1e-4)
@@ -61,8 +63,8 @@ def test_the_number_word_is_that_of_the_objects(counting_model, counting_process
     row["text"] = "two and three dogs"
     first = evaluate_relevance(counting_model, counting_processor, [row], progress=False)
     second = evaluate_relevance(counting_model, counting_processor, [{**row, "number": 3}], progress=False)
-    assert first.number_tokens[0] == pytest.approx(3 / 15)
-    assert second.number_tokens[0] == pytest.approx(5 / 15)
+    assert first.rows[0]["number_token_share"] == pytest.approx(3 / 15)
+    assert second.rows[0]["number_token_share"] == pytest.approx(5 / 15)
 
 
 def test_rows_that_cannot_be_measured_are_listed(counting_model, counting_processor, row):
@@ -77,7 +79,7 @@ def test_rows_that_cannot_be_measured_are_listed(counting_model, counting_proces
         {**row, "number": 5},
     ]
     shares = evaluate_relevance(counting_model, counting_processor, rows, batch_size=2, progress=False)
-    assert shares.indices.tolist() == [2]
+    assert [row["index"] for row in shares.rows] == [2]
     reasons = [
         (0, "no caption"),
         (1, "no number from two to ten"),
@@ -99,10 +101,12 @@ def test_nothing_to_measure_is_an_error(counting_model, counting_processor, rows
 
 
 def _shares(objects, number, indices, score="similarity"):
-    even = np.full(len(objects), 0.25)
-    return RelevanceShares(
-        np.array(objects), even, np.array(number), even, np.zeros(len(objects)), np.array(indices), score, 0
-    )
+    even = {"object_area_share": 0.25, "number_token_share": 0.25, "score": 0.0}
+    rows = [
+        {"index": index, "object_share": share, "number_share": word, **even}
+        for share, word, index in zip(objects, number, indices, strict=True)
+    ]
+    return RelevanceShares(rows, score, 0)
 
 
 def test_metrics_are_means_and_ratios_of_means():
