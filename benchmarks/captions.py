@@ -1,5 +1,5 @@
 """
-How well and how fast captions are judged by their text: the first two stages of the counting set.
+Quality and speed of the text stages of the counting set.
 
     python benchmarks/captions.py
     python benchmarks/captions.py laion_other.jsonl.gz
@@ -7,14 +7,12 @@ How well and how fast captions are judged by their text: the first two stages of
     python benchmarks/captions.py --memory 10000 100000 1000000
     python benchmarks/captions.py --memory 10000 10000000 --without-images
 
-Quality is measured on the labelled captions in the tests' folder, of which the held-out part played no role in writing
-the rules. Speed is measured on these, all of which hold a number word, and on every file that is named (json lines
-with a `text`, also gzipped): of captions as they come, only about one in a hundred holds a number word, so most of the
-time goes into the others. `--parser` compares with rules on the dependency parse of a spaCy model, where spaCy and the
-model are installed.
+Quality is measured on the labelled captions of the tests. Speed is measured on these, all of which hold a number word,
+and on the given files (JSON lines with a `text`, also gzipped): of the captions of the web, about one in a hundred does.
+`--parser` compares with rules on the dependency parse of a spaCy model, where spaCy and the model are installed.
 
-`--memory` builds whole counting sets out of so many made-up captions, with small images or without, in shards of
-parquet, each in a process of its own, and prints its peak memory and how long it took.
+`--memory` builds whole counting sets of made-up captions, with small images or without, from shards of parquet, each
+set in its own process, and prints peak memory and time.
 """
 
 import argparse
@@ -46,7 +44,7 @@ WEB_SCALE = 400_000_000
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read json lines, gzipped or not."""
+    """Read JSON lines, gzipped or not."""
     content = path.read_bytes()
     text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
     return [json.loads(line) for line in text.split("\n") if line]
@@ -72,7 +70,7 @@ def quality(rows: Sequence[dict[str, Any]], verdicts: Sequence[bool]) -> str:
 
 
 def parsed_verdicts(model: str) -> dict[str, Callable[[Sequence[str]], list[bool]]]:
-    """Ways to judge captions by the dependency parse of a spaCy model."""
+    """Methods that use the dependency parse of a spaCy model."""
     import spacy
 
     parser = spacy.load(model)
@@ -94,12 +92,12 @@ def parsed_verdicts(model: str) -> dict[str, Callable[[Sequence[str]], list[bool
     return {
         f"{model}: counts a plural noun": lambda captions: judge(captions, False, False),
         f"{model}: and is no named entity": lambda captions: judge(captions, True, False),
-        f"{model}: and the noun can be seen (our list)": lambda captions: judge(captions, True, True),
+        f"{model}: and the noun is visible (our list)": lambda captions: judge(captions, True, True),
     }
 
 
 def captions_per_second(captions: Sequence[str], seconds: float, judge: Callable[[str], object]) -> float:
-    """Judge captions again and again; time this process has spent computing, so that others do not count."""
+    """Judge captions repeatedly, by the processor time of this process."""
     judged, began = 0, time.process_time()
     while time.process_time() - began < seconds:
         for caption in captions:
@@ -109,7 +107,7 @@ def captions_per_second(captions: Sequence[str], seconds: float, judge: Callable
 
 
 def print_quality(parsers: Iterable[str]) -> None:
-    """Print precision and recall of every way to judge, on both parts of the labelled captions."""
+    """Print precision and recall of every method, on both parts of the labelled captions."""
     labelled = read_json_lines(LABELS)
     judges: dict[str, Callable[[Sequence[str]], list[bool]]] = {
         "the number word alone": lambda captions: [find_count(caption) is not None for caption in captions],
@@ -126,7 +124,7 @@ def print_quality(parsers: Iterable[str]) -> None:
 
 
 def print_speed(files: Iterable[Path], seconds: float) -> None:
-    """Print how many captions a core judges in a second, and how long the web takes."""
+    """Print the captions that a core judges in a second, and the hours for the web."""
     cores = os.cpu_count() or 1
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}; one core is used\n")
     print(f"| captions | number words | captions/s, one core | {WEB_SCALE // 10**6} million on {cores} cores |")
@@ -179,7 +177,7 @@ def write_made_up_shards(folder: Path, size: int, with_images: bool, rows_per_sh
 
 
 def print_memory(sizes: Iterable[int], with_images: bool) -> None:
-    """Print the peak memory of building a set from more and more captions."""
+    """Print the peak memory of building sets from more and more captions."""
     print("| captions | shards, MB | kept | peak memory, MB | seconds |")
     print("| --- | --- | --- | --- | --- |")
     for size in sizes:
@@ -200,11 +198,9 @@ def print_memory(sizes: Iterable[int], with_images: bool) -> None:
 def main() -> None:
     """Measure and print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="json lines with a text, to time")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="JSON lines with a text, for the speed")
     parser.add_argument("--parser", action="append", default=[], metavar="MODEL", help="a spaCy model to compare with")
-    parser.add_argument(
-        "--memory", type=int, nargs="+", metavar="N", help="build sets out of so many captions instead"
-    )
+    parser.add_argument("--memory", type=int, nargs="+", metavar="N", help="build sets of so many captions instead")
     parser.add_argument("--without-images", action="store_true", help="with --memory: captions only")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement of speed (default: 5)")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A web server on this machine that answers what a test tells it to, well or badly."""
+"""A web server on this machine with the responses of a test, good and bad."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class WebStandIn:
     """
     A server; a context manager.
 
-    `asked` counts the paths that were asked for, `times` says when each was, `headers` what came with the questions,
-    and `most_at_once` how many were answered at one time.
+    `requests` counts the requests of each path, `times` holds their times, `headers` their headers, and `most_at_once`
+    the most requests at one time.
     """
 
     def __init__(self) -> None:
         self.pages: dict[str, Callable[[Any], None]] = {}
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.times: dict[str, list[float]] = {}
         self.headers: list[dict[str, str]] = []
         self.most_at_once = 0
@@ -32,8 +32,8 @@ class WebStandIn:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
 
     @property
-    def address(self) -> str:
-        """The server's own address, without a slash at its end."""
+    def url(self) -> str:
+        """`str`: The URL of the server, without a slash at its end."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> WebStandIn:
@@ -47,21 +47,20 @@ class WebStandIn:
 
     def put(self, path: str, content: bytes = b"", status: int | list[int] = 200, **headers: str | None) -> str:
         """
-        Answer a path.
+        Set the response of a path.
 
         Args:
             path (`str`): The path, with a slash at its beginning.
-            content (`bytes`): What is there.
-            status (`int` or `list[int]`): The status; of several, one after the other, and the last again and again.
-            headers (`str`): Headers, with `_` for `-`. `Content_Length` is right if it is not given, and is not sent
-                if it is `None`.
+            content (`bytes`): The content.
+            status (`int` or `list[int]`): The status; of several, one after the other, and then the last.
+            headers (`str`): Headers, with `_` for `-`. `Content_Length` is correct by default; `None` leaves it out.
 
         Returns:
-            `str`: The address.
+            `str`: The URL.
         """
 
         def answer(handler: BaseHTTPRequestHandler) -> None:
-            place = min(self.asked[path], len(status)) - 1 if isinstance(status, list) else 0
+            place = min(self.requests[path], len(status)) - 1 if isinstance(status, list) else 0
             handler.send_response(status[place] if isinstance(status, list) else status)
             for name, value in {"Content_Length": str(len(content)), **headers}.items():
                 if value is not None:
@@ -72,15 +71,15 @@ class WebStandIn:
         return self.script(path, answer)
 
     def script(self, path: str, answer: Callable[[Any], None]) -> str:
-        """Answer a path by a function that is given the handler; returns the address."""
+        """Set a function that responds to a path; returns the URL."""
         self.pages[path] = answer
-        return f"{self.address}{path}"
+        return f"{self.url}{path}"
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        """Answer somebody."""
+        """Respond to a request."""
         path = handler.path if handler.path in self.pages else urlsplit(handler.path).path
         with self._lock:
-            self.asked[path] += 1
+            self.requests[path] += 1
             self.times.setdefault(path, []).append(time.monotonic())
             self.headers.append(dict(handler.headers))
             self._at_once += 1
@@ -91,7 +90,7 @@ class WebStandIn:
             else:
                 handler.send_error(404)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # who asked has gone
+            pass  # the client has closed the connection
         finally:
             with self._lock:
                 self._at_once -= 1
@@ -99,7 +98,7 @@ class WebStandIn:
 
 def _handler_of(web: WebStandIn) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        # A connection serves one question, so that servers which lie about lengths are found out.
+        # A connection serves one request, so that wrong lengths are noticed.
         def do_GET(self) -> None:
             web.answer(self)
 

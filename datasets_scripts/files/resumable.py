@@ -7,6 +7,7 @@ every later run. In a folder ([`ResumableFolder`]) a result is one or several fi
 ([`ResultCache`]) it is a line.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -214,7 +215,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder at once: it is renamed first, so that no half of it is taken for the whole."""
-    for leftover in folder.parent.glob(f".{folder.name}.*.removed"):
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.removed"):
         shutil.rmtree(leftover, ignore_errors=True)
     if folder.exists():
         shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.removed")))

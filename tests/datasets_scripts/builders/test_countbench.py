@@ -144,7 +144,7 @@ def test_missing_images_are_fetched(countbench: Path, load: Load, change_json: C
         lambda content: [entry.update(image_url=urls.get(place, "")) for place, entry in enumerate(content)],
     )
     rows = load("countbench", data_dir=str(countbench), fetch=True, fetch_options=QUICK, split="test")
-    assert web.asked == {"/ten.png": 1, "/th": 1}
+    assert web.requests == {"/ten.png": 1, "/th": 1}
     assert rows["image_id"][:] == ["000", "001", "002", "003"]
     assert rows[2]["image"].getpixel((0, 0)) == (77, 1, 2)
     assert (countbench / "images" / "002.png").read_bytes() == png(77)
@@ -159,7 +159,7 @@ def test_missing_images_are_fetched(countbench: Path, load: Load, change_json: C
 
 def test_everything_can_be_fetched(countbench: Path, load: Load, tmp_path: Path, monkeypatch, web: Any) -> None:
     monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", tmp_path / "downloads")
-    monkeypatch.setattr("count_clip.datasets_scripts.builders.countbench.JSON_URL", f"{web.address}/CountBench.json")
+    monkeypatch.setattr("count_clip.datasets_scripts.builders.countbench.JSON_URL", f"{web.url}/CountBench.json")
     options = {"fetch": True, "fetch_options": QUICK}
     with pytest.raises(ConnectionError, match=r"CountBench\.json at http://.*fetched: the server answered 404"):
         load("countbench", **options)
@@ -168,10 +168,10 @@ def test_everything_can_be_fetched(countbench: Path, load: Load, tmp_path: Path,
         load("countbench", **options)
     entries = json.loads((countbench / "CountBench.json").read_text())
     for place, entry in enumerate(entries):
-        entry["image_url"] = f"{web.address}/{place}.png"
+        entry["image_url"] = f"{web.url}/{place}.png"
     web.put("/CountBench.json", json.dumps(entries).encode())
     web.put("/1.png", png(5))
-    web.asked.clear()
+    web.requests.clear()
     rows = load("countbench", **options, split="test")
     assert rows["image_id"][:] == ["001"]
     assert "4 (000 (the server answered 404), 002 (the server answered 404)" in rows.info.description
@@ -179,7 +179,7 @@ def test_everything_can_be_fetched(countbench: Path, load: Load, tmp_path: Path,
     web.put("/2.png", png(6))
     rows = load("countbench", **options, split="test")
     assert rows["image_id"][:] == ["001", "002"]
-    assert web.asked["/CountBench.json"] == 1
+    assert web.requests["/CountBench.json"] == 1
 
 
 def test_images_are_fetched_over_http_with_care(countbench: Path, load: Load, change_json: Callable, web: Any) -> None:
@@ -199,7 +199,7 @@ def test_images_are_fetched_over_http_with_care(countbench: Path, load: Load, ch
     rows = load("countbench", data_dir=str(countbench), fetch=True, fetch_options=QUICK, split="test")
     assert rows["image_id"][:] == ["000", "004"]
     assert rows[1]["image"].getpixel((0, 0)) == (7, 1, 2)
-    assert web.asked == {"/a.jpg": 2, "/b.jpg": 1, "/c.jpg": 2, "/e.jpg": 1}
+    assert web.requests == {"/a.jpg": 2, "/b.jpg": 1, "/c.jpg": 2, "/e.jpg": 1}
     (left_out,) = [line for line in rows.info.description.splitlines() if line.startswith("Left out")]
     assert "001 (the server sent text/html)" in left_out
     assert "002 (cut short: " in left_out
@@ -207,7 +207,7 @@ def test_images_are_fetched_over_http_with_care(countbench: Path, load: Load, ch
     # By default no list may make this machine ask its own network.
     rows = load("countbench", data_dir=str(countbench), fetch=True, missing="keep", split="test")
     assert "127.0.0.1 is this machine or in its own network" in rows[1]["note"]
-    assert web.asked["/e.jpg"] == 1, "what is there is not fetched again"
+    assert web.requests["/e.jpg"] == 1, "what is there is not fetched again"
     with pytest.raises(ValueError, match="options of FetchConfig in fetch_options, but .*'patience'"):
         load("countbench", data_dir=str(countbench), fetch=True, fetch_options={"patience": 1}, streaming=True)
 

@@ -27,7 +27,7 @@ def png() -> Callable[[int], bytes]:
 def test_images_are_fetched_and_failures_reported(web: Any, png: Callable[[int], bytes]) -> None:
     records = [
         _record(0, web.put("/a", png(0))),
-        _record(1, f"{web.address}/missing"),
+        _record(1, f"{web.url}/missing"),
         _record(2, web.put("/tired", png(2), status=[503, 503, 200])),
         _record(3, web.put("/page", b"<html>", Content_Type="text/html")),
         _record(4, image=b"here"),
@@ -48,4 +48,4 @@ def test_images_are_fetched_and_failures_reported(web: Any, png: Callable[[int],
         (None, "no image in the archive"),
         (None, "not an http URL: ftp://example.org/a.jpg"),
     ]
-    assert not web.asked["/unneeded"]
+    assert not web.requests["/unneeded"]

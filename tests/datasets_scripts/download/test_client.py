@@ -90,7 +90,7 @@ def test_anything_is_fetched_where_no_image_is_wanted(web: Any) -> None:
     url = web.put("/list.json", b"[1, 2]", Content_Type="application/json")
     assert fetch_bytes(url, FetchConfig(**QUICK)) == b"[1, 2]"
     with pytest.raises(FetchError, match="the server answered 404"):
-        fetch_bytes(f"{web.address}/none", FetchConfig(**QUICK))
+        fetch_bytes(f"{web.url}/none", FetchConfig(**QUICK))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_response_that_is_cut_short_is_an_error(web: Any) -> None:
     content = noise()
     promised = web.put("/promised", content[:500], Content_Length=str(len(content)))
     refused(promised, "cut short", attempts=2)
-    assert web.asked["/promised"] == 2
+    assert web.requests["/promised"] == 2
 
     def cut_chunks(handler: Any) -> None:
         handler.protocol_version = "HTTP/1.1"
@@ -175,7 +175,7 @@ def test_a_response_that_is_cut_short_is_an_error(web: Any) -> None:
 
 def test_connection_that_is_cut_is_tried_again(web: Any) -> None:
     def reset(handler: Any) -> None:
-        if web.asked["/reset"] < 2:
+        if web.requests["/reset"] < 2:
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             handler.connection.close()
             return
@@ -184,7 +184,7 @@ def test_connection_that_is_cut_is_tried_again(web: Any) -> None:
         handler.wfile.write(png())
 
     result = fetch(web.script("/reset", reset))
-    assert (result.content, web.asked["/reset"]) == (png(), 2)
+    assert (result.content, web.requests["/reset"]) == (png(), 2)
 
 
 def test_a_declared_length_that_is_too_small_gives_no_complete_image(web: Any) -> None:
@@ -257,12 +257,12 @@ def test_other_content_is_refused(web: Any, content: bytes, content_type: str | 
 def test_redirects_are_followed_and_counted(web: Any) -> None:
     web.put("/c/image.png", png())
     web.put("/b", status=301, Location="c/image.png")
-    url = web.put("/a", status=302, Location=f"{web.address}/b")
+    url = web.put("/a", status=302, Location=f"{web.url}/b")
     assert fetch(url).content == png()
     refused(url, "more than 1 redirects", max_redirects=1)
     turn = web.put("/turn", status=302, Location="/turn")
     refused(turn, "more than 5 redirects")
-    assert web.asked["/turn"] == 6
+    assert web.requests["/turn"] == 6
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_other_urls_are_refused(url: str, message: str) -> None:
 def test_this_machine_gets_no_request_unless_that_is_allowed(web: Any, host: str) -> None:
     url = web.put("/a.png", png()).replace("127.0.0.1", host)
     refused(url, "is this machine or in its own network", allow_private=False)
-    assert not web.asked
+    assert not web.requests
 
 
 def test_a_name_that_leads_here_after_the_check_is_refused(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,12 +312,12 @@ def test_redirect_to_this_machine_is_refused(web: Any, monkeypatch: pytest.Monke
     from count_clip.datasets_scripts.download import request
 
     web.put("/secret.png", png())
-    port = web.address.rpartition(":")[2]
+    port = web.url.rpartition(":")[2]
     url = web.put("/a", status=302, Location=f"http://localhost:{port}/secret.png")
     # The server of the test stands for one on the web, its other name for this machine.
-    monkeypatch.setattr(request, "is_public", lambda address: address == "127.0.0.1" and not web.asked["/a"])
+    monkeypatch.setattr(request, "is_public", lambda address: address == "127.0.0.1" and not web.requests["/a"])
     refused(url, "127.0.0.1", allow_private=False)
-    assert not web.asked["/secret.png"]
+    assert not web.requests["/secret.png"]
 
 
 @pytest.mark.parametrize(
@@ -366,11 +366,11 @@ def test_opt_outs_are_obeyed(web: Any) -> None:
 
 def test_only_failures_that_may_pass_are_tried_again(web: Any) -> None:
     result = fetch(web.put("/tired", png(), status=[500, 503, 200]), retries=2)
-    assert (result.content, web.asked["/tired"]) == (png(), 3)
+    assert (result.content, web.requests["/tired"]) == (png(), 3)
     refused(web.put("/broken", status=500), "the server answered 500 (tried 3 times)", 3, retries=2)
     for status in (400, 401, 403, 404, 410, 451):
         refused(web.put(f"/{status}", status=status), f"the server answered {status}", retries=2)
-        assert web.asked[f"/{status}"] == 1
+        assert web.requests[f"/{status}"] == 1
 
 
 def test_retry_after_is_obeyed(web: Any) -> None:
@@ -379,7 +379,7 @@ def test_retry_after_is_obeyed(web: Any) -> None:
     with HttpClient(FetchConfig(**QUICK)) as client:
         assert client.fetch(busy).result().content == png()
         assert web.times["/busy"][1] - web.times["/busy"][0] > 0.38
-    web.asked.clear()
+    web.requests.clear()
     # So is it for other URLs of the server.
     with HttpClient(FetchConfig(**QUICK, connections_per_host=1)) as client:
         first, second = client.fetch(busy), client.fetch(other)
@@ -394,7 +394,7 @@ def test_a_long_retry_after_closes_the_server(web: Any) -> None:
         second = client.fetch(web.put("/other", png())).result()
     assert first.problem == "the server answered 429"
     assert "asked for no requests for another 3,600 s" in second.problem
-    assert not web.asked["/other"]
+    assert not web.requests["/other"]
 
 
 def test_a_long_delay_is_no_closed_server(web: Any) -> None:
@@ -476,7 +476,7 @@ def test_the_order_is_kept(web: Any) -> None:
         web.pages["/1"](handler)
 
     web.script("/0", late)
-    urls: list[tuple[int, str | None]] = [(0, f"{web.address}/0"), (99, None)]
+    urls: list[tuple[int, str | None]] = [(0, f"{web.url}/0"), (99, None)]
     urls += [(place, web.put(f"/{place}", png(value=place))) for place in range(1, 9)]
     with HttpClient(FetchConfig(**QUICK)) as client:
         results = list(client.in_order(urls))
@@ -522,7 +522,7 @@ def test_stopping_leaves_nothing_running(web: Any) -> None:
     started = time.monotonic()
     with HttpClient(FetchConfig(**QUICK)) as client:
         future = client.fetch(slow)
-        while not web.asked["/slow"]:
+        while not web.requests["/slow"]:
             time.sleep(0.005)
     assert time.monotonic() - started < 7.0
     with pytest.raises(concurrent.futures.CancelledError):
@@ -562,7 +562,7 @@ def test_invalid_options_are_rejected(options: dict, message: str) -> None:
 
 def test_a_proxy_resolves_names_itself(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     web.pages["http://images.invalid/a.png"] = web.pages.setdefault(web.put("/a.png", png())[-6:], print)
-    monkeypatch.setenv("http_proxy", web.address)
+    monkeypatch.setenv("http_proxy", web.url)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     assert fetch("http://images.invalid/a.png", allow_private=False).content == png()
