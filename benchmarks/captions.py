@@ -8,7 +8,7 @@ Quality and speed of the text stages of the counting set.
     python benchmarks/captions.py --memory 10000 10000000 --without-images
 
 Quality is measured on the labelled captions of the tests. Speed is measured on these, all of which hold a number word,
-and on the given files (JSON lines with a `text`, also gzipped): of the captions of the web, about one in a hundred does.
+and on the given files (JSON lines with `text`, also gzipped): of the captions of the web, about one in a hundred does.
 `--parser` compares with rules on the dependency parse of a spaCy model, where spaCy and the model are installed.
 
 `--memory` builds whole counting sets of made-up captions, with small images or without, from shards of parquet, each
