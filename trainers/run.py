@@ -163,19 +163,7 @@ def _last_checkpoint(folder: Path) -> str | None:
 def build_trainer(
     run: RunArguments, args: Any, model: Any, processor: Any, splits: dict[str, Any]
 ) -> CountingTrainer | DensityTrainer:
-    """
-    Make the trainer of a run.
-
-    Args:
-        run ([`RunArguments`]): The task, and when to stop early.
-        args ([`CountingConfig`] or [`DensityConfig`]): The arguments of the trainer.
-        model: The model.
-        processor: Its processor.
-        splits (`dict`): The rows, from [`load_splits`].
-
-    Returns:
-        [`CountingTrainer`] or [`DensityTrainer`].
-    """
+    """Make the trainer of a run."""
     options = {
         "model": model,
         "args": args,
@@ -201,14 +189,8 @@ def _of_prediction(figures: Callable[..., dict[str, float]]) -> Callable[[EvalPr
 
 def counting_figures(scores: np.ndarray, numbers: np.ndarray) -> dict[str, float]:
     """
-    The figures of CountBench's protocol.
-
-    Args:
-        scores (`np.ndarray` of shape `(num_images, 9)`): Scores of the captions with two to ten.
-        numbers (`np.ndarray` of shape `(num_images,)`): The true numbers.
-
-    Returns:
-        `dict` with `accuracy` (chance is 1/9) and `mean_deviation`.
+    `accuracy` (chance is 1/9) and `mean_deviation` of scores `(num_images, 9)` of the captions with two to ten, by the
+    true numbers `(num_images,)`.
     """
     from count_clip.evaluation.functional import counting_accuracy, mean_deviation, predicted_numbers
 
@@ -217,16 +199,7 @@ def counting_figures(scores: np.ndarray, numbers: np.ndarray) -> dict[str, float
 
 
 def density_figures(counts: np.ndarray, true_counts: np.ndarray) -> dict[str, float]:
-    """
-    The figures of density counting.
-
-    Args:
-        counts (`np.ndarray` of shape `(num_images,)`): Predicted counts.
-        true_counts (`np.ndarray` of shape `(num_images,)`): True counts.
-
-    Returns:
-        `dict` with `mae` and `rmse`.
-    """
+    """`mae` and `rmse` of predicted counts `(num_images,)`."""
     from count_clip.evaluation.functional import mean_absolute_error, root_mean_squared_error
 
     return {
@@ -288,15 +261,7 @@ def _counts(rows: Rows) -> list[int]:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """
-    The figures of a run, to read.
-
-    Args:
-        results (`dict`): From [`train`].
-
-    Returns:
-        `str`: A line for each set of rows and each prompt.
-    """
+    """The figures of a run as text: a line for each set of rows and each prompt."""
     lines = []
     for when in ("before", "after"):
         for name, figures in results.get(when, {}).items():

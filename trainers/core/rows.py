@@ -95,15 +95,7 @@ class Rows:
 
 
 def as_rows(data: Any) -> Any:
-    """
-    Make data sets into [`Rows`].
-
-    Args:
-        data: A data set, a dictionary of data sets, the name of one, or `None`.
-
-    Returns:
-        Map-style data sets as [`Rows`]; everything else as it is.
-    """
+    """Make map-style data sets, also in a dictionary, into [`Rows`]; streams, names and `None` stay as they are."""
     if isinstance(data, dict):
         return {name: as_rows(part) for name, part in data.items()}
     is_map_style = hasattr(data, "__len__") and not isinstance(data, str | torch.utils.data.IterableDataset)

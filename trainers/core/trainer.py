@@ -234,31 +234,12 @@ def _with_own_generator(loader: Any) -> Any:
 
 
 def base_name(name: str) -> str:
-    """
-    Remove the prefix of adapters from the name of a parameter.
-
-    Args:
-        name (`str`): Such as `base_model.model.decoder.modules_to_save.default.density_projection.bias`.
-
-    Returns:
-        `str`: Such as `decoder.modules_to_save.default.density_projection.bias`.
-    """
+    """Remove the prefix of adapters from the name of a parameter."""
     return name.removeprefix("base_model.model.")
 
 
 def require_model_type(model: Any, expected: str, trainer: str, other: str) -> None:
-    """
-    Check the type of a trainer's model.
-
-    Args:
-        model: The model, perhaps with adapters around it.
-        expected (`str`): The right model type.
-        trainer (`str`): The name of the trainer.
-        other (`str`): The name of the other trainer.
-
-    Raises:
-        ValueError: If the model is of another type.
-    """
+    """Raise a `ValueError` unless a model is of the expected type; the message names the trainer and the other one."""
     # By name: a model loaded as remote code has other classes.
     found = getattr(type(model.config), "model_type", None)
     if found != expected:

@@ -152,28 +152,14 @@ class CountingEvalDataCollator:
 
 
 def is_counting_row(row: Mapping[str, Any]) -> bool:
-    """
-    Whether a row of the caption schema is for the counting loss.
-
-    Args:
-        row (`Mapping`): A row with `number`, the number that its caption states, or with `is_counting`.
-
-    Returns:
-        `bool`.
-    """
+    """Whether a row of the caption schema is for the counting loss, by its `is_counting`, or else by its `number`."""
     explicit = row.get("is_counting")
     return (row.get("number") or 0) in NUMBER_TO_WORD if explicit is None else bool(explicit)
 
 
 def check_counting_row(row: Mapping[str, Any]) -> None:
     """
-    Check that a caption states the number of its row.
-
-    Args:
-        row (`Mapping`): A row with `text` and perhaps `number`.
-
-    Raises:
-        ValueError: If the caption has no number word from two to ten, or another than the row's `number`.
+    Raise a `ValueError` unless the caption of a row states a number from two to ten, and the row's where it has one.
     """
     number, first = row.get("number"), find_count(row["text"])
     if stated_number(row) is not None and number != 0:
@@ -187,15 +173,7 @@ def check_counting_row(row: Mapping[str, Any]) -> None:
 
 
 def stated_number(row: Mapping[str, Any]) -> int | None:
-    """
-    Read the number of a row from its caption.
-
-    Args:
-        row (`Mapping`): A row with `text` and perhaps `number`.
-
-    Returns:
-        `int` or `None`: The row's number if the caption states it, else the first that the caption states.
-    """
+    """The number of a row if its caption states it, else the first that the caption states."""
     match = find_count(row["text"], stated=row.get("number") or None)
     return None if match is None else int(match.number)
 

@@ -148,13 +148,7 @@ class LogitScaleCallback(TrainerCallback):
 
 
 def freeze_towers(model: nn.Module, train_towers: str) -> None:
-    """
-    Freeze a tower of a [`CLIPForCounting`].
-
-    Args:
-        model ([`CLIPForCounting`]): The model; changed in place.
-        train_towers (`str`): `"all"`, `"text"` or `"vision"`.
-    """
+    """Freeze a tower of a [`CLIPForCounting`]; `train_towers` is that of [`CountingConfig`]."""
     frozen = {
         "all": (),
         "text": ("vision_model.", "visual_projection."),
@@ -165,15 +159,7 @@ def freeze_towers(model: nn.Module, train_towers: str) -> None:
 
 
 def counting_flags(rows: Any) -> list[bool]:
-    """
-    Find the rows of a data set for the counting loss, without decoding images where possible.
-
-    Args:
-        rows: A map-style data set with `number` or `is_counting`.
-
-    Returns:
-        `list[bool]`: A flag a row.
-    """
+    """Flag the rows of a map-style data set for the counting loss, without decoding images where possible."""
     columns = [as_rows(rows).column(name) for name in ("number", "is_counting")]
     return [
         is_counting_row({"number": number, "is_counting": explicit}) for number, explicit in zip(*columns, strict=True)

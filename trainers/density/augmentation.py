@@ -117,17 +117,7 @@ def random_window(
 
 
 def random_affine(generator: np.random.Generator, side: int, options: DensityAugmentation) -> NDArray[np.float64]:
-    """
-    Draw a rotation, scaling, shear and shift about the middle of a window.
-
-    Args:
-        generator (`numpy.random.Generator`): The source of randomness.
-        side (`int`): Side of the window, in pixels.
-        options ([`DensityAugmentation`]): The ranges.
-
-    Returns:
-        `np.ndarray` of shape `(3, 3)`: The map of columns (x, y, 1) in pixels of the window.
-    """
+    """Draw the 3 x 3 matrix of a rotation, scaling, shear and shift about the middle of a window, in its pixels."""
     angle = math.radians(generator.uniform(-options.max_rotation, options.max_rotation))
     shear = math.radians(generator.uniform(-options.max_shear, options.max_shear))
     factor = generator.uniform(*options.scale)

@@ -65,18 +65,7 @@ class DensityEvalDataCollator:
 
 
 def row_count(row: Mapping[str, Any]) -> int:
-    """
-    Count the objects of a row of the density schema.
-
-    Args:
-        row (`Mapping`): A row with `count` or `points`.
-
-    Returns:
-        `int`.
-
-    Raises:
-        ValueError: If it has neither.
-    """
+    """Count the objects of a row of the density schema by its `count` or `points`; `ValueError` if it has neither."""
     if row.get("count") is not None:
         return int(row["count"])
     if row.get("points") is not None:

@@ -247,17 +247,7 @@ class _IdleCallback(TrainerCallback):
 
 
 def training_windows(rows: Any, processor: Any, args: DensityConfig) -> DensityTrainingDataset:
-    """
-    Make the training samples of a run.
-
-    Args:
-        rows: Map-style rows of the density schema.
-        processor ([`CLIPCountDensityProcessor`]): The model's processor.
-        args ([`DensityConfig`]): Augmentation, target and seed.
-
-    Returns:
-        [`DensityTrainingDataset`].
-    """
+    """Make the training samples of a run from map-style rows of the density schema."""
     probabilities = {
         name: getattr(args, name) for name in vars(DensityAugmentation()) if name.endswith("_probability")
     }
@@ -274,13 +264,7 @@ def training_windows(rows: Any, processor: Any, args: DensityConfig) -> DensityT
 
 
 def freeze(model: nn.Module, trainable: str) -> None:
-    """
-    Freeze parts of a [`CLIPCountDensityModel`].
-
-    Args:
-        model ([`CLIPCountDensityModel`]): The model; changed in place.
-        trainable (`str`): `"prompts"`, `"vision"` or `"all"`, as in [`DensityConfig`].
-    """
+    """Freeze the parts of a [`CLIPCountDensityModel`] that do not train; `trainable` is that of [`DensityConfig`]."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad = not name.startswith(FROZEN[trainable])
 

@@ -103,14 +103,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """
-    How a checkpoint was trained.
-
-    Args:
-        command (`str`): The run.
-        arguments (`Mapping[str, Any]`): The arguments that differ from the defaults.
-        facts (`Mapping[str, Any]`): Rows, parameters, seconds, versions.
-    """
+    """How a checkpoint was trained: its command, the arguments that differ from the defaults, and further facts."""
 
     command: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -190,18 +183,7 @@ def write_model_card(
 
 
 def checkpoint_type(folder: str | Path) -> str:
-    """
-    Find the type of a checkpoint.
-
-    Args:
-        folder (`str` or `Path`): As `save_pretrained` writes it.
-
-    Returns:
-        `str`: A key of `CHECKPOINT_TYPES`.
-
-    Raises:
-        CardError: If it is none of these.
-    """
+    """The key of `CHECKPOINT_TYPES` of a folder that `save_pretrained` wrote; `CardError` if it has none."""
     place = Path(folder)
     if adapters_in(place):
         return "adapter"
@@ -223,13 +205,8 @@ def checkpoint_type(folder: str | Path) -> str:
 
 def adapters_in(folder: Path) -> dict[str, Path]:
     """
-    Find adapters.
-
-    Args:
-        folder (`Path`): As PEFT saves one, or an [`AdapterStack`] several.
-
-    Returns:
-        `dict[str, Path]`: Names and folders. The name of one in the folder itself is empty.
+    Names and folders of the adapters in a folder, as PEFT saves one (with an empty name) or an [`AdapterStack`]
+    several.
     """
     if (folder / "adapter_config.json").is_file():
         return {"": folder}
@@ -239,18 +216,7 @@ def adapters_in(folder: Path) -> dict[str, Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """
-    Read a JSON object.
-
-    Args:
-        path (`Path`): The file.
-
-    Returns:
-        `dict[str, Any]`: The object.
-
-    Raises:
-        CardError: If it cannot be read, or holds something else.
-    """
+    """Read a JSON object; `CardError` names a file that cannot be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -262,16 +228,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def figures_from_file(path: str | Path) -> list[Figure]:
     """
-    Read the figures that `count-clip evaluate ... --json FILE` wrote.
-
-    Args:
-        path (`str` or `Path`): The file.
-
-    Returns:
-        `list[Figure]`: One for each metric that has a value.
-
-    Raises:
-        CardError: If it is no such file.
+    Read the figures that `count-clip evaluate ... --json FILE` wrote, one for each metric with a value; `CardError`
+    for other files.
     """
     content = read_json(Path(path))
     try:
@@ -305,18 +263,7 @@ def figures_from_file(path: str | Path) -> list[Figure]:
 
 
 def load_card(folder: Path) -> ModelCard:
-    """
-    Load the card of a folder, or an empty one.
-
-    Args:
-        folder (`Path`): With a `README.md` or without.
-
-    Returns:
-        `ModelCard`.
-
-    Raises:
-        CardError: If the metadata at the top of the card cannot be read.
-    """
+    """Load the card of a folder, or an empty one; `CardError` if its metadata cannot be read."""
     path = folder / CARD
     if not path.is_file():
         return ModelCard("---\nlibrary_name: transformers\n---\n")

@@ -24,15 +24,7 @@ logger = logging.get_logger(__name__)
 
 
 def take_token(args: TrainingArguments) -> str | None:
-    """
-    Take the token of the Hub out of the arguments, which a `Trainer` writes into `training_args.bin`.
-
-    Args:
-        args (`TrainingArguments`): Changed in place.
-
-    Returns:
-        `str` or `None`: The token.
-    """
+    """Take the token of the Hub out of the arguments, which a `Trainer` writes into `training_args.bin`."""
     token, args.hub_token = args.hub_token, None
     return token
 

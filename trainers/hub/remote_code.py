@@ -17,13 +17,8 @@ from .card import read_json
 
 def write_remote_code(folder: Path) -> None:
     """
-    Write the modules that the classes of a checkpoint need, and the entries of its configurations that name them.
-
-    Args:
-        folder (`Path`): A model, a processor, or both. Configurations of other classes lose such entries.
-
-    Raises:
-        CardError: If a configuration cannot be read.
+    Write the modules that the classes of a checkpoint need, and the entries of its configurations that name them;
+    configurations of other classes lose such entries.
     """
     modules: set[str] = set()
     configs = {

@@ -123,14 +123,7 @@ def push_folder(
 
 def check_destination(destination: Destination, needs_token: bool = True) -> None:
     """
-    Check the names of a destination, and that there is a token, without a request.
-
-    Args:
-        destination ([`Destination`]): The repository.
-        needs_token (`bool`, *optional*, defaults to `True`): Whether a missing token is an error.
-
-    Raises:
-        HubError: If a name is invalid, or the token is missing.
+    Check the names of a destination, and that there is a token, without a request; [`HubError`] if one is invalid.
     """
     name = destination.repo_id
     expected = "Expected ORGANISATION/NAME of letters, digits, dashes, underscores and dots."
@@ -149,13 +142,8 @@ def check_destination(destination: Destination, needs_token: bool = True) -> Non
 
 def prepare_repository(destination: Destination) -> None:
     """
-    Make the repository and the branch where they do not exist, and set the gate.
-
-    Args:
-        destination ([`Destination`]): The repository.
-
-    Raises:
-        HubError: If it cannot be made, is public where it should be private, or has the tag already.
+    Make the repository and the branch where they do not exist, and set the gate; [`HubError`] if that is impossible,
+    the repository is public where it should be private, or the tag exists.
     """
     check_destination(destination)
     api, where = destination.api, destination.repository
@@ -185,16 +173,7 @@ def prepare_repository(destination: Destination) -> None:
 
 @contextmanager
 def explained(destination: Destination, prefix: str = "") -> Iterator[None]:
-    """
-    Turn errors of `huggingface_hub` into messages that name the remedy.
-
-    Args:
-        destination ([`Destination`]): The repository.
-        prefix (`str`, *optional*): The beginning of the message.
-
-    Raises:
-        HubError: In the place of the errors of `huggingface_hub`.
-    """
+    """Turn errors of `huggingface_hub` into a [`HubError`] that names the remedy; `prefix` begins its message."""
     try:
         yield
     except HubError:
@@ -205,16 +184,7 @@ def explained(destination: Destination, prefix: str = "") -> Iterator[None]:
 
 
 def without_token(text: str, token: str | None = None) -> str:
-    """
-    Hide tokens of the Hub.
-
-    Args:
-        text (`str`): A text that may contain tokens.
-        token (`str`, *optional*): A token of any form.
-
-    Returns:
-        `str`: The text with stars in their place.
-    """
+    """Replace tokens of the Hub in a text, and one of any form, by stars."""
     return _TOKEN.sub("hf_***", text.replace(token, "hf_***") if token else text)
 
 

@@ -32,15 +32,8 @@ _RATIO_FOR_LOG = 50.0
 
 def training_record(args: TrainingArguments, command: str, facts: Mapping[str, Any] | None = None) -> TrainingRecord:
     """
-    Describe a training.
-
-    Args:
-        args (`TrainingArguments`): Its arguments; defaults and paths are left out.
-        command (`str`): The run.
-        facts (`Mapping[str, Any]`, *optional*): Further rows of its table.
-
-    Returns:
-        [`TrainingRecord`]: With the versions of the libraries.
+    Describe a training: its command, the arguments that differ from the defaults, `facts`, and the versions of the
+    libraries.
     """
     arguments = {}
     for one in dataclasses.fields(args):
@@ -60,14 +53,8 @@ def training_record(args: TrainingArguments, command: str, facts: Mapping[str, A
 
 def write_loss_curve(folder: str | Path, history: Sequence[Mapping[str, Any]]) -> Path | None:
     """
-    Draw the losses of a training, on a logarithmic axis where they differ by more than a factor of 50.
-
-    Args:
-        folder (`str` or `Path`): The folder of the image.
-        history (`Sequence[Mapping[str, Any]]`): `trainer.state.log_history`.
-
-    Returns:
-        `Path` or `None`: The image; none where fewer than two values were logged.
+    Draw the losses in `trainer.state.log_history`, on a logarithmic axis where they differ by more than a factor of
+    50; `None` where fewer than two values were logged.
     """
     series = _losses(history)
     if sum(map(len, series.values())) < 2:

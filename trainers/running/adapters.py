@@ -134,14 +134,8 @@ def _config(type_name: Any, options: dict[str, Any], tokenizer: Any) -> PeftConf
 
 def add_adapters(model: Any, configs: Mapping[str, PeftConfig]) -> PeftModel:
     """
-    Put adapters on a model; from then on they train, with their `modules_to_save`, and nothing else.
-
-    Args:
-        model: The model; changed in place.
-        configs (`Mapping[str, PeftConfig]`): From [`adapter_configs`].
-
-    Returns:
-        `PeftModel`; with several adapters, or one with a name, an [`AdapterStack`].
+    Put adapters on a model, in place, so that only they and their `modules_to_save` train. Several, or one with a
+    name, become an [`AdapterStack`].
     """
     if list(configs) == ["default"]:
         return get_peft_model(model, configs["default"])
@@ -149,13 +143,7 @@ def add_adapters(model: Any, configs: Mapping[str, PeftConfig]) -> PeftModel:
 
 
 def shorten_texts(processor: Any, configs: Mapping[str, PeftConfig]) -> None:
-    """
-    Reserve the positions of context prompts in the texts of a processor.
-
-    Args:
-        processor: The processor of the base; changed in place.
-        configs (`Mapping[str, PeftConfig]`): Of adapters that are on the base.
-    """
+    """Reserve the positions of context prompts in the texts of a processor, in place."""
     contexts = [config for config in configs.values() if isinstance(config, ContextPromptConfig)]
     taken = sum(config.num_virtual_tokens or 0 for config in contexts)
     if hasattr(processor, "num_context_tokens"):

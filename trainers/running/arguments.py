@@ -170,17 +170,8 @@ def parse_run(path: str, overrides: Sequence[str]) -> tuple[RunArguments, Traini
 def convert(classes: Sequence[type], values: Mapping[str, Any], where: Mapping[str, str] | str) -> dict[str, Any]:
     """
     Check keys, and bring values to the types of the fields of dataclasses, with transformers' `HfArgumentParser`.
-
-    Args:
-        classes (`Sequence[type]`): The dataclasses.
-        values (`Mapping[str, Any]`): Keys and values. Mappings, lists of texts and `None` stay as they are.
-        where (`Mapping[str, str]` or `str`): The place of each key, or of all, for messages: `"in run.yaml"`.
-
-    Returns:
-        `dict[str, Any]`: The converted values.
-
-    Raises:
-        ValueError: If a key is unknown or a value is of the wrong type.
+    Mappings, lists of texts and `None` stay as they are. `where` is the place of each key, or of all, for the
+    `ValueError` of an unknown key or a wrong value.
     """
     hints = {key: hint for one in classes for key, hint in typing.get_type_hints(one).items()}
     known = {field.name for one in classes for field in dataclasses.fields(one) if field.init}
@@ -228,16 +219,7 @@ def _choose_variant(values: dict[str, Any], chosen: Sequence[Any], file: Path) -
 
 
 def merge_keys(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Merge nested keys.
-
-    Args:
-        values (`Mapping[str, Any]`): Keys and values; not changed.
-        changes (`Mapping[str, Any]`): Those that replace them.
-
-    Returns:
-        `dict[str, Any]`: Both, with the values of `changes` where they disagree.
-    """
+    """Merge nested keys into a copy; where both have a value, that of `changes` stands."""
     merged = copy.deepcopy(dict(values))
     for key, change in changes.items():
         inner = merged.get(key)
@@ -247,16 +229,7 @@ def merge_keys(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
 
 def find_config(path: str) -> Path:
     """
-    Find the file of a run.
-
-    Args:
-        path (`str`): A path, or the name of one of the files that come with this package, without `.yaml`.
-
-    Returns:
-        `Path`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
+    Find a YAML file by its path, or by the name of one that comes with this package; `FileNotFoundError` names these.
     """
     shipped = Path(__file__).parents[1] / "configs"
     for candidate in (Path(path), shipped / f"{path}.yaml"):
@@ -267,18 +240,7 @@ def find_config(path: str) -> Path:
 
 
 def load_config(file: Path) -> dict[str, Any]:
-    """
-    Read a YAML file.
-
-    Args:
-        file (`Path`): The file.
-
-    Returns:
-        `dict`: Its keys and values.
-
-    Raises:
-        ValueError: If it is not YAML, or not a mapping.
-    """
+    """Read a YAML file of keys and values; `ValueError` if it is none."""
     try:
         values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
@@ -290,16 +252,8 @@ def load_config(file: Path) -> dict[str, Any]:
 
 def parse_overrides(tokens: Sequence[str]) -> list[tuple[list[str], Any]]:
     """
-    Read the overrides of a command line.
-
-    Args:
-        tokens (`Sequence[str]`): `--key value`, `--key=value`, `--flag`, `--key.inner value`; values are YAML.
-
-    Returns:
-        `list` of pairs: the key, split at its dots, and its value.
-
-    Raises:
-        ValueError: If a token is neither a key nor the value of one.
+    Read `--key value`, `--key=value`, `--flag` and `--key.inner value` into keys, split at their dots, and YAML
+    values.
     """
     pairs = []
     rest = list(tokens)
@@ -333,17 +287,7 @@ def _set(values: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def unknown_key(key: str, known: Iterable[str], where: str) -> str:
-    """
-    The message for an unknown key.
-
-    Args:
-        key (`str`): The key.
-        known (`Iterable[str]`): The right keys.
-        where (`str`): Its place, such as `"in run.yaml"`.
-
-    Returns:
-        `str`: The message, with the closest right key.
-    """
+    """The message for an unknown key at a place such as `"in run.yaml"`, with the closest right key."""
     known = sorted(known)
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"Did you mean `{close[0]}`?" if close else f"The keys are: {', '.join(known)}."
@@ -351,17 +295,7 @@ def unknown_key(key: str, known: Iterable[str], where: str) -> str:
 
 
 def check_keys(values: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    """
-    Check the keys of a mapping.
-
-    Args:
-        values (`Mapping`): The mapping.
-        known (`Iterable[str]`): The right keys.
-        where (`str`): The name of the mapping.
-
-    Raises:
-        ValueError: If there is another key. The message names it and the closest right one.
-    """
+    """Raise a `ValueError` that names the first unknown key of a mapping and the closest right one."""
     known = set(known)
     for key in values:
         if key not in known:

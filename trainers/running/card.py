@@ -15,14 +15,7 @@ from .data import FOLDER_FORMATS
 
 
 def write_run_card(run: RunArguments, trainer: BaseTrainer, results: dict[str, Any]) -> None:
-    """
-    Write the card of what a run leaves in its folder.
-
-    Args:
-        run ([`RunArguments`]): The run.
-        trainer: Its trainer.
-        results (`dict`): From [`train`].
-    """
+    """Write the card of a run into its folder, with the results of [`train`]."""
     total, trained = results["num_parameters"], results["num_trained_parameters"]
     source = run.model_name_or_path or run.clip_name_or_path or run.density_name_or_path
     trainer.create_model_card(
@@ -38,17 +31,7 @@ def write_run_card(run: RunArguments, trainer: BaseTrainer, results: dict[str, A
 
 
 def figures_of_run(run: RunArguments, results: Mapping[str, Any], command: str) -> list[Figure]:
-    """
-    Collect the figures that a run measured at its end.
-
-    Args:
-        run ([`RunArguments`]): The run.
-        results (`Mapping[str, Any]`): From `run.train`.
-        command (`str`): The run's command.
-
-    Returns:
-        `list[Figure]`: A figure for each metric and set of rows.
-    """
+    """Collect the figures that a run measured at its end, one for each metric and set of rows."""
     task = TASKS[run.task]
     figures = []
     for part, measured in results.get("after", {}).items():
@@ -79,13 +62,7 @@ def figures_of_run(run: RunArguments, results: Mapping[str, Any], command: str) 
 
 def data_name(spec: Mapping[str, Any]) -> str:
     """
-    Name the data of a run.
-
-    Args:
-        spec (`Mapping[str, Any]`): `dataset` of a run.
-
-    Returns:
-        `str`: Its name; for a folder of this machine the last part of its path.
+    The name of the data of a run (`dataset` of its arguments); for a folder of this machine the last part of its path.
     """
     name = str(spec.get("name"))
     path = Path(str(spec.get("path", name) if name in FOLDER_FORMATS else name)).expanduser()

@@ -79,17 +79,9 @@ def load_rows(spec: Mapping[str, Any], task: str, key: str = "dataset") -> Rows:
 
 def load_splits(run: Any) -> dict[str, Any]:
     """
-    Load all rows of a run.
-
-    Args:
-        run ([`RunArguments`]): The run. `eval_dataset` and `test_dataset` inherit the options of `dataset` unless they
-            name other data.
-
-    Returns:
-        `dict` of [`Rows`]: `dataset` and, where they are given, `eval_dataset` and `test_dataset`.
-
-    Raises:
-        ValueError: If there is no `dataset`.
+    Load `dataset` and, where the run has them, `eval_dataset` and `test_dataset`, which inherit the options of
+    `dataset` unless they name other data. For counting they keep the rows whose captions state a number from two to
+    ten.
     """
     if run.dataset is None:
         raise ValueError("`dataset` is missing: name the training rows, for example `dataset: {name: countscenes}`.")

@@ -244,21 +244,7 @@ def build_density_model(
     model_config: Mapping[str, Any] | None = None,
     image_processor: Mapping[str, Any] | None = None,
 ) -> tuple[CLIPCountDensityModel, CLIPCountDensityProcessor]:
-    """
-    Make a [`CLIPCountDensityModel`] with new weights, and its processor.
-
-    Args:
-        scratch (`Mapping`): Its size, as for [`build_counting_model`]. `image_size` is by default that of windows.
-        texts (`Iterable[str]`): Prompts, for the tokenizer.
-        model_config (`Mapping`, *optional*): Other fields of the [`CLIPCountDensityConfig`].
-        image_processor (`Mapping`, *optional*): Options of the [`CLIPCountDensityImageProcessorPil`].
-
-    Returns:
-        The model and its processor.
-
-    Raises:
-        ValueError: If a key is unknown.
-    """
+    """Make a [`CLIPCountDensityModel`] with new weights, and its processor; see [`build_counting_model`]."""
     model_config = dict(model_config or {})
     window_size = {"image_size": model_config["window_size"]} if "window_size" in model_config else {}
     tokenizer, fields = _towers(scratch, texts, window_size)
@@ -269,17 +255,7 @@ def build_density_model(
 def density_processor(
     config: CLIPCountDensityConfig, tokenizer: Any, image_processor: Mapping[str, Any] | None = None
 ) -> CLIPCountDensityProcessor:
-    """
-    The processor that belongs to a density model.
-
-    Args:
-        config ([`CLIPCountDensityConfig`]): The model's configuration.
-        tokenizer ([`CLIPTokenizer`]): The tokenizer of its text tower.
-        image_processor (`Mapping`, *optional*): Options of the [`CLIPCountDensityImageProcessorPil`].
-
-    Returns:
-        [`CLIPCountDensityProcessor`].
-    """
+    """The processor of a density model, from its configuration, its tokenizer, and options of the image processor."""
     options = {"window_size": config.window_size, **(image_processor or {})}
     return CLIPCountDensityProcessor(
         CLIPCountDensityImageProcessorPil(**options),
