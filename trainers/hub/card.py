@@ -237,7 +237,7 @@ def figures_from_file(path: str | Path) -> list[Figure]:
         measured = (data.get("rows") or 0) - content.get("missing", 0)
         part = f"{measured} of {data.get('total') or data.get('rows')} rows" if content.get("partial") else ""
         ends = content.get("intervals") or {}
-        intervals = {name: (float(low), float(high)) for name, (low, high) in ends.items()}
+        intervals = {name: (float(pair[0]), float(pair[1])) for name, pair in ends.items() if pair}
         return [
             Figure(
                 metric,

@@ -138,7 +138,12 @@ def test_wrong_folders_and_files(tmp_path: Path, folder: Path) -> None:
 def test_figures_from_a_file_of_results(tmp_path: Path) -> None:
     run = {"command": "count-clip evaluate x", "data": {"name": "/home/somebody/cells", "split": "test"}}
     run["data"] |= {"rows": 9, "total": 20}
-    content = {"run": run, "metrics": {"mae": 1.5, "rmse": None}, "intervals": {"mae": [1, 2]}, "partial": True}
+    content = {
+        "run": run,
+        "metrics": {"mae": 1.5, "rmse": None},
+        "intervals": {"mae": [1, 2], "rmse": None},
+        "partial": True,
+    }
     content |= {"benchmark": "density", "missing": 1}
     (tmp_path / "results.json").write_text(json.dumps(content))
     (figure,) = figures_from_file(tmp_path / "results.json")
