@@ -41,13 +41,8 @@ MAX_PROMPTS_REPORTED = 20
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """
-    Train, evaluate, save and report.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): The command line; by default the program's own.
-
-    Returns:
-        `dict`: The figures, also in `results.json` of the output folder.
+    Train, evaluate, save and report by a command line; returns the figures, also in `results.json` of the output
+    folder.
     """
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__.strip().splitlines()[0])
     parser.add_argument("config", help="a YAML file, or the name of one in trainers/configs")
@@ -113,17 +108,8 @@ def train(run: RunArguments, args: TrainingArguments, command: str | None = None
 
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     """
-    Find the checkpoint that `resume_from_checkpoint` names: `true` the last one, `auto` the last one if there is any,
-    or a path.
-
-    Args:
-        args ([`TrainingArguments`]): The arguments.
-
-    Returns:
-        `str` or `None`: Its folder.
-
-    Raises:
-        FileNotFoundError: If it does not exist.
+    The checkpoint that `resume_from_checkpoint` names: `true` the last one, `auto` the last one if there is any, or a
+    path; `FileNotFoundError` if it does not exist.
     """
     wish, folder = args.resume_from_checkpoint, Path(args.output_dir)
     last = _last_checkpoint(folder)
@@ -210,17 +196,8 @@ def density_figures(counts: np.ndarray, true_counts: np.ndarray) -> dict[str, fl
 
 def measure(trainer: CountingTrainer | DensityTrainer, task: str, rows: Any, splits: dict[str, Any]) -> dict[str, Any]:
     """
-    Measure the model on rows that it was not trained on.
-
-    Args:
-        trainer: The trainer with the model.
-        task (`str`): `"counting"` or `"density"`.
-        rows ([`Rows`]): The rows.
-        splits (`dict`): All rows of the run; the training rows give the baseline.
-
-    Returns:
-        `dict`: The figures; for density also `mean_mae` and `mean_rmse` of always predicting the training mean, and
-        `by_prompt` where the training rows have the same few prompts.
+    Measure the model on rows that it was not trained on. For density also `mean_mae` and `mean_rmse` of always
+    predicting the training mean, and `by_prompt` where the training rows have the same few prompts.
     """
     prediction = trainer.predict(rows)
     predicted, true = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)

@@ -30,18 +30,9 @@ class Epoch:
 
 def sample_generator(seed: int, epoch: int, key: int | str) -> np.random.Generator:
     """
-    The random generator of one sample in one epoch.
-
-    With it a resumed run sees the samples of an uninterrupted one, with any number of workers; the global generators
-    are not restored exactly.
-
-    Args:
-        seed (`int`): The seed of the run.
-        epoch (`int`): The epoch, counted from 0.
-        key (`int` or `str`): The index of the sample, or a name.
-
-    Returns:
-        `numpy.random.Generator`.
+    The random generator of one sample in one epoch. With it a resumed run sees the samples of an uninterrupted one,
+    with any number of workers; the global generators are not restored exactly. `key` is the index of the sample, or a
+    name.
     """
     number = key if isinstance(key, int) else zlib.crc32(key.encode())
     return np.random.default_rng((seed, epoch, number))
@@ -119,13 +110,8 @@ def _endless(rows: np.ndarray, generator: np.random.Generator) -> Iterator[int]:
 
 class EpochCallback(TrainerCallback):
     """
-    Sets the epoch of samplers, data sets and collators.
-
-    `accelerate` 1.15 does not reach the sampler or the data set of a run that is resumed in the middle of an epoch
-    with several processes.
-
-    Args:
-        listeners: Objects with `set_epoch`.
+    Sets the epoch of samplers, data sets and collators. `accelerate` 1.15 does not reach the sampler or the data set
+    of a run that is resumed in the middle of an epoch with several processes.
     """
 
     def __init__(self, *listeners: Any):

@@ -128,12 +128,7 @@ class CountingTrainer(BaseTrainer):
 
 
 class LogitScaleCallback(TrainerCallback):
-    """
-    Holds the learned logit scale below its bound.
-
-    Args:
-        max_logit_scale (`float`): The bound.
-    """
+    """Holds the learned logit scale below its bound."""
 
     def __init__(self, max_logit_scale: float = 100.0):
         self.max_logit_scale = max_logit_scale

@@ -78,18 +78,8 @@ def random_window(
     options: DensityAugmentation,
 ) -> tuple[Image.Image, NDArray[np.float64]]:
     """
-    Resize an image, cut a random window, and change it.
-
-    Args:
-        image (`PIL.Image.Image`): RGB.
-        points (array of shape `(num_points, 2)`): x and y in pixels of the image.
-        generator (`numpy.random.Generator`): The source of randomness.
-        image_processor ([`CLIPCountDensityImageProcessorPil`]): The size of windows, and how images are resized.
-        shortest_edge (`int`): Length of the shorter side before the cut; never shorter than a window.
-        options ([`DensityAugmentation`]): Probabilities and ranges.
-
-    Returns:
-        The window, and the points in its pixels; some may lie outside.
+    Resize an image to a shorter side of `shortest_edge` (at least that of a window), cut a random window and augment
+    it. Returns the window and `points` (x and y, in pixels of the image) in its pixels; some may be outside.
     """
     side = int(image_processor.window_size)
     shortest = max(side, shortest_edge)

@@ -211,11 +211,7 @@ class DensityTrainer(BaseTrainer):
 
 class DensityEarlyStoppingCallback(EarlyStoppingCallback):
     """
-    Stops a run without progress, from the epoch in which the density begins to train.
-
-    Args:
-        trainer ([`DensityTrainer`]): The trainer.
-        patience (`int`): Evaluations without a better one after which the run stops.
+    Stops a run after `patience` evaluations without progress, from the epoch in which the density begins to train.
     """
 
     def __init__(self, trainer: DensityTrainer, patience: int):

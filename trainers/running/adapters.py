@@ -30,18 +30,9 @@ DEFAULT_TARGETS = r"(.*\.)?(text_model|vision_model)\.encoder\.layers\.\d+\.self
 
 def adapt_model(run: RunArguments, args: Any, model: Any, processor: Any, goes_on: bool = False) -> tuple[Any, Any]:
     """
-    Put the adapters of a run on its model.
-
-    Args:
-        run ([`RunArguments`]): Its `peft` names them.
-        args ([`CountingConfig`] or [`DensityConfig`]): The arguments of the training.
-        model: The base.
-        processor: Its processor; context prompts shorten its texts.
-        goes_on (`bool`, *optional*, defaults to `False`): Whether the run resumes from a checkpoint.
-
-    Returns:
-        The adapted model and the processor. A base that no name loads again (because it is new, made from another
-        model or has other fields) is saved in the folder `base` of the run; a resumed run loads it from there.
+    Put the adapters of a run on its model; context prompts shorten the texts of the processor. A base that no name
+    loads again (because it is new, made from another model or has other fields) is saved in the folder `base` of the
+    run; a resumed run loads it from there.
     """
     configs = adapter_configs(run.peft or [], processor.tokenizer)
     everything = TASKS[run.task].tuned_by

@@ -36,19 +36,9 @@ SCRATCH_KEYS = ("vision", "text", "projection_dim", "vocab_size")
 
 def build_model(run: RunArguments, train_rows: Rows) -> tuple[Any, Any]:
     """
-    Load or make the model of a run and its processor.
-
-    Args:
-        run ([`RunArguments`]): The run.
-        train_rows ([`Rows`]): The training rows; the tokenizer of a new model is trained on their texts.
-
-    Returns:
-        The model and its processor.
-
-    Raises:
-        ValueError: If the run names no source of the model or several, the checkpoint is of another model, or there
-            is no such implementation of attention.
-        FileNotFoundError: If a folder is missing.
+    Load or make the model of a run and its processor; the tokenizer of a new model is trained on the texts of the
+    training rows. `ValueError` if the run names no source of the model or several, or one of another model;
+    `FileNotFoundError` if its folder is missing.
     """
     others = {name: task.other_source for name, task in TASKS.items()}
     allowed = ["model_name_or_path", others[run.task], "scratch"]
