@@ -284,7 +284,7 @@ def test_folders_that_only_look_like_checkpoints_are_no_hindrance(write, tmp_pat
 def test_a_checkpoint_of_another_model_is_named(write, tmp_path):
     main([write(COUNTING, max_steps=1, save_strategy="steps", save_steps=1)])
     wider = {**TOWERS, "projection_dim": 48}
-    with pytest.raises(ValueError, match=r"checkpoint-1 is of another model .* another `output_dir`"):
+    with pytest.raises(ValueError, match=r"checkpoint-1 is of another model.* another `output_dir`"):
         main([write(COUNTING, scratch=wider, max_steps=2, resume_from_checkpoint="auto")])
 
 
