@@ -1,9 +1,8 @@
 """
 Prompt tuning of CLIPs as PEFT adapters.
 
-Importing this file makes PEFT know two methods beside its own: visual prompts (`CLIP_VPT`) and context prompts
-(`CLIP_COOP`), for the towers of every CLIP of transformers and of this package. PEFT's own functions make, save, load,
-switch and delete them:
+Importing this module registers two methods with PEFT, visual prompts (`CLIP_VPT`) and context prompts (`CLIP_COOP`),
+for the towers of every CLIP of transformers and of this package:
 
 ```python
 >>> from count_clip import VisualPromptConfig

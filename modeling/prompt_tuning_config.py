@@ -1,15 +1,13 @@
-"""Configurations of the two kinds of prompts that tune a CLIP as PEFT adapters."""
+"""Configurations of visual and context prompts, which tune a CLIP as PEFT adapters."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
 from peft import PeftConfig
 
-from .prompt_tuning_card import write_card
-from .prompt_tuning_peft import add_peft_type
+from .prompt_tuning_peft import add_peft_type, write_card
 
 
 CONTEXT_POSITIONS = ("front", "middle", "end")
@@ -18,18 +16,18 @@ DEFAULT_CONTEXT_TOKENS = 2
 
 @dataclass
 class _PromptConfig(PeftConfig):
-    """What the two have in common."""
+    """Fields of both."""
 
-    # Said by each of the two: the name that PEFT files it under, and the modules that hold the prompts.
+    # The name of the method in PEFT, and the modules that hold the prompts.
     METHOD = ""
     TARGET = ""
 
     target_modules: str | list[str] | None = field(
-        default=None, metadata={"help": "The modules that hold the prompts; found by themselves in a CLIP."}
+        default=None, metadata={"help": "The modules that hold the prompts; by default those of every CLIP tower."}
     )
     exclude_modules: str | list[str] | None = field(default=None, metadata={"help": "Modules to leave alone."})
     modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Modules that train beside the prompts and are saved with them."}
+        default=None, metadata={"help": "Modules that train and are saved with the prompts."}
     )
     token_dim: int | None = field(default=None, metadata={"help": "Width of the tower; read from the base."})
     num_layers: int | None = field(default=None, metadata={"help": "Layers of the tower; read from the base."})
@@ -37,8 +35,6 @@ class _PromptConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = add_peft_type(self.METHOD)
-        # Makes PEFT know the method, for whoever imported this file alone.
-        import_module(".prompt_tuning", __package__)
 
     def _check_number(self, name: str, meaning: str = "") -> None:
         value = getattr(self, name)
@@ -56,35 +52,35 @@ class VisualPromptConfig(_PromptConfig):
     """
     Learned tokens in the vision tower of a CLIP.
 
-    The prompts stand between the class token and the patches and enter before the tower's first norm. With a depth of
-    one they stay to the end ("VPT-shallow"); otherwise each of the first `depth` layers sees prompts of its own in the
-    place of those of the layer before ("VPT-deep"). What the tower returns has no prompts in it, but
-    `output_hidden_states` shows them between the layers. They have no positions, so there may be as many as memory
-    allows.
+    The prompts are inserted between the class token and the patches, before the tower's first norm. With a depth of
+    one they stay to the end ("VPT-shallow"); otherwise each of the first `depth` layers has its own ("VPT-deep").
+    The tower's output has no prompts, but the `hidden_states` of `output_hidden_states=True` do. Prompts have no
+    positions, so their number is limited by memory only.
 
     Args:
         num_virtual_tokens (`int`, *optional*, defaults to 20):
             Prompts that a layer sees.
         depth (`int`, *optional*):
-            How many layers get prompts of their own; by default all. It is filled in when the adapter meets its base.
+            How many layers have prompts of their own; by default all, filled in when the adapter is added to a base.
         projection (`bool`, *optional*, defaults to `False`):
-            Whether the prompts go through a linear layer, which all depths share.
+            Whether a linear layer, shared by all depths, projects the prompts.
         dropout (`float`, *optional*, defaults to 0.0):
             Dropout on the prompts, different for every image.
         norm (`bool`, *optional*, defaults to `False`):
-            Whether what the last layer returns is normalised (a layer norm with weights of its own).
+            Whether the output of the last layer is normed (a layer norm with weights of its own).
         target_modules (`str` or `list[str]`, *optional*):
             First norms of the vision towers to tune; by default every `pre_layrnorm`.
         modules_to_save (`list[str]`, *optional*):
-            Modules that train beside the prompts and are saved with them, such as `["decoder"]`.
+            Modules that train and are saved with the prompts, such as `["decoder"]`.
         token_dim, num_layers (`int`, *optional*):
-            Width and layers of the tower. Filled in when the adapter meets its base; another base must have the same.
+            Width and layers of the tower, filled in when the adapter is added to a base. Other bases must have the
+            same.
 
     Raises:
         ValueError: If a value is out of range.
 
     Source:
-        Jia et al., 2022 (https://huggingface.co/papers/2203.12119); the norm and the order of things are those of
+        Jia et al., 2022 (https://huggingface.co/papers/2203.12119); the norm and the order are those of
         CLIP-Count (https://huggingface.co/papers/2305.07304).
     """
 
@@ -111,15 +107,15 @@ class ContextPromptConfig(_PromptConfig):
     """
     Learned context vectors among the words of a prompt, in the text tower of a CLIP.
 
-    They take positions as words do, so that a tower with 77 positions has room for `77 - num_virtual_tokens` tokens of
-    text, start and end included. The text is read where it ends, after the context. `last_hidden_state` of the tower
-    has the context in it.
+    They take positions as words do: a tower with 77 positions takes `77 - num_virtual_tokens` tokens of text, start
+    and end included. The text embedding is that of the end-of-text token. `last_hidden_state` of the tower includes
+    the context.
 
     Args:
         num_virtual_tokens (`int`, *optional*):
             Context vectors; by default as many as the tokens they are initialised from, else 2.
         position (`str`, *optional*, defaults to `"front"`):
-            Where the context stands: before the words (`"front"`), half of it before and half after (`"middle"`; the
+            Position of the context: before the words (`"front"`), half of it before and half after (`"middle"`; the
             smaller half before) or after them (`"end"`). CoOp names the place of the class instead: these three are
             its "end", "middle" and "front".
         init_text (`str`, *optional*):
@@ -130,13 +126,14 @@ class ContextPromptConfig(_PromptConfig):
         tokenizer_name_or_path (`str`, *optional*):
             The tokenizer that reads `init_text` and `class_names`; by default that of the base.
         init_token_ids (`list[int]`, *optional*), class_token_ids (`list[list[int]]`, *optional*):
-            The same as tokens. Filled in when the adapter meets its base, after which no tokenizer is needed.
+            The same as tokens. Filled in when the adapter is added to a base; no tokenizer is needed then.
         target_modules (`str` or `list[str]`, *optional*):
             Token embeddings of the text towers to tune; by default every `embeddings.token_embedding`.
         modules_to_save (`list[str]`, *optional*):
-            Modules that train beside the context and are saved with it, such as `["decoder"]`.
+            Modules that train and are saved with the context, such as `["decoder"]`.
         token_dim, num_layers (`int`, *optional*):
-            Width and layers of the tower. Filled in when the adapter meets its base; another base must have the same.
+            Width and layers of the tower, filled in when the adapter is added to a base. Other bases must have the
+            same.
 
     Raises:
         ValueError: If a value is out of range, or values contradict each other.
@@ -149,7 +146,7 @@ class ContextPromptConfig(_PromptConfig):
     TARGET = r"(.*\.)?embeddings\.token_embedding"
 
     num_virtual_tokens: int | None = field(default=None, metadata={"help": "Context vectors; 2 by default."})
-    position: str = field(default="front", metadata={"help": "Where the context stands: front, middle or end."})
+    position: str = field(default="front", metadata={"help": "Position of the context: front, middle or end."})
     init_text: str | None = field(default=None, metadata={"help": "Words to start from."})
     class_names: list[str] | None = field(default=None, metadata={"help": "Texts with a context of their own."})
     tokenizer_name_or_path: str | None = field(default=None, metadata={"help": "Reads the texts; the base's."})

@@ -1,4 +1,4 @@
-"""The prompts that a density model brings itself, as adapters and back, bit for bit."""
+"""Prompts of a density model to adapters and back, bit for bit."""
 
 from __future__ import annotations
 
@@ -24,17 +24,15 @@ from .prompt_tuning_vision import VisualPromptLayer
 @torch.no_grad()
 def prompts_to_adapter(model: CLIPCountDensityModel, base_folder: str | Path | None = None) -> AdapterStack:
     """
-    Take the prompts out of a density model and put them beside it, as adapters.
+    Turn the prompts of a density model into adapters.
 
     Args:
         model ([`CLIPCountDensityModel`]): A model with prompts; it stays as it is.
         base_folder (`str` or `Path`, *optional*):
-            Where to save the base that is left, a model without prompts. The adapters name it as theirs; without it
-            they name none, for the model that they came from is not it.
+            Where to save the base, a model without prompts, whose name the adapters then record.
 
     Returns:
-        [`AdapterStack`] with the adapters `"visual"` and `"context"`, or the one of them that there is. It computes
-        what the model does.
+        [`AdapterStack`] with the adapters `"visual"` and `"context"`, or one of them. Its outputs are the model's.
 
     Raises:
         ValueError: If the model has no prompts.
@@ -62,28 +60,28 @@ def prompts_to_adapter(model: CLIPCountDensityModel, base_folder: str | Path | N
     stack = AdapterStack(base, configs, autocast_adapter_dtype=False)
     if visual is not None:
         layer = _visual_layer(base)
-        _copy(visual.prompt_embeds, layer.clip_vpt_embeds["visual"])
+        layer.clip_vpt_embeds["visual"].copy_(visual.prompt_embeds)
         layer.clip_vpt_projection["visual"].load_state_dict(visual.projection.state_dict())
         layer.clip_vpt_norm["visual"].load_state_dict(visual.norm.state_dict())
     if context is not None:
-        _copy(context.context_embeds, _context_layer(base).clip_coop_embeds["context"])
+        _context_layer(base).clip_coop_embeds["context"].copy_(context.context_embeds)
     return stack.train(model.training)
 
 
 @torch.no_grad()
 def adapter_to_prompts(model: PeftModel) -> CLIPCountDensityModel:
     """
-    Make the active prompts of an adapted density model its own, as far as a density model can hold them.
+    Make the active prompts of an adapted density model its own.
 
     Args:
         model (`PeftModel`): A density model without prompts of its own, with adapters; it stays as it is.
 
     Returns:
-        [`CLIPCountDensityModel`] without adapters, which computes what the adapted one does.
+        [`CLIPCountDensityModel`] without adapters, with the same outputs.
 
     Raises:
-        ValueError: If the base is no density model or has prompts of its own already, or if an active adapter is of a
-            form that a density model has no place for.
+        ValueError: If the base is no density model or has prompts of its own already, or if a density model cannot
+            hold an active adapter.
     """
     base: Any = model.get_base_model()
     if getattr(type(getattr(base, "config", None)), "model_type", None) != "clip_count_density":
@@ -95,7 +93,7 @@ def adapter_to_prompts(model: PeftModel) -> CLIPCountDensityModel:
     if len({type(config) for config in configs}) < len(configs):
         raise ValueError("A density model holds one set of prompts in a tower, but several such adapters are active.")
 
-    # What trained beside the prompts (`modules_to_save`) takes its place in the base here.
+    # Replaces the base's modules by those of `modules_to_save`.
     unloaded = copy.deepcopy(model).unload()
     for name, config in zip(adapters, configs, strict=True):
         if isinstance(config, VisualPromptConfig):
@@ -104,7 +102,7 @@ def adapter_to_prompts(model: PeftModel) -> CLIPCountDensityModel:
             embeds = _context_layer(base).clip_coop_embeds[name]
             unloaded.config.num_context_tokens = len(embeds)
             unloaded.context_prompts = CLIPCountDensityContextPrompts(unloaded.config).to(embeds)
-            _copy(embeds, unloaded.context_prompts.context_embeds)
+            unloaded.context_prompts.context_embeds.copy_(embeds)
     for parameter in unloaded.parameters():
         parameter.requires_grad = True
     return unloaded.train(model.training)
@@ -117,11 +115,11 @@ def _own_visual_prompts(
     model.config.visual_prompt_depth, model.config.num_visual_prompts = len(embeds), embeds.shape[1]
     model.config.visual_prompt_dropout = config.dropout
     model.visual_prompts = prompts = CLIPCountDensityVisualPrompts(model.config).to(embeds)
-    _copy(embeds, prompts.prompt_embeds)
+    prompts.prompt_embeds.copy_(embeds)
     if name in layer.clip_vpt_projection:
         prompts.projection.load_state_dict(layer.clip_vpt_projection[name].state_dict())
     else:
-        # A density model always has one; this one does nothing.
+        # A density model always has a projection: the identity.
         nn.init.eye_(prompts.projection.weight)
         nn.init.zeros_(prompts.projection.bias)
     prompts.norm.load_state_dict(layer.clip_vpt_norm[name].state_dict())
@@ -130,17 +128,17 @@ def _own_visual_prompts(
 def _check_form(name: str, config: PeftConfig, base: CLIPCountDensityModel) -> None:
     if isinstance(config, VisualPromptConfig):
         own: nn.Module | None = base.visual_prompts
-        has_place = config.norm
+        fits = config.norm
         needed = "visual prompts with `norm=True`"
     elif isinstance(config, ContextPromptConfig):
-        own, has_place = base.context_prompts, config.position == "front" and config.class_token_ids is None
+        own, fits = base.context_prompts, config.position == "front" and config.class_token_ids is None
         needed = 'a shared context with `position="front"`'
     else:
-        own, has_place, needed = None, False, "visual and context prompts"
+        own, fits, needed = None, False, "visual and context prompts"
     if own is not None:
         raise ValueError(f"The density model has prompts of its own in the tower that adapter {name!r} tunes.")
-    if not has_place:
-        raise ValueError(f"A density model has no place for what adapter {name!r} is; it takes {needed}.")
+    if not fits:
+        raise ValueError(f"A density model cannot hold the adapter {name!r}; it takes {needed}.")
 
 
 def _visual_layer(base: CLIPCountDensityModel) -> VisualPromptLayer:
@@ -149,10 +147,6 @@ def _visual_layer(base: CLIPCountDensityModel) -> VisualPromptLayer:
 
 def _context_layer(base: CLIPCountDensityModel) -> ContextPromptLayer:
     return base.text_model.embeddings.token_embedding
-
-
-def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
-    target.copy_(source)
 
 
 __all__ = ["adapter_to_prompts", "prompts_to_adapter"]

@@ -18,17 +18,16 @@ from peft.utils import CONFIG_NAME, PeftType
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
-from .prompt_tuning_card import write_card
+from .prompt_tuning_peft import write_card
 
 
-# Where the class of a base may come from: no adapter can have other code run.
+# The libraries whose classes an adapter may name as its base's.
 _LIBRARIES = [__name__.split(".")[0], "transformers"]
-# What says how to find something on the Hub, to everything that looks there.
 _HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
 
 class _StackTuner(BaseTuner):
-    """Leaves the making of layers to the tuners of the adapters' methods, and treats all layers alike afterwards."""
+    """Switches, deletes and unloads the layers that the tuners of the adapters' methods made."""
 
     prefix = "adapter_stack_"
     tuner_layer_cls = BaseTunerLayer
@@ -47,11 +46,11 @@ class _StackTuner(BaseTuner):
         raise NotImplementedError("The layers are made by the tuners of the adapters' own methods.")
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        # PEFT's own wants a weight of what it puts back, which what `modules_to_save` names need not have.
+        # PEFT's own copies the weight, which a module in `modules_to_save` need not have.
         setattr(parent, child_name, new_module)
 
     def _check_merge_allowed(self) -> None:
-        # Before the first layer is merged, or a part of them would be and the rest not.
+        # Before the first layer is merged, or some would stay merged.
         for layer in self.model.modules():
             if isinstance(layer, BaseTunerLayer) and hasattr(layer, "check_merge"):
                 layer.check_merge()
@@ -63,14 +62,14 @@ class _StackTuner(BaseTuner):
         if names:
             super().set_adapter(names, inference_mode=inference_mode)
         else:
-            # PEFT's auxiliary modules refuse an empty list at the door, but have a state for it.
+            # PEFT's method refuses an empty list, its modules do not.
             for module in self.model.modules():
                 if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
                     module.set_adapter([])
         self.active_adapter = names
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """Delete an adapter; the others stay as active as they were."""
+        """Delete an adapter; the others keep their state."""
         remaining = [name for name in self.active_adapters if name != adapter_name]
         self.set_adapter(remaining)
         del self.peft_config[adapter_name]
@@ -86,10 +85,9 @@ class AdapterStack(PeftModel):
     """
     A model with adapters of different methods: prompts in both towers, or prompts and LoRA.
 
-    A `PeftModel` takes adapters of one method only, and a `PeftMixedModel` some methods that it lists and never saves.
-    Wrapping a `PeftModel` in another works, but puts the one's wrapper into the names of the other's weights, so that
-    neither loads alone. Here every adapter lies on the base itself: each is saved into a folder of its name, as PEFT
-    would save it by itself, and loads by itself with `PeftModel.from_pretrained`.
+    A `PeftModel` takes adapters of one method only, a `PeftMixedModel` cannot save them, and of nested `PeftModel`s
+    neither adapter loads alone. Here each adapter is saved into a folder of its name and also loads alone with
+    `PeftModel.from_pretrained`.
 
     All are active at first. `set_adapter` takes one name or several.
 
@@ -99,11 +97,11 @@ class AdapterStack(PeftModel):
         autocast_adapter_dtype (`bool`, *optional*, defaults to `True`):
             Whether the adapters of a half-precision base are in float32.
         low_cpu_mem_usage (`bool`, *optional*, defaults to `False`):
-            Whether to make the adapters without memory, to be filled from a file.
+            Whether to create the adapters on the meta device, to be filled from a file.
 
     Raises:
         ValueError: If there is no adapter, or two would train the same module, or a method keeps its weights outside
-            of the layers.
+            of layers.
 
     Example:
 
@@ -149,7 +147,7 @@ class AdapterStack(PeftModel):
         low_cpu_mem_usage: bool = False,
         autocast_adapter_dtype: bool = True,
     ) -> None:
-        """As in `PeftModel`, for any method. The new adapter is not active until `set_adapter` says so."""
+        """As in `PeftModel`, for any method. The new adapter is inactive until `set_adapter`."""
         if adapter_name in self.peft_config:
             raise ValueError(f"Adapter with name '{adapter_name}' already exists.")
         active, base = list(self.active_adapters), self.base_model.model
@@ -186,11 +184,11 @@ class AdapterStack(PeftModel):
         self.active_adapter = names[0]
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """Delete an adapter; the others stay as they are. The last one stays: `unload` gives the base back."""
+        """Delete an adapter, but not the last one: `unload` returns the base."""
         if adapter_name not in self.peft_config:
             raise ValueError(f"Adapter {adapter_name} does not exist.")
         if len(self.peft_config) == 1:
-            raise ValueError(f"{adapter_name!r} is the last adapter. Use `unload()` to get the base back.")
+            raise ValueError(f"{adapter_name!r} is the last adapter. Use `unload()` for the base alone.")
         self.base_model.delete_adapter(adapter_name)
         if self.base_model.active_adapters:
             self.active_adapter = self.base_model.active_adapters[0]
@@ -206,7 +204,7 @@ class AdapterStack(PeftModel):
         """Save each adapter into a folder of its name below `save_directory`, and a card for all."""
         super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
-            # Again, for now there are weights to count.
+            # Again, now that the weights can be counted.
             write_card(save_directory, list(self.peft_config.values()), list(self.peft_config))
 
     @classmethod
@@ -220,7 +218,7 @@ class AdapterStack(PeftModel):
         **kwargs: Any,
     ) -> AdapterStack:
         """
-        Put saved adapters on a base.
+        Add saved adapters to a base.
 
         Args:
             model (`nn.Module`): The base; changed in place.
@@ -228,7 +226,7 @@ class AdapterStack(PeftModel):
             is_trainable (`bool`, *optional*, defaults to `False`): Whether they go on training.
             autocast_adapter_dtype (`bool`, *optional*, defaults to `True`): As in the constructor.
             low_cpu_mem_usage (`bool`, *optional*, defaults to `False`): As in the constructor.
-            kwargs: How to find it on the Hub: `revision`, `cache_dir`, `token`, `local_files_only`.
+            kwargs: `revision`, `cache_dir`, `token`, `local_files_only`.
 
         Returns:
             [`AdapterStack`].
@@ -257,14 +255,14 @@ def adapter_folders(name_or_path: str | Path, **hub_kwargs: Any) -> dict[str, Pa
         hub_kwargs: Arguments of `snapshot_download`.
 
     Returns:
-        `dict[str, Path]`: Their names and folders, by name; empty if there is none.
+        `dict[str, Path]`: Folders by the adapters' names.
     """
     folder = _folder_of(name_or_path, allow_patterns=["*/adapter_*"], **hub_kwargs)
     return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG_NAME}"))}
 
 
 def _folder_of(name_or_path: str | Path, **hub_kwargs: Any) -> Path:
-    """A folder, or the copy of what has this name on the Hub."""
+    """A local folder, or a snapshot of the repository of this name."""
     folder = Path(name_or_path)
     if folder.is_dir():
         return folder
@@ -278,25 +276,23 @@ def _folder_of(name_or_path: str | Path, **hub_kwargs: Any) -> Path:
 
 def load_adapted_model(name_or_path: str | Path, is_trainable: bool = False, **kwargs: Any) -> PeftModel:
     """
-    Load adapters together with the base that they name.
+    Load adapters together with their base.
 
-    PEFT's `AutoPeftModel` does this for one adapter, but for a model of this package it has to be told
-    `import_allowlist=["count_clip"]`, and it fails for a CLIP where there is a tokenizer beside the adapter, as a
-    training run leaves it.
+    PEFT's `AutoPeftModel` does this for one adapter, but needs `import_allowlist=["count_clip"]`, and fails for a CLIP
+    if the adapter's folder has a tokenizer.
 
     Args:
         name_or_path (`str` or `Path`): Where one adapter or an [`AdapterStack`] was saved: a folder or a name on the
             Hub.
         is_trainable (`bool`, *optional*, defaults to `False`): Whether the adapters go on training.
-        kwargs: How to find adapters and base on the Hub: `revision` (of the adapters, which name that of the base),
-            `cache_dir`, `token`, `local_files_only`; and how to load the base, as its `from_pretrained` takes it:
-            `dtype`, `device_map`, `attn_implementation`.
+        kwargs: For the Hub: `revision` (of the adapters), `cache_dir`, `token`, `local_files_only`; and for the base's
+            `from_pretrained`: `dtype`, `device_map`, `attn_implementation`.
 
     Returns:
         `PeftModel`: For several adapters an [`AdapterStack`].
 
     Raises:
-        ValueError: If there are no adapters, or they do not say which base they belong to.
+        ValueError: If there are no adapters, or they do not name their base.
     """
     hub_kwargs = {name: kwargs.pop(name) for name in _HUB_ARGUMENTS if name in kwargs}
     folder = _folder_of(name_or_path, **hub_kwargs)
@@ -308,8 +304,8 @@ def load_adapted_model(name_or_path: str | Path, is_trainable: bool = False, **k
     config = PeftConfig.from_pretrained(str(folders[0]))
     if config.base_model_name_or_path is None:
         raise ValueError(
-            f"The adapter in {str(name_or_path)!r} does not say which base it belongs to; the base had no name when "
-            "the adapter was made. Load the base yourself and use `PeftModel.from_pretrained(base, ...)`."
+            f"The adapter in {str(name_or_path)!r} does not name its base. Load the base and use "
+            "`PeftModel.from_pretrained(base, ...)`."
         )
     base = _base_class(config).from_pretrained(
         config.base_model_name_or_path, revision=config.revision, **hub_kwargs, **kwargs
@@ -320,19 +316,19 @@ def load_adapted_model(name_or_path: str | Path, is_trainable: bool = False, **k
 
 
 def _base_class(config: PeftConfig) -> Any:
-    """The class that the base of an adapter is of, from a library that may be trusted."""
+    """The class of an adapter's base, from a trusted library."""
     mapping = getattr(config, "auto_mapping", None) or {}
     library, name = mapping.get("parent_library", ""), mapping.get("base_model_class", "")
     if library.split(".")[0] not in _LIBRARIES:
         raise ValueError(
             f"The base of the adapter is a {name!r} of {library!r}; only classes of {' and '.join(_LIBRARIES)} are "
-            "loaded. Load the base yourself and use `AdapterStack.from_pretrained(base, ...)`."
+            "loaded. Load the base and use `AdapterStack.from_pretrained(base, ...)`."
         )
     return getattr(import_module(library), name)
 
 
 def _name_base(model: nn.Module, config: PeftConfig) -> None:
-    """Write down which base an adapter is made for, as `get_peft_model` does."""
+    """Record the name of the base, as `get_peft_model` does."""
     if config.base_model_name_or_path is None:
         config.base_model_name_or_path = model.__dict__.get("name_or_path") or None
 
@@ -354,14 +350,14 @@ def _check_together(configs: Mapping[str, PeftConfig]) -> None:
         for module in getattr(config, "modules_to_save", None) or []:
             if module in saved:
                 raise ValueError(
-                    f"Both {saved[module]!r} and {name!r} train {module!r} (`modules_to_save`). One adapter must do."
+                    f"Both {saved[module]!r} and {name!r} train {module!r} (`modules_to_save`). Only one adapter may."
                 )
             saved[module] = name
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without PEFT's warning that there are adapters already, which is the purpose of a stack."""
+    """Without PEFT's warning about several adapters, which are the purpose of a stack."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
         yield

@@ -8,21 +8,21 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer
 
+from .modeling_clip_count_density import end_of_text
 from .prompt_tuning_config import DEFAULT_CONTEXT_TOKENS, ContextPromptConfig
-from .prompt_tuning_tuner import PromptLayer, PromptTuner, check_tower
+from .prompt_tuning_peft import PromptLayer, PromptTuner, check_tower
 
 
 class ContextPromptLayer(PromptLayer):
     """
-    Stands in the place of a text tower's token embeddings, and holds the context.
+    Replaces a text tower's token embeddings, and holds the context.
 
-    Before the tower runs, a hook puts place holders among the tokens ([`make_room`]), so that positions, mask and the
-    place where the text is read are all counted with the context in it. A place holder is a negative number that says
-    which vector stands there: -1 the first of all vectors, -2 the second, and so on.
+    A hook before the tower inserts placeholders among the tokens, so that positions, mask and the position of the
+    end-of-text token include the context. A placeholder is a negative number: -1 is the first of all context vectors.
 
     Args:
         base_layer (`nn.Module`): The token embeddings.
-        tower (`nn.Module`): The text tower that they belong to.
+        tower (`nn.Module`): The text tower.
     """
 
     adapter_layer_names = ("clip_coop_embeds",)
@@ -35,13 +35,13 @@ class ContextPromptLayer(PromptLayer):
         self.clip_coop_embeds = nn.ParameterDict()
         self.clip_coop_positions: dict[str, str] = {}
         self.clip_coop_classes: dict[str, list[list[int]]] = {}
-        self.add_hook(tower, _MakeRoom(self), before=True)
+        self.add_hook(tower, _InsertPlaceholders(self), before=True)
 
     def add_adapter(self, name: str, config: ContextPromptConfig) -> None:
         """Make the context of an adapter: from words, or CoOp's normal noise."""
         length, width = config.num_virtual_tokens, config.token_dim
         if length is None or width is None:
-            raise RuntimeError("The configuration has not met its base; the tuner fills in the sizes.")
+            raise RuntimeError("The tuner must fill in the sizes first.")
         weight: Any = self.get_base_layer().weight
         if config.init_token_ids is not None and weight.device.type != "meta":
             embeds = weight.detach()[config.init_token_ids].clone()
@@ -55,7 +55,7 @@ class ContextPromptLayer(PromptLayer):
         self._move_adapter_to_device_of_base_layer(name)
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Embed tokens and place holders; `(batch_size, sequence_length, hidden_size)`."""
+        """Embed tokens and placeholders; `(batch_size, sequence_length, hidden_size)`."""
         names = self.acting(self.clip_coop_embeds)
         if not names:
             return self.base_layer(input_ids)
@@ -64,11 +64,11 @@ class ContextPromptLayer(PromptLayer):
         context = nn.functional.embedding((-1 - input_ids).clamp(min=0), vectors.to(token_embeds.dtype))
         return torch.where((input_ids < 0)[..., None], context, token_embeds)
 
-    def make_room(
+    def insert_placeholders(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
-        Put place holders for the context of the active adapters among the tokens of prompts.
+        Insert placeholders for the context of the active adapters.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
@@ -77,7 +77,7 @@ class ContextPromptLayer(PromptLayer):
                 1 for tokens, 0 for padding.
 
         Returns:
-            The two, longer by the context; padding that no position is left for is cut off.
+            Both, longer by the context; padding beyond the last position is cut off.
 
         Raises:
             ValueError: If a prompt is too long for the positions that the context leaves, or has no context of its
@@ -110,8 +110,8 @@ class ContextPromptLayer(PromptLayer):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch_size, length = input_ids.shape
         places = torch.arange(length, device=input_ids.device).expand(batch_size, -1)
-        is_end = places >= self._ends(input_ids)[:, None]
-        # By how many places a word and the end move.
+        is_end = places >= end_of_text(input_ids, self.eos_token_id)[:, None]
+        # Positions by which a word moves; the end moves by all.
         moves = {"front": num_context, "middle": num_context // 2, "end": 0}[position]
         places = places + torch.where(is_end, num_context, (places > 0) * moves)
         is_context = torch.ones(batch_size, length + num_context, dtype=torch.bool, device=input_ids.device)
@@ -124,43 +124,37 @@ class ContextPromptLayer(PromptLayer):
             attention_mask = room.scatter(1, places, attention_mask)
         return lengthened, attention_mask
 
-    def _ends(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Position of each row's end-of-text token, `(batch_size,)`, found as CLIP finds it."""
-        if self.eos_token_id == 2:
-            # Old CLIP configurations carry a wrong id; there the end-of-text token is the highest one of its row.
-            return input_ids.int().argmax(dim=-1)
-        return (input_ids == self.eos_token_id).int().argmax(dim=-1)
-
     def _classes(self, name: str, input_ids: torch.Tensor) -> torch.Tensor:
-        """Which class each row's words are, `(batch_size,)`."""
+        """Index of the class of each row's words, `(batch_size,)`."""
         classes = self.clip_coop_classes[name]
         width = max(len(tokens) for tokens in classes) + 1
         table = torch.tensor([tokens + [-1] * (width - len(tokens)) for tokens in classes], device=input_ids.device)
         words = nn.functional.pad(input_ids[:, 1 : 1 + width], (0, max(0, width - input_ids.shape[1] + 1)), value=-1)
-        before_end = torch.arange(1, width + 1, device=input_ids.device) < self._ends(input_ids)[:, None]
+        before_end = (
+            torch.arange(1, width + 1, device=input_ids.device) < end_of_text(input_ids, self.eos_token_id)[:, None]
+        )
         words = torch.where(before_end, words, -1)
         equal = (words[:, None] == table).all(dim=-1)  # (B, classes)
-        known = equal.any(dim=-1)
-        if not known.all():
-            row = int((~known).int().argmax())
+        found = equal.any(dim=-1)
+        if not found.all():
+            row = int((~found).int().argmax())
             raise ValueError(
                 f"The prompt with the tokens {[int(x) for x in words[row] if x >= 0]} is none of the {len(classes)} "
-                f"texts that adapter {name!r} has a context for (`class_names`). A shared context, without "
-                "`class_names`, serves every text."
+                f"texts of adapter {name!r} (`class_names`). Train a context without `class_names` for other texts."
             )
         return equal.int().argmax(dim=-1)
 
     def _check_length(self, words: torch.Tensor, input_ids: torch.Tensor) -> None:
-        longest = int(self._ends(words).max()) + 1
+        longest = int(end_of_text(words, self.eos_token_id).max()) + 1
         num_context = input_ids.shape[1] - words.shape[1]
         if longest + num_context > self.max_length:
             raise ValueError(
-                f"A prompt takes {longest} tokens, but beside {num_context} context vectors only "
-                f"{self.max_length - num_context} of the {self.max_length} positions are left. Shorten the prompt."
+                f"A prompt has {longest} tokens, but with {num_context} context vectors at most "
+                f"{self.max_length - num_context} fit. Shorten the prompt."
             )
 
 
-class _MakeRoom:
+class _InsertPlaceholders:
     """Forward pre-hook of a text tower."""
 
     NAMES = ("input_ids", "attention_mask", "position_ids")
@@ -169,27 +163,27 @@ class _MakeRoom:
         self.context = context
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = {**dict(zip(self.NAMES, args, strict=False)), **kwargs}
-        if given.get("input_ids") is None or not self.context.acting(self.context.clip_coop_embeds):
+        inputs = {**dict(zip(self.NAMES, args, strict=False)), **kwargs}
+        if inputs.get("input_ids") is None or not self.context.acting(self.context.clip_coop_embeds):
             return args, kwargs
-        if given.get("position_ids") is not None:
+        if inputs.get("position_ids") is not None:
             raise ValueError(
-                "`position_ids` cannot be given with context prompts, which move the words. Leave it out."
+                "`position_ids` cannot be combined with context prompts, which move the words. Leave it out."
             )
-        input_ids = given["input_ids"]
-        given["input_ids"], given["attention_mask"] = self.context.make_room(
-            input_ids.reshape(-1, input_ids.shape[-1]), given.get("attention_mask")
+        input_ids = inputs["input_ids"]
+        inputs["input_ids"], inputs["attention_mask"] = self.context.insert_placeholders(
+            input_ids.reshape(-1, input_ids.shape[-1]), inputs.get("attention_mask")
         )
-        return (), given
+        return (), inputs
 
 
 class ContextPromptModel(PromptTuner):
     """
-    Puts context prompts into a model.
+    Adds context prompts to a model.
 
     Args:
         model (`nn.Module`): A model with the text tower of a CLIP; changed in place.
-        peft_config ([`ContextPromptConfig`]): Which context.
+        peft_config ([`ContextPromptConfig`]): The configuration.
         adapter_name (`str`): The adapter's name.
     """
 
@@ -197,8 +191,13 @@ class ContextPromptModel(PromptTuner):
     tuner_layer_cls = ContextPromptLayer
 
     def _prepare_tower(self, config: ContextPromptConfig, tower: Any, key: str) -> None:
-        parts = ("embeddings.token_embedding", "config.max_position_embeddings", "final_layer_norm", "encoder.layers")
-        check_tower(config, tower, key, "text", parts)
+        attributes = (
+            "embeddings.token_embedding",
+            "config.max_position_embeddings",
+            "final_layer_norm",
+            "encoder.layers",
+        )
+        check_tower(config, tower, key, "text", attributes)
         self._read_texts(config)
         if config.num_virtual_tokens is None:
             config.num_virtual_tokens = DEFAULT_CONTEXT_TOKENS
@@ -206,13 +205,13 @@ class ContextPromptModel(PromptTuner):
         # The start token, the end token and one word have to fit beside the context.
         if config.num_virtual_tokens > positions - 3:
             raise ValueError(
-                f"`num_virtual_tokens` ({config.num_virtual_tokens}) leaves no room for a prompt in the {positions} "
-                f"positions of the text tower. At most {positions - 3} fit."
+                f"`num_virtual_tokens` ({config.num_virtual_tokens}) leaves no positions for a prompt: the text tower "
+                f"has {positions}. At most {positions - 3} fit."
             )
         ids = [token for tokens in (config.class_token_ids or []) for token in tokens] + (config.init_token_ids or [])
         if ids and max(ids) >= tower.config.vocab_size:
             raise ValueError(
-                f"The texts of the context have the token {max(ids)}, but the base knows {tower.config.vocab_size} "
+                f"The texts of the context have the token {max(ids)}, but the base has {tower.config.vocab_size} "
                 "tokens. Set `tokenizer_name_or_path` to the base's own tokenizer."
             )
 
@@ -226,7 +225,7 @@ class ContextPromptModel(PromptTuner):
             name = config.tokenizer_name_or_path or config.base_model_name_or_path
             if name is None:
                 raise ValueError(
-                    "`init_text` and `class_names` need a tokenizer, but the base has no name to find one by. Set "
+                    "`init_text` and `class_names` need a tokenizer, but the base has no name. Set "
                     "`tokenizer_name_or_path`, or give `init_token_ids` and `class_token_ids`."
                 )
             tokenizer = AutoTokenizer.from_pretrained(name)

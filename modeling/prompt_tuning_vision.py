@@ -9,21 +9,20 @@ import torch
 from torch import nn
 
 from .prompt_tuning_config import VisualPromptConfig
-from .prompt_tuning_tuner import PromptLayer, PromptTuner, check_tower
+from .prompt_tuning_peft import PromptLayer, PromptTuner, check_tower
 
 
 class VisualPromptLayer(PromptLayer):
     """
-    Stands in the place of a vision tower's first norm, holds the prompts of all depths, and puts them in there.
+    Replaces a vision tower's first norm, holds the prompts of all depths, and inserts those of the first layer.
 
-    Between the later layers they are replaced, kept or taken out by hooks on these layers, not by wrappers around
-    them: a wrapper would change the names below it, to which LoRA's targets and weights refer.
+    Hooks on the later layers replace or remove them; wrappers would change the names to which LoRA refers.
 
     Args:
         base_layer (`nn.Module`): The norm.
-        tower (`nn.Module`): The vision tower that it belongs to.
-        after_patches (`bool`): Whether the prompts stand after the patches instead of before them, for a tower whose
-            owner puts prompts of its own before them. The order means nothing to a tower but rounding.
+        tower (`nn.Module`): The vision tower.
+        after_patches (`bool`): Whether the prompts are inserted after the patches, for a density model that has
+            prompts of its own before them. The order changes nothing but rounding.
     """
 
     adapter_layer_names = ("clip_vpt_embeds", "clip_vpt_projection", "clip_vpt_norm")
@@ -47,7 +46,7 @@ class VisualPromptLayer(PromptLayer):
         """Make the prompts of an adapter, with VPT's range: that of a Xavier-uniform patch embedding."""
         depth, width = config.depth, config.token_dim
         if depth is None or width is None:
-            raise RuntimeError("The configuration has not met its base; the tuner fills in `depth` and `token_dim`.")
+            raise RuntimeError("The tuner must fill in `depth` and `token_dim` first.")
         bound = math.sqrt(6 / (3 * self.patch_size**2 + width))
         embeds = torch.empty(depth, config.num_virtual_tokens, width)
         self.clip_vpt_embeds[name] = nn.Parameter(nn.init.uniform_(embeds, -bound, bound))
@@ -61,21 +60,11 @@ class VisualPromptLayer(PromptLayer):
         self._move_adapter_to_device_of_base_layer(name)
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Put the prompts of the first layer into `(batch_size, 1 + num_patches, hidden_size)`, and normalise."""
+        """Insert the prompts of the first layer into `(batch_size, 1 + num_patches, hidden_size)`, and norm."""
         return self.base_layer(self.exchange(hidden_states, 0), *args, **kwargs)
 
     def exchange(self, hidden_states: torch.Tensor, layer: int) -> torch.Tensor:
-        """
-        Put in, replace or take out the prompts before a layer.
-
-        Args:
-            hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
-                What comes out of the layer before, with the prompts that it saw.
-            layer (`int`): The layer; the number of layers stands for the end.
-
-        Returns:
-            `torch.Tensor`: The same with the prompts that the layer sees; at the end without any.
-        """
+        """Exchange the prompts in a layer's output for those of the next layer (at the end, for none)."""
         names = self.acting(self.clip_vpt_embeds)
         if all(self._stays(name, layer) for name in names):
             return hidden_states
@@ -84,16 +73,16 @@ class VisualPromptLayer(PromptLayer):
         before, *prompts, after = hidden_states.split(
             [first, *lengths, hidden_states.shape[1] - first - sum(lengths)], dim=1
         )
-        parts = [before]
+        sequence = [before]
         for name, old in zip(names, prompts, strict=True):
             if self._stays(name, layer):
-                parts.append(old)
+                sequence.append(old)
             elif self._is_seen(name, layer):
-                parts.append(self._tokens(name, layer, hidden_states))
-        return torch.cat([*parts, after], dim=1)
+                sequence.append(self._tokens(name, layer, hidden_states))
+        return torch.cat([*sequence, after], dim=1)
 
     def finish(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Take out what prompts are left after the last layer, and normalise."""
+        """Remove the prompts after the last layer, and norm."""
         hidden_states = self.exchange(hidden_states, self.num_layers)
         for name in self.acting(self.clip_vpt_norm):
             norm: Any = self.clip_vpt_norm[name]
@@ -106,7 +95,7 @@ class VisualPromptLayer(PromptLayer):
         return 0 <= layer < self.num_layers and (layer < depth or depth == 1)
 
     def _stays(self, name: str, layer: int) -> bool:
-        """Whether an adapter changes nothing before a layer: no prompts there, or those of the shallow form."""
+        """Whether an adapter changes nothing before a layer: no prompts, or shallow ones."""
         if layer < len(self.clip_vpt_embeds[name]):
             return False
         return self._is_seen(name, layer) == self._is_seen(name, layer - 1)
@@ -143,11 +132,11 @@ class _AfterLastLayer:
 
 class VisualPromptModel(PromptTuner):
     """
-    Puts visual prompts into a model.
+    Adds visual prompts to a model.
 
     Args:
         model (`nn.Module`): A model with the vision tower of a CLIP; changed in place.
-        peft_config ([`VisualPromptConfig`]): Which prompts.
+        peft_config ([`VisualPromptConfig`]): The configuration.
         adapter_name (`str`): The adapter's name.
     """
 
@@ -165,7 +154,7 @@ class VisualPromptModel(PromptTuner):
             )
 
     def _new_layer(self, target: nn.Module, tower: Any) -> PromptLayer:
-        # A density model puts its own prompts before the patches and takes them out by their number.
+        # A density model inserts its own prompts before the patches and removes them by their number.
         return VisualPromptLayer(target, tower, after_patches=getattr(self.model, "visual_prompts", None) is not None)
 
 

@@ -381,7 +381,7 @@ def _cell(value: Any) -> str:
 def _describe_adapters(folder: Path) -> tuple[str, str]:
     from peft import PeftConfig
 
-    from count_clip.modeling.prompt_tuning_card import describe_adapters
+    from count_clip.modeling.prompt_tuning_peft import describe_adapters
 
     folders = adapters_in(folder)
     configs = [PeftConfig.from_pretrained(str(path)) for path in folders.values()]

@@ -236,7 +236,7 @@ def _write_inner_card(folder: Path) -> None:
     """The card of one adapter of several, which also loads alone."""
     from peft import PeftConfig
 
-    from count_clip.modeling.prompt_tuning_card import write_card
+    from count_clip.modeling.prompt_tuning_peft import write_card
 
     write_card(folder, [PeftConfig.from_pretrained(str(folder))])
 
