@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from PIL import Image
 
 from ..files.checks import existing_folder, those_there
 from ..formats.findings import Findings
@@ -72,7 +73,29 @@ class CountingSetConfig(datasets.BuilderConfig):
         return super().create_config_id(options, custom_features=custom_features)
 
 
-class CountingSetBuilder(datasets.GeneratorBasedBuilder):
+class CardBuilder(datasets.GeneratorBasedBuilder):
+    """A builder with the contents of its card, which `count-clip data build` writes."""
+
+    TITLE = "A counting set"
+    # Whether the configurations are ways to read one folder, only one of which is correct.
+    IS_ONE_OF_ITS_CONFIGS = False
+    # What is unusual about the set, once it is read.
+    findings = Findings()
+
+    def source(self) -> str:
+        """Describe the source of the set."""
+        raise NotImplementedError
+
+    def known_faults(self) -> Sequence[str]:
+        """List known errors of the set that only a person can see, a line each."""
+        return ()
+
+    def draw_examples(self) -> Image.Image | None:
+        """Draw an image with examples; by default there is none."""
+        return None
+
+
+class CountingSetBuilder(CardBuilder):
     """
     A builder that reads the folder of a counting set.
 
@@ -82,10 +105,6 @@ class CountingSetBuilder(datasets.GeneratorBasedBuilder):
     BUILDER_CONFIG_CLASS = CountingSetConfig
     # A sentence: the URL of the set.
     WHERE_TO_GET = "Get the set from its authors."
-    # Known errors of the published set that only a person can see.
-    KNOWN_FAULTS: tuple[str, ...] = ()
-    # Whether the configurations are ways to read one folder, only one of which is correct.
-    IS_ONE_OF_ITS_CONFIGS = False
     # The values of `missing`.
     MISSING_CHOICES: tuple[str, ...] = ("error", "leave_out")
     # The published number of images of each split, by configuration.
@@ -103,6 +122,10 @@ class CountingSetBuilder(datasets.GeneratorBasedBuilder):
             `dict[str, list[dict[str, Any]]]`: The rows of each split, which [`finish_row`] completes.
         """
         raise NotImplementedError
+
+    def source(self) -> str:
+        """Describe the source of the set."""
+        return f"From the set as its authors distribute it: {self.WHERE_TO_GET}"
 
     def default_folder(self) -> Path | None:
         """Return the folder of the set if `data_dir` is not given; by default there is none."""

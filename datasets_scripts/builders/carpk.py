@@ -45,6 +45,7 @@ class CARPKBuilder(CountingSetBuilder):
         CountingSetConfig(name="pucpr", description="PUCPR+, from a high building."),
     ]
     DEFAULT_CONFIG_NAME = "carpk"
+    TITLE = "CARPK and PUCPR+"
     WHERE_TO_GET = "https://lafi.github.io/LPN/ has it, on request, for academic research only."
     PUBLISHED_SIZES = {"carpk": {"train": 989, "test": 459}, "pucpr": {"train": 100, "test": 25}}
 

@@ -101,6 +101,7 @@ class CountBenchBuilder(CountingSetBuilder):
     BUILDER_CONFIGS = [CountBenchConfig(name="default", description="All captions, as one test split.")]
     DEFAULT_CONFIG_NAME = "default"
     MISSING_CHOICES = ("error", "leave_out", "keep")
+    TITLE = "CountBench"
     WHERE_TO_GET = (
         f"{JSON_URL} is the list of captions; images are at the URLs in it (fetch=True downloads them), and "
         "some are in the parquet file of https://huggingface.co/datasets/nielsr/countbench."

@@ -86,20 +86,24 @@ class FSC147Builder(CountingSetBuilder):
         FSC147Config(name="coco", description="The images of COCO's classes in validation and test."),
     ]
     DEFAULT_CONFIG_NAME = "default"
+    TITLE = "FSC-147"
     WHERE_TO_GET = (
         "https://github.com/cvlab-stonybrook/LearningToCountEverything has annotation_FSC147_384.json, "
         "Train_Test_Val_FSC_147.json and ImageClasses_FSC147.txt in its folder data, and the links to the images "
         "and density maps in its README; https://github.com/niki-amini-naieni/CounTX has FSC-147-D.json."
-    )
-    KNOWN_FAULTS = (
-        'Some classes are singular or name a container ("skateboard", "donuts tray"); the descriptions of FSC-147-D '
-        "are better.",
     )
     PUBLISHED_SIZES = {
         "default": {"train": 3659, "validation": 1286, "test": 1190},
         "descriptions": {"train": 3659, "validation": 1286, "test": 1190},
         "coco": {"validation": 277, "test": 282},
     }
+
+    def known_faults(self) -> Sequence[str]:
+        """List known errors of the set that only a person can see, a line each."""
+        return (
+            'Some classes are singular or name a container ("skateboard", "donuts tray"); the descriptions of '
+            "FSC-147-D are better.",
+        )
 
     def _info(self) -> datasets.DatasetInfo:
         features = density_features()

@@ -75,6 +75,10 @@ class ObjectFolderBuilder(CountingSetBuilder):
     IS_ONE_OF_ITS_CONFIGS = True
     WHERE_TO_GET = "It is your own folder: check the path and the configuration (voc, coco, points or csv)."
 
+    def source(self) -> str:
+        """Describe the source of the set."""
+        return f"From a folder of images and annotations, read as `{self.config.name}`."
+
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
             description="Images with annotated objects, read from a folder.",

@@ -46,6 +46,7 @@ class ShanghaiTechBuilder(CountingSetBuilder):
         CountingSetConfig(name="part_A", description="Part A: dense crowds, from the web."),
         CountingSetConfig(name="part_B", description="Part B: sparser crowds, from streets in Shanghai."),
     ]
+    TITLE = "ShanghaiTech"
     WHERE_TO_GET = (
         "https://github.com/desenzhou/ShanghaiTechDataset has the links to it (part_A_final and part_B_final)."
     )

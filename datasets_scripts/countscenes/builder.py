@@ -26,7 +26,7 @@ import datasets
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..builders.base import folder_fingerprint
+from ..builders.base import CardBuilder, folder_fingerprint
 from ..schema import caption_features, density_features, fill_row
 from .backgrounds import add_grain, blur, compress, draw_background
 from .config import DEFAULT_NUM_SCENES, SCENE_CONFIGS, SHAPE_CONFIGS, VERSION, SceneConfig, scene_config
@@ -344,7 +344,7 @@ _SHEET_COLUMNS = 6
 _SHEET_ROWS = 3
 
 
-class CountScenesBuilder(datasets.GeneratorBasedBuilder):
+class CountScenesBuilder(CardBuilder):
     """
     `countscenes` for `datasets`: draws the scenes once and stores them as Arrow files with PNG images.
 
@@ -352,6 +352,7 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
     `SCENE_CONFIGS`; the arguments those of `CountScenesConfig`.
     """
 
+    TITLE = "countscenes"
     BUILDER_CONFIG_CLASS = CountScenesConfig
     BUILDER_CONFIGS = [
         CountScenesConfig(name=name, scene=name, description=description)
@@ -372,9 +373,8 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
             license=_LICENSES[config.objects] if config.backgrounds is None else None,
         )
 
-    @property
-    def made_from(self) -> str:
-        """`str`: The origin of the images and its licence, for the card."""
+    def source(self) -> str:
+        """Describe the origin of the images and its licence."""
         config = self.config.scene_config()
         more = "" if config.backgrounds is None else " The backgrounds are crops of photographs from a folder."
         if config.cutouts is None and config.backgrounds is None:
@@ -386,15 +386,14 @@ class CountScenesBuilder(datasets.GeneratorBasedBuilder):
             "cutouts": "Rendered from cut-outs in a folder, whose owner's licence applies.",
         }[config.objects] + more
 
-    @property
-    def KNOWN_FAULTS(self) -> list[str]:  # a constant of the other builders
-        """`list[str]`: What was left out of the folders of images."""
+    def known_faults(self) -> list[str]:
+        """List what was left out of the folders of images."""
         config = self.config.scene_config()
         faults = list(cutouts_of(config.cutouts).faults) if config.cutouts is not None else []
         return faults + (photographs_of(config.backgrounds).faults if config.backgrounds is not None else [])
 
     def draw_examples(self) -> Image.Image:
-        """Draw some scenes of the first split for the card: an RGB image of six columns, with texts and counts."""
+        """Draw some scenes of the first split: an RGB image of six columns, with texts and counts."""
         split = next(iter(self._num_scenes()))
         config = self.config.scene_config()
         rows = [

@@ -32,6 +32,7 @@ from datasets.table import embed_table_storage
 from huggingface_hub import DatasetCard
 from huggingface_hub.utils import tqdm
 
+from ..builders.base import CardBuilder
 from ..files.atomic import whole_file, write_whole
 from ..files.resumable import ResumableFolder, remove_folder
 from .card import CardConfig, card_text, is_own_card, plain_options
@@ -78,7 +79,7 @@ def build_dataset(
 
     Args:
         name (`str`):
-            The name of the set in `datasets.load_dataset`: `"fsc147"`.
+            A key of `DATASETS`: `"fsc147"`.
         output (`str` or `os.PathLike`):
             The folder to write: a new one, an empty one, or a former build, which is replaced.
         configs (`Sequence[str]`, *optional*):
@@ -119,11 +120,11 @@ def build_dataset(
         cards.append(_put_together(builder, of_config, partial / "final", max_shard_bytes))
         cards[-1].sheet = _write_sheet(builder, partial / "final")
     text = card_text(
-        _title(name),
+        builders[0].TITLE,
         cards,
         _made(name, [builder.config.name for builder in builders], options),
-        _source(builders[0]),
-        list(dict.fromkeys(fault for builder in builders for fault in getattr(builder, "KNOWN_FAULTS", ()))),
+        builders[0].source(),
+        list(dict.fromkeys(fault for builder in builders for fault in builder.known_faults())),
     )
     _put_in_place(folder, partial / "final", text)
     remove_folder(partial)
@@ -154,7 +155,7 @@ def built_sizes(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def _chosen_configs(name: str, configs: Sequence[str] | None) -> list[str]:
     known = datasets.get_dataset_config_names(name)
-    if configs is None and getattr(datasets.load_dataset_builder(name, known[0]), "IS_ONE_OF_ITS_CONFIGS", False):
+    if configs is None and datasets.load_dataset_builder(name, known[0]).IS_ONE_OF_ITS_CONFIGS:
         raise ValueError(f"Expected a configuration of {name!r} ({', '.join(known)}), but got none. Name one.")
     if configs is None:
         default = datasets.get_dataset_default_config_name(name)
@@ -191,7 +192,7 @@ def _check_output(folder: Path) -> None:
         )
 
 
-def _plan(name: str, builders: Sequence[datasets.DatasetBuilder], max_shard_bytes: int) -> dict[str, Any]:
+def _plan(name: str, builders: Sequence[CardBuilder], max_shard_bytes: int) -> dict[str, Any]:
     """Everything that the files depend on."""
     return {
         "name": name,
@@ -202,9 +203,7 @@ def _plan(name: str, builders: Sequence[datasets.DatasetBuilder], max_shard_byte
     }
 
 
-def _put_together(
-    builder: datasets.DatasetBuilder, parts: Sequence[_Part], final: Path, max_shard_bytes: int
-) -> CardConfig:
+def _put_together(builder: CardBuilder, parts: Sequence[_Part], final: Path, max_shard_bytes: int) -> CardConfig:
     """Write the shards of a configuration from its parts, and describe them for the card."""
     config = builder.config.name
     folder = "data" if config == "default" else config
@@ -235,7 +234,6 @@ def _put_together(
     info.splits = splits
     info.download_size = total_bytes
     info.dataset_size = sum(split.num_bytes for split in splits.values())
-    findings = getattr(builder, "findings", None)
     return CardConfig(
         config,
         info,
@@ -244,12 +242,12 @@ def _put_together(
         f"{builder.config.description or info.description.partition(chr(10))[0]} Content {digest.hexdigest()[:16]}.",
         images,
         objects,
-        findings.lines(every_left_out=False) if findings is not None else [],
-        findings.long_lines() if findings is not None else [],
+        builder.findings.lines(every_left_out=False),
+        builder.findings.long_lines(),
     )
 
 
-def _parts(builder: datasets.DatasetBuilder, work: ResumableFolder) -> list[_Part]:
+def _parts(builder: CardBuilder, work: ResumableFolder) -> list[_Part]:
     """List the parts: one for each element of the lists that `datasets` would divide among processes."""
     parts = []
     for generator in builder._split_generators(datasets.DownloadManager()):
@@ -261,7 +259,7 @@ def _parts(builder: datasets.DatasetBuilder, work: ResumableFolder) -> list[_Par
     return parts
 
 
-def _write_parts(builder: datasets.DatasetBuilder, parts: Sequence[_Part], num_proc: int) -> None:
+def _write_parts(builder: CardBuilder, parts: Sequence[_Part], num_proc: int) -> None:
     waiting = [part for part in parts if not part.work.is_finished(part.name)]
     if not waiting:
         return
@@ -278,7 +276,7 @@ def _write_parts(builder: datasets.DatasetBuilder, parts: Sequence[_Part], num_p
                 bar.update()
 
 
-def _write_part(builder: datasets.DatasetBuilder, part: _Part) -> None:
+def _write_part(builder: CardBuilder, part: _Part) -> None:
     """Generate the rows of a part, and write them with their images."""
     features = builder.info.features
     rows = [features.encode_example(row) for _, row in builder._generate_examples(**part.gen_kwargs)]
@@ -343,14 +341,15 @@ def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
             yield table.slice(first)
 
 
-def _write_sheet(builder: datasets.DatasetBuilder, final: Path) -> str | None:
+def _write_sheet(builder: CardBuilder, final: Path) -> str | None:
     """Write an image with examples for the card, if the builder draws one."""
-    if not hasattr(builder, "draw_examples"):
+    sheet = builder.draw_examples()
+    if sheet is None:
         return None
     path = f"{_SHEETS}/{builder.config.name}.png"
     (final / _SHEETS).mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
-    builder.draw_examples().save(content, format="PNG", optimize=True)
+    sheet.save(content, format="PNG", optimize=True)
     write_whole(final / path, content.getvalue())
     return path
 
@@ -385,23 +384,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
             versions[package] = "unknown"
     return versions
-
-
-def _source(builder: datasets.DatasetBuilder) -> str:
-    if getattr(builder, "IS_ONE_OF_ITS_CONFIGS", False):
-        return f"From a folder of images and annotations, read as `{builder.config.name}`."
-    if made := getattr(builder, "made_from", None):
-        return str(made)
-    where = getattr(builder, "WHERE_TO_GET", None)
-    return f"From the set as its authors distribute it: {where}" if where else "Its source is not stated."
-
-
-def _title(name: str) -> str:
-    return {
-        "carpk": "CARPK and PUCPR+",
-        "countbench": "CountBench",
-        "countscenes": "countscenes",
-        "fsc147": "FSC-147",
-        "object_folder": "A counting set",
-        "shanghaitech": "ShanghaiTech",
-    }.get(name, name)

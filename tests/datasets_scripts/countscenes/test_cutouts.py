@@ -163,7 +163,7 @@ def test_bad_images_are_named_and_the_others_used(tmp_path, caplog) -> None:
         num_scenes={"train": 2},
         overrides={"distractor_probability": 0.0},
     )
-    assert source.faults == builder.KNOWN_FAULTS
+    assert source.faults == builder.known_faults()
     assert builder.info.license is None
 
 

@@ -563,8 +563,8 @@ def test_descriptions_need_classes_with_colours(tmp_path) -> None:
 def test_builder_names_the_authors_of_the_drawings(tmp_path) -> None:
     builder = CountScenesBuilder(config_name="captions", cache_dir=str(tmp_path), num_scenes={"test": 2})
     assert builder.info.license == "cc-by-sa-4.0"
-    assert "OpenMoji" in builder.made_from
+    assert "OpenMoji" in builder.source()
     assert builder.draw_examples().width > 6 * 224
     plain = CountScenesBuilder(config_name="captions", cache_dir=str(tmp_path), objects="shapes")
     assert plain.info.license == "apache-2.0"
-    assert "OpenMoji" not in plain.made_from
+    assert "OpenMoji" not in plain.source()
