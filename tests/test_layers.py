@@ -348,6 +348,18 @@ def _import_name(requirement: str) -> str:
     return {"pillow": "PIL", "pyyaml": "yaml", "scikit_image": "skimage", "scikit_learn": "sklearn"}.get(name, name)
 
 
+def test_every_data_file_is_packaged() -> None:
+    with (REPOSITORY / "pyproject.toml").open("rb") as file:
+        setuptools = tomllib.load(file)["tool"]["setuptools"]
+    packaged: set[Path] = set()
+    for name, patterns in setuptools["package-data"].items():
+        folder = REPOSITORY / (name if name == PACKAGE else name.removeprefix(f"{PACKAGE}.").replace(".", "/"))
+        packaged.update(path for pattern in patterns for path in folder.glob(pattern))
+    files = [path for folder in (PACKAGE, *PACKAGES) for path in (REPOSITORY / folder).rglob("*") if path.is_file()]
+    data = {path for path in files if path.suffix not in (".py", ".pyc")}
+    assert data == packaged
+
+
 def test_every_folder_with_code_is_packaged() -> None:
     """setuptools installs the packages of a list and skips the others in silence."""
     with (REPOSITORY / "pyproject.toml").open("rb") as file:
