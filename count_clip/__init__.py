@@ -1,9 +1,9 @@
 """
 CLIP that counts what you name in words.
 
-Importing this package registers its model types, pipelines, adapters and data sets with the Hugging Face libraries, so
-that `AutoModel.from_pretrained`, `pipeline("object-counting")`, `PeftModel.from_pretrained` and
-`load_dataset("countscenes")` know them. The names below are loaded when they are first used.
+Importing this package registers its model types, pipelines, adapters and data sets with the Hugging Face libraries:
+`AutoModel.from_pretrained`, `pipeline("object-counting")`, `PeftModel.from_pretrained` and
+`load_dataset("countscenes")` work with them. The public names are imported on first use.
 """
 
 from importlib import import_module
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from count_clip.trainers.density.trainer import DensityTrainer as DensityTrainer
 
 
-# Where each public name lives. The trainers and the figures bring libraries along that a reader of models never needs.
+# The module of each public name. Trainers and figures import libraries that models do not need.
 _MODULES = {
     "AdapterStack": "modeling.prompt_tuning",
     "CLIPCountDensityConfig": "modeling.configuration_clip_count_density",

@@ -1,4 +1,4 @@
-"""What a checkpoint is, found out from its small files and the headers of its weights, without reading the weights."""
+"""Describe checkpoints from their small files and the headers of their weights, without loading the weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from yaml import YAMLError
 
 
-# How the models of each type count.
+# How each model type counts.
 DENSITY, RANKS, PLAIN = "density", "ranks captions", "ranks captions, untaught"
 COUNTS_BY = {"clip_count_density": DENSITY, "count_clip": RANKS, "clip": PLAIN}
 
@@ -32,59 +32,57 @@ _SHORT_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "b
 
 
 class CheckpointError(ValueError):
-    """There is no checkpoint, or it cannot be used. The message says which one and why."""
+    """A checkpoint is missing or unusable; the message names it and the reason."""
 
 
 @dataclass
 class CheckpointInfo:
-    """What a checkpoint says of itself."""
+    """The description of a checkpoint."""
 
     model: str
     """Its folder or its name on the Hub."""
     model_type: str
-    """The type that the configuration names; of an adapter, PEFT's."""
+    """`model_type` of the configuration, or PEFT's type of an adapter."""
     counts_by: str | None
-    """`"density"`, `"ranks captions"`, `"ranks captions, untaught"` (a plain CLIP), or `None`: it does not count."""
+    """`"density"`, `"ranks captions"`, `"ranks captions, untaught"` (a plain CLIP), or `None`."""
     architectures: list[str] = field(default_factory=list)
-    """Classes of the model."""
     commit: str | None = None
-    """Of a name on the Hub, the revision that was looked at."""
+    """The commit on the Hub."""
     num_parameters: int | None = None
-    """Numbers in the weights; `None` if there are none to be seen."""
+    """`None` if no weights are available."""
     dtypes: dict[str, int] = field(default_factory=dict)
-    """How many of them there are of each type."""
+    """Number of parameters of each type."""
     missing_weights: list[str] = field(default_factory=list)
-    """Tensors that the model needs and the weights do not have."""
+    """Tensors that are missing from the weights or have another size."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Pixels, layers, widths and tokens."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Of a density model: how it works."""
+    """Options of a density model's configuration."""
     has: dict[str, bool] = field(default_factory=dict)
-    """Which parts are there: weights, processor, tokenizer, code and card."""
+    """Whether there are weights, a processor, a tokenizer, code and a card."""
     base_model: list[str] = field(default_factory=list)
-    """What it was made from, by its card or its adapter's configuration."""
+    """From the card or the adapter's configuration."""
     license: str | None = None
-    """By its card."""
     datasets: list[str] = field(default_factory=list)
-    """What it was trained on, by its card."""
+    """Training data, from the card."""
     figures: list[dict[str, Any]] = field(default_factory=list)
-    """Measurements in the card, each `metric`, `value` and `dataset`."""
+    """Results in the card: `metric`, `value` and `dataset` each."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, for JSON."""
+        """All fields, for JSON."""
         return asdict(self)
 
 
 def find_checkpoint(model: str, revision: str | None = None) -> Path:
     """
-    Find the small files of a checkpoint; those of a name on the Hub are downloaded, or taken from the cache.
+    Find the small files of a checkpoint; download those of a name on the Hub if they are not in the cache.
 
     Args:
         model (`str`): A folder or a name on the Hub.
-        revision (`str`, *optional*): Of a name on the Hub, the branch, tag or commit.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
 
     Returns:
-        `Path`: A folder with at least its `config.json` or `adapter_config.json`.
+        `Path`: A folder with a `config.json` or `adapter_config.json`.
 
     Raises:
         CheckpointError: If there is no such checkpoint, or it cannot be reached.
@@ -107,56 +105,38 @@ def find_checkpoint(model: str, revision: str | None = None) -> Path:
                 f"There is no folder {model}, and no {model!r} on the Hub; for a private one, `hf auth login` first."
             ) from error
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{model!r} cannot be had from the Hub: {error}") from error
+            raise CheckpointError(f"{model!r} cannot be loaded from the Hub: {error}") from error
     check_folder(folder, model)
     return folder
 
 
 def is_local(model: str) -> bool:
-    """Whether a model is meant to lie on this machine: there is such a path, or no repository could have the name."""
+    """Whether a model is a path on this machine: one that exists, or that is no valid name on the Hub."""
     return Path(model).expanduser().exists() or model.startswith((".", "/", "~")) or model.count("/") > 1
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """
-    Refuse what is no checkpoint, and say what it looks like.
-
-    Args:
-        folder (`Path`): What should be one.
-        name (`str`): What to call it.
-
-    Raises:
-        CheckpointError: If it has neither a `config.json` nor an `adapter_config.json`.
-    """
+    """Raise [`CheckpointError`] for a folder without a configuration, and suggest what may be meant."""
     wanted = "expected a folder with a config.json, as `save_pretrained` writes it"
     if not folder.exists():
         raise CheckpointError(f"There is no folder {name}: {wanted}, or a name on the Hub.")
+    convert = " `count-clip convert --help` lists the files that can be converted."
+    originals = (".ckpt", ".pt", ".pth", ".bin")
     if not folder.is_dir():
-        converting = folder.suffix in (".ckpt", ".pt", ".pth", ".bin")
-        hint = " `count-clip convert --help` says which files can be brought into that form." if converting else ""
-        raise CheckpointError(f"{name} is a file; {wanted}.{hint}")
+        raise CheckpointError(f"{name} is a file; {wanted}.{convert if folder.suffix in originals else ''}")
     if (folder / "config.json").is_file() or _adapter_configs(folder):
         return
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    holds = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "nothing"
+    holds = (", ".join(names[:5]) or "nothing") + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     inner = sorted(str(path.parent) for path in folder.glob("*/config.json"))
     hint = f" Did you mean {' or '.join(inner[:3])}?" if inner else ""
-    if not inner and any(path.suffix in (".ckpt", ".pt", ".pth") for path in folder.iterdir()):
-        hint = " `count-clip convert --help` says which files can be brought into that form."
+    if not inner and any(path.suffix in originals[:3] for path in folder.iterdir()):
+        hint = convert
     raise CheckpointError(f"{name} is no checkpoint: {wanted}, but it holds {holds}.{hint}")
 
 
 def check_tokenizer(folder: Path, name: str) -> None:
-    """
-    Refuse a checkpoint without a tokenizer: an empty one would be made, to which all texts are the same.
-
-    Args:
-        folder (`Path`): The small files of a checkpoint, from [`find_checkpoint`].
-        name (`str`): What to call it.
-
-    Raises:
-        CheckpointError: If it has none.
-    """
+    """Raise [`CheckpointError`] for a checkpoint without a tokenizer: an empty one would encode all texts alike."""
     if not has_tokenizer(folder):
         raise CheckpointError(
             f"{name} has no tokenizer: expected a tokenizer.json, or a vocab.json with a merges.txt, as "
@@ -165,33 +145,23 @@ def check_tokenizer(folder: Path, name: str) -> None:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """
-    Whether there is a tokenizer in a folder.
-
-    Args:
-        folder (`Path`): The folder of a checkpoint.
-
-    Returns:
-        `bool`.
-    """
-    return (folder / "tokenizer.json").is_file() or all(
-        (folder / one).is_file() for one in ("vocab.json", "merges.txt")
-    )
+    """Whether a folder has the files of a tokenizer."""
+    return (folder / "tokenizer.json").is_file() or all((folder / x).is_file() for x in ("vocab.json", "merges.txt"))
 
 
 def adapters_base(folder: Path, model: str) -> str | None:
     """
-    Say which base the adapters in a folder belong to.
+    Return the base model of the adapters in a folder.
 
     Args:
         folder (`Path`): The small files of a checkpoint, from [`find_checkpoint`].
-        model (`str`): What its user calls it.
+        model (`str`): The name for error messages.
 
     Returns:
-        `str`: The folder of the base or its name on the Hub; `None` if the folder holds a model of its own.
+        `str`: The base's folder or name on the Hub; `None` if the folder holds a full model.
 
     Raises:
-        CheckpointError: If the adapters name no base, or more than one.
+        CheckpointError: If the adapters name no base, or several.
     """
     paths = _adapter_configs(folder)
     if not paths or (folder / "config.json").is_file():
@@ -208,14 +178,14 @@ def adapters_base(folder: Path, model: str) -> str | None:
 
 def describe_checkpoint(folder: Path, model: str) -> CheckpointInfo:
     """
-    Read what there is to know of a checkpoint.
+    Describe a checkpoint.
 
     Args:
         folder (`Path`): Its small files, from [`find_checkpoint`].
-        model (`str`): What its user calls it; a name on the Hub is asked for the headers of weights not downloaded.
+        model (`str`): Its folder or its name on the Hub, which is asked for the headers of missing weights.
 
     Returns:
-        [`CheckpointInfo`]: All of it.
+        [`CheckpointInfo`]
 
     Raises:
         CheckpointError: If the configuration or the weights cannot be read.
@@ -300,20 +270,20 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Name, type and size of every tensor in the folder's safetensors files."""
+    """Name, type and size of every tensor in the safetensors files of a folder."""
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*/adapter_model.safetensors")]):
         try:
             with safe_open(path, framework="numpy") as file:
                 for name in file.keys():  # noqa: SIM118 (it is no dictionary)
-                    part = file.get_slice(name)
-                    dtype = str(part.get_dtype())
-                    yield name, (_SHORT_NAMES.get(dtype, dtype), math.prod(part.get_shape()))
+                    tensor = file.get_slice(name)
+                    dtype = str(tensor.get_dtype())
+                    yield name, (_SHORT_NAMES.get(dtype, dtype), math.prod(tensor.get_shape()))
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"The weights {path} cannot be read: {error}") from error
 
 
 def _tensors_on_hub(folder: Path, model: str) -> dict[str, tuple[str, int]]:
-    """The same of weights that were not downloaded; empty where the Hub does not say."""
+    """The same from the Hub, for weights that are not downloaded; empty if unavailable."""
     if folder.parent.name != "snapshots":
         return {}
     try:
@@ -328,7 +298,7 @@ def _tensors_on_hub(folder: Path, model: str) -> dict[str, tuple[str, int]]:
 
 
 def _expected_weights(folder: Path) -> dict[str, int]:
-    """The tensors of a model with this configuration, and how many numbers each has."""
+    """Name and size of every tensor of a model with this configuration."""
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -338,13 +308,13 @@ def _expected_weights(folder: Path) -> dict[str, int]:
 
 
 def _read_card(folder: Path, info: CheckpointInfo) -> None:
-    """Add what the card says."""
+    """Add the metadata of the card."""
     path = folder / "README.md"
     if not path.is_file():
         return
     try:
         data = ModelCard.load(path, ignore_metadata_errors=True).data
-    except (OSError, ValueError, YAMLError):  # a card for people only
+    except (OSError, ValueError, YAMLError):  # a card without valid metadata
         return
     info.license = data.license if isinstance(data.license, str) else None
     info.datasets = _strings(data.datasets)
@@ -356,7 +326,7 @@ def _read_card(folder: Path, info: CheckpointInfo) -> None:
 
 
 def _dataset(result: EvalResult) -> str:
-    """The data of a figure, with its part where the name does not have it."""
+    """The data set of a result, with its split."""
     name, split = result.dataset_name, result.dataset_split
     return name if split is None or split in name else f"{name} ({split})"
 

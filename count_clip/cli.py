@@ -1,8 +1,7 @@
-"""The command line: `count-clip COMMAND`. The commands are in `commands/`."""
-# PYTHON_ARGCOMPLETE_OK (argcomplete's sign that it may call this to complete a command line)
+"""The command line `count-clip`, whose commands are in `commands/`."""
+# PYTHON_ARGCOMPLETE_OK (a marker of argcomplete)
 
-# Only the standard library up here and at the top of the commands, so that `--help` answers at once: a command imports
-# torch and all that takes its time when it runs.
+# This module and the tops of the commands import the standard library only, so that `--help` is fast.
 from __future__ import annotations
 
 import argparse
@@ -44,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (`Sequence[str]`, *optional*): The arguments; those of the process by default.
 
     Returns:
-        `int`: 0 if all is well, 1 if some files failed and the rest did not, 2 if the command could not be carried
-        out, 130 if it was interrupted, 141 if the reader of its output has gone.
+        `int`: 0 success, 1 some files or rows failed, 2 the command could not run, 130 interrupted, 141 broken pipe.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
@@ -55,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     for stream in (sys.stdout, sys.stderr):
-        # A name that the terminal's encoding has no letters for is no reason to stop.
+        # Escape characters that the terminal's encoding lacks.
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -64,13 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = int(options.run(options))
         sys.stdout.flush()
         return code
-    except SystemExit as stop:  # argparse has said what there was to say
+    except SystemExit as stop:  # argparse has printed the error
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except CommandError as error:
         print(f"count-clip: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if str(error) == "Could not determine home directory.":  # pathlib's, of "~name"
+        if str(error) == "Could not determine home directory.":  # pathlib, for "~name"
             print("count-clip: a path begins with ~, but there is no such user. Write ./~name.", file=sys.stderr)
             return 2
         if type(error).__name__ != "OutOfMemoryError":  # torch's; torch is not imported up here
@@ -81,14 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("count-clip: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of the output has gone (`| head`). Python would complain once more when it flushes at the end.
+        # For example `| head`. Without this, Python reports the error again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # what a shell says of a program that SIGPIPE has ended
+        return 141  # as a shell reports SIGPIPE
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         print(f"count-clip: cannot write: {error.strerror}.", file=sys.stderr)
-        # What is left in the buffer would fail once more at the end.
+        # The rest of the buffer would fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
 
@@ -98,17 +96,17 @@ def run() -> int:
     Run the command of this process, as the installed script does.
 
     Returns:
-        `int`: What [`main`] returns; 3, after the traceback, for an error that it does not know.
+        `int`: As [`main`]; 3, after a traceback, for an unexpected error.
     """
     try:
         return main()
-    except Exception:  # noqa: BLE001 (Python would end with 1, which says that some files failed)
+    except Exception:  # noqa: BLE001 (Python would exit with 1, which means that some files failed)
         traceback.print_exc()
         return 3
 
 
 def _complete(parser: argparse.ArgumentParser) -> int:
-    """Answer the shell, which asks how a word may end."""
+    """Print the completions for the shell."""
     try:
         import argcomplete
     except ImportError:
@@ -119,15 +117,12 @@ def _complete(parser: argparse.ArgumentParser) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """
-    Put all commands and their options together.
+    Build the parser of all commands.
 
     Returns:
-        `argparse.ArgumentParser`: What it parses has `run`, the function that takes the parsed options, carries the
-        command out and returns its exit code.
+        `argparse.ArgumentParser`: Its result has `run`, a function that takes the options and returns the exit code.
     """
-    parser = Parser(
-        prog="count-clip", description="Count what you name in words, and measure models that do.", epilog=EXIT_CODES
-    )
+    parser = Parser(prog="count-clip", description="Count what you name in words.", epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"count-clip {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:

@@ -1,8 +1,8 @@
 """
-What `import count_clip` tells the Hugging Face libraries: its model types, pipelines, adapters and data sets.
+Registration of model types, pipelines, adapters and data sets with the Hugging Face libraries.
 
-A library that is imported already is told at once, any other as soon as it is imported, so no program can meet it
-untold, and `count-clip --help` need not wait seconds for torch and transformers.
+Libraries that are not imported yet are registered with when they are, so that `count-clip --help` does not wait for
+torch and transformers.
 """
 
 import sys
@@ -11,16 +11,12 @@ from count_clip.datasets_scripts.import_hooks import after_import
 from count_clip.datasets_scripts.registration import register_datasets
 
 
-# transformers; and our own models, for they cannot be registered any more once one of their files is half imported.
+# Our own models too: they cannot be registered while one of their modules is partly imported.
 _BEGINNINGS = ("transformers", f"{__package__}.modeling")
 
 
 def register() -> None:
-    """
-    Make the models, processors, pipelines, adapters and data sets of this package known by their names.
-
-    `import count_clip` calls this; calling it again changes nothing.
-    """
+    """Register everything; `import count_clip` calls this, and a second call has no effect."""
     after_import(_BEGINNINGS, _register_with_transformers)
     after_import(["peft"], _register_with_peft)
     register_datasets()
@@ -33,8 +29,8 @@ def _register_with_transformers() -> None:
 
 
 def _register_with_peft() -> None:
-    """Make `PeftModel.from_pretrained` and the like know the prompts, as PEFT knows its own methods."""
+    """Register the prompts as PEFT methods, for `PeftModel.from_pretrained`."""
     module = f"{__package__}.modeling.prompt_tuning"
-    # Where it is one of these files that imports peft, it cannot be imported once more before it is done.
+    # If one of these modules imports peft, it cannot be imported again before it is complete.
     if not any(name.startswith(module) for name in sys.modules):
         from count_clip.modeling import prompt_tuning as prompt_tuning

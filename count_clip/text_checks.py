@@ -1,4 +1,4 @@
-"""Whether a checkpoint can count by a text, found out with its tokenizer alone."""
+"""Check with the tokenizer alone whether a checkpoint can count by a text."""
 
 from __future__ import annotations
 
@@ -18,43 +18,40 @@ class TextCheck:
     """Whether a model can count by a text."""
 
     text: str
-    """The prompt or the caption."""
     can_count: bool
-    """Whether it can."""
     reason: str | None
-    """Why not."""
+    """The reason if it cannot."""
     tokens: list[str]
-    """What the model reads, start and end of text aside."""
+    """The tokens without start and end of text."""
     num_tokens: int
-    """How many that are, start and end of text included."""
+    """Their number with start and end of text."""
     max_tokens: int
-    """How many may be."""
     remarks: list[str]
-    """What to know before believing the count."""
+    """Limits of the count."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers, for JSON."""
+        """All fields, for JSON."""
         return asdict(self)
 
 
 def check_text(folder: Path, info: CheckpointInfo, text: str) -> TextCheck:
     """
-    Say whether a model can count by a text, and what to know about it.
+    Check whether a model can count by a text.
 
     Args:
         folder (`Path`): The checkpoint's files.
-        info ([`CheckpointInfo`]): What it is.
-        text (`str`): What to count, or for a model that ranks captions a caption with a number or `{}` in it.
+        info ([`CheckpointInfo`]): Its description.
+        text (`str`): A prompt for a density model, or a caption with a number or `{}` for a CLIP.
 
     Returns:
-        [`TextCheck`]: The answer.
+        [`TextCheck`]
 
     Raises:
         CheckpointError: If the model does not count, or its processor cannot be loaded.
     """
     if info.model_type.startswith("adapter"):
-        bases = " or ".join(info.base_model) or "which it does not name"
-        raise CheckpointError(f"{info.model} is an adapter and has no processor: ask its base model, {bases}.")
+        bases = " or ".join(info.base_model) or "which its configuration does not name"
+        raise CheckpointError(f"{info.model} is an adapter and has no processor: check its base model, {bases}.")
     if info.counts_by is None:
         raise CheckpointError(f"{info.model} is of type {info.model_type!r}, which does not count by text.")
     check_tokenizer(folder, info.model)
@@ -76,16 +73,16 @@ def check_text(folder: Path, info: CheckpointInfo, text: str) -> TextCheck:
         max_tokens = info.sizes["text_tokens"]
         texts, reason = _captions(text, tokenizer, max_tokens)
         if info.counts_by == PLAIN:
-            remarks.append("a plain CLIP: nothing taught it to count, so expect little")
-    pieces = tokenizer(texts[0], add_special_tokens=False, verbose=False)["input_ids"]
-    num_unknown = sum(piece == tokenizer.unk_token_id for piece in pieces)
+            remarks.append("a plain CLIP, not trained to count: expect low accuracy")
+    tokens = tokenizer(texts[0], add_special_tokens=False, verbose=False)["input_ids"]
+    num_unknown = sum(token == tokenizer.unk_token_id for token in tokens)
     if num_unknown:
-        remarks.append(f"the tokenizer does not know {num_unknown} of the {len(pieces)} tokens")
+        remarks.append(f"{num_unknown} of the {len(tokens)} tokens are unknown to the tokenizer")
     return TextCheck(
         text=text,
         can_count=reason is None,
         reason=reason,
-        tokens=[token.removesuffix("</w>") for token in tokenizer.convert_ids_to_tokens(pieces)],
+        tokens=[token.removesuffix("</w>") for token in tokenizer.convert_ids_to_tokens(tokens)],
         num_tokens=max(len(tokenizer(one, verbose=False)["input_ids"]) for one in texts),
         max_tokens=max_tokens,
         remarks=remarks,
@@ -93,21 +90,21 @@ def check_text(folder: Path, info: CheckpointInfo, text: str) -> TextCheck:
 
 
 def _remarks_on_prompt(text: str, info: CheckpointInfo) -> list[str]:
-    """What stands in the way of a density model's prompt without making it impossible."""
+    """Limits of a valid prompt for a density model."""
     remarks = []
     try:
         number_captions(text)
     except ValueError:
         pass
     else:
-        remarks.append("name what to count without a number; the model says how many")
+        remarks.append("name the objects without a number; the model predicts the number")
     if info.options.get("text_readout") == "authors" and len(text.split()) == 1:
-        remarks.append("this checkpoint reads one-word prompts as if they were all the same; use two words or more")
+        remarks.append("this checkpoint encodes all one-word prompts alike; use two words or more")
     return remarks
 
 
 def _captions(text: str, tokenizer: Any, max_tokens: int) -> tuple[list[str], str | None]:
-    """The nine captions that are compared, and what is wrong with them."""
+    """The nine captions to compare, and the reason if they cannot be compared."""
     try:
         captions = number_captions(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Tables in Markdown that can also be read as they are."""
+"""Markdown tables with aligned columns."""
 
 from __future__ import annotations
 
@@ -6,20 +6,12 @@ from collections.abc import Sequence
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """
-    Lay out a table.
-
-    Args:
-        rows (`Sequence[Sequence[str]]`): Its cells; the first row is the head.
-
-    Returns:
-        `str`: Markdown, the columns under one another.
-    """
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    """Format cells, the first row being the head, as Markdown with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+        "| " + " | ".join(map(str.ljust, row, widths)) + " |"
+        for row in [rows[0], ["-" * w for w in widths], *rows[1:]]
     ]
-    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
     return "\n".join(lines)
 
 

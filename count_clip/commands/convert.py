@@ -1,4 +1,4 @@
-"""`count-clip convert`: published checkpoints in the Hugging Face format."""
+"""`count-clip convert`: convert published checkpoints to the Hugging Face format."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "convert",
-        help="bring a published checkpoint into the Hugging Face format",
-        description="Bring a published checkpoint into the Hugging Face format.",
+        help="convert a published checkpoint to the Hugging Face format",
+        description="Convert a published checkpoint to the Hugging Face format.",
     )
-    kinds = parser.add_subparsers(title="checkpoints", metavar="KIND", required=True)
-    clip_count = kinds.add_parser(
+    formats = parser.add_subparsers(title="checkpoints", metavar="FORMAT", required=True)
+    clip_count = formats.add_parser(
         "clip-count",
         help="the CLIP-Count authors' Lightning checkpoint",
-        description="Convert the CLIP-Count authors' checkpoint. What the model is follows from its tensors. The "
-        "result is saved only if it computes what the authors' model does. No Python code from the files is run.",
+        description="Convert the CLIP-Count authors' checkpoint. The configuration follows from its tensors. The "
+        "result is saved only if its outputs equal the original's. No Python code in the files is run.",
         epilog="""Example:
   count-clip convert clip-count --clip ViT-B-16.pt --checkpoint clipcount.ckpt --output clip-count""",
     )

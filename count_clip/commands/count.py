@@ -15,7 +15,7 @@ from .shared.errors import EXIT_CODES, CommandError
 from .shared.inputs import Source, expected_sources, find_inputs, read_sources
 from .shared.loading import check_texts, load_model
 from .shared.options import Commands, add_model_options, add_window_option, positive, seconds
-from .shared.output import OverlayNamer, open_for_writing, readable, say, write_overlay
+from .shared.output import OverlayNamer, open_for_writing, print_line, readable, write_overlay
 
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _count_files(
                 failed.add(source.file)
                 reason = str(counted.error)
                 named = "" if str(source.file) in reason else f"{readable(source)}: "
-                say(f"count-clip: {named}{reason}", sys.stderr)
+                print_line(f"count-clip: {named}{reason}", sys.stderr)
             for result in counted.results:
                 _report(counted, result, prompts[result["text"]], options.json, table, width)
             if namer and counted.error is None:
@@ -162,7 +162,7 @@ def _count_files(
     finally:
         bar.close()
     if failed:
-        say(f"count-clip: {len(failed)} of {len(files)} files could not be counted.", sys.stderr)
+        print_line(f"count-clip: {len(failed)} of {len(files)} files could not be counted.", sys.stderr)
     return 1 if failed else 0
 
 
@@ -205,7 +205,7 @@ def _report(
             record["points"] = [[round(x, 2), round(y, 2)] for x, y in result["points"]]
         if "score" in result:
             record["score"] = round(result["score"], 4)
-        say(json.dumps(record, ensure_ascii=False), sys.stdout)
+        print_line(json.dumps(record, ensure_ascii=False), sys.stdout)
     elif "error" not in result:
         shown = f"{result['count']:10.1f}" if isinstance(result["count"], float) else f"{result['count']:10d}"
-        say(f"{shown}  {text:<{width}}  {readable(source)}", sys.stdout)
+        print_line(f"{shown}  {text:<{width}}  {readable(source)}", sys.stdout)

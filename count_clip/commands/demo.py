@@ -1,4 +1,4 @@
-"""`count-clip demo`: the released models, taught more and tried."""
+"""`count-clip demo`: train the released models further, and count with them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "demo",
-        help="teach the released models to count and new names, and count with them",
-        description="Teach the released CLIP that cannot count yet to count, and the released density model the names "
-        "of new things, both on rendered scenes and in minutes; then count with them. Nothing is downloaded.",
+        help="train the released models further, and count with them",
+        description="Train the released base CLIP with the counting loss, and the released density model on new "
+        "classes, for minutes on rendered scenes; then count with them. Nothing is downloaded.",
     )
     parser.add_argument(
         "--output",
@@ -26,9 +26,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--checkpoints",
         metavar="DIR",
-        help="folder with the released checkpoints (default: model_cards of the project's checkout)",
+        help="folder of the released checkpoints (default: model_cards of the checkout)",
     )
-    parser.add_argument("--fresh", action="store_true", help="train again, even where an earlier run has finished")
+    parser.add_argument("--fresh", action="store_true", help="train again, even if an earlier run has finished")
     parser.add_argument(
         "--set",
         action="append",
@@ -52,6 +52,6 @@ def _demo(options: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
     try:
         run_demo(output, changes, fresh=options.fresh, released=released)
-    except FileExistsError as error:  # something in the folder that no demonstration wrote
+    except FileExistsError as error:  # files that no demonstration wrote
         raise CommandError(str(error)) from error
     return 0

@@ -1,4 +1,4 @@
-"""`count-clip explain`: which parts of an image and which words made a CLIP's score."""
+"""`count-clip explain`: the relevance of patches and words for a CLIP's score."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "explain",
-        help="show which parts of an image and which words made a CLIP's score",
-        description="Relevance maps after Chefer et al. (arXiv 2103.15679): draw over an image which patches speak "
-        "for a caption, and below it which words. Works with any CLIP.",
+        help="draw which patches and words contribute to a CLIP's score",
+        description="Relevance maps after Chefer et al. (arXiv 2103.15679): draw how much each patch of an image and "
+        "each word of a caption contribute to their score. Works with any CLIP.",
         epilog=f"""Examples:
   count-clip explain dogs.jpg --text 'a photo of three dogs' --model org/count-clip --output dogs-why.png
   count-clip explain dogs.jpg --text 'three dogs' --model tuned/ --compare base/ --score margin --output why.png
@@ -38,31 +38,29 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print JSON instead of the words: for each model its score, the shares of the words and of the patches "
-        "(rows of the grid), and which part of the image the patches divide",
+        help="print JSON: for each model its score, the shares of words and patches (rows of the grid), and the part "
+        "of the image that the patches cover",
     )
     parser.set_defaults(run=_explain)
 
 
 def add_relevance_options(parser: argparse.ArgumentParser) -> None:
-    """What is explained, and beside which other model."""
+    """The options of relevance maps."""
     parser.add_argument(
         "--score",
         choices=SCORES,
         default="similarity",
-        help="explain how similar image and caption are (the default), or by what margin the caption is ahead of "
-        "those that state the other numbers from two to ten: what the objects are then drops out of the image's map",
+        help="explain the similarity of image and caption (default), or its margin over the captions with other "
+        "numbers, whose map leaves out the class of the objects",
     )
     parser.add_argument(
         "--start-layer",
         type=int,
         default=0,
         metavar="N",
-        help="leave attention before this layer out; -1 takes the last layer alone (default: 0, all layers)",
+        help="ignore attention before this layer; -1 uses the last layer only (default: 0)",
     )
-    parser.add_argument(
-        "--compare", metavar="BASE", help="a second CLIP, such as the one before training, shown to the left"
-    )
+    parser.add_argument("--compare", metavar="BASE", help="a second CLIP, such as the base, drawn to the left")
 
 
 def load_compared(options: argparse.Namespace) -> tuple[Any, Any]:
@@ -104,7 +102,7 @@ def _explain(options: argparse.Namespace) -> int:
     columns = [relevance.words() for relevance in found.values()]
     print_table(header, [[row[0].text, *(_percent(word.share) for word in row)] for row in zip(*columns, strict=True)])
     if any(not relevance.patches.any() for relevance in found.values()):
-        print("count-clip: no patch of the image speaks for the score, so its map is empty.", file=sys.stderr)
+        print("count-clip: the map is empty: no patch contributes to the score.", file=sys.stderr)
     return 0
 
 

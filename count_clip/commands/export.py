@@ -1,4 +1,4 @@
-"""`count-clip export`: checkpoints in the forms that other programs read."""
+"""`count-clip export`: checkpoints for other programs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "export",
-        help="write a checkpoint as a plain CLIP, or as ONNX files",
-        description="Write a checkpoint in a form that other programs read. What was written is compared with the "
-        "checkpoint, and kept only if it computes the same.",
+        help="export a checkpoint as a plain CLIP or as ONNX files",
+        description="Export a checkpoint for other programs. The export is kept only if its outputs equal the "
+        "checkpoint's.",
     )
-    kinds = parser.add_subparsers(title="forms", metavar="FORM", required=True)
-    clip = kinds.add_parser(
+    formats = parser.add_subparsers(title="formats", metavar="FORMAT", required=True)
+    clip = formats.add_parser(
         "clip",
         help="a count-aware CLIP as a plain CLIPModel",
-        description="Write a count-aware CLIP as a folder with a plain CLIPModel and CLIPProcessor, which pipelines "
-        "of transformers, diffusers (as text encoder) and sentence-transformers load without this package.",
+        description="Export a count-aware CLIP as a plain CLIPModel and CLIPProcessor for pipelines of transformers, "
+        "diffusers (as text encoder) and sentence-transformers.",
         epilog="""Example:
   count-clip export clip org/count-clip --output clip""",
     )
@@ -35,16 +35,16 @@ def add_parser(commands: Commands) -> None:
     clip.add_argument(
         "--dtype",
         choices=DTYPES,
-        help="type of the weights (default: as the checkpoint loads, which for half-precision files may be float32)",
+        help="type of the weights (default: unchanged)",
     )
     clip.set_defaults(run=_clip)
-    onnx = kinds.add_parser(
+    onnx = formats.add_parser(
         "onnx",
         help="ONNX files, for onnxruntime",
-        description="Write a model as ONNX files (float32; numbers of images, texts and prompts and the length of "
-        "texts may vary), with its processor and a README that shows how to run them. Of a count-aware CLIP: "
-        "model.onnx, text_model.onnx and vision_model.onnx. Of a density model: model.onnx, text_model.onnx, and "
-        "density_model.onnx, which takes embedded prompts. Needs pip install 'count-clip[onnx]'.",
+        description="Export a model as ONNX files in float32 with variable numbers of images, texts and tokens, with "
+        "its processor and a README that runs them. CLIPs: model.onnx, text_model.onnx and vision_model.onnx. Density "
+        "models: model.onnx, text_model.onnx and density_model.onnx, which takes embedded prompts. Needs pip install "
+        "'count-clip[onnx]'.",
         epilog="""Examples:
   count-clip export onnx org/count-clip --output onnx
   count-clip export onnx org/clip-count --output onnx --only text_model --only density_model""",
@@ -54,16 +54,16 @@ def add_parser(commands: Commands) -> None:
         "--only",
         action="append",
         metavar="PART",
-        help="model, text_model, vision_model or density_model; may be given several times (default: all)",
+        help="model, text_model, vision_model or density_model; may be repeated (default: all)",
     )
-    onnx.add_argument("--opset", type=int, default=18, metavar="N", help="version of the operators (default: 18)")
+    onnx.add_argument("--opset", type=int, default=18, metavar="N", help="version of ONNX's operators (default: 18)")
     onnx.set_defaults(run=_onnx)
 
 
 def _add_places(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("model", metavar="MODEL", help=f"{what}: a folder or a name on the Hub")
-    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write: new or empty")
-    parser.add_argument("--json", action="store_true", help="print one object of JSON")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write, new or empty")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _clip(options: argparse.Namespace) -> int:
@@ -76,7 +76,7 @@ def _clip(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"output": options.output, "logit_difference": difference}))
     else:
-        print(f"the same weights; logits differ by {difference:.1e} at most")
+        print(f"equal weights; logits differ by at most {difference:.1e}")
         print(f"wrote {options.output}", file=sys.stderr)
     return 0
 
@@ -99,7 +99,7 @@ def _onnx(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, export: Callable[[str], Any]) -> Any:
-    """Find the checkpoint, refuse what cannot be exported, and export it."""
+    """Find the checkpoint, check and export it."""
     from safetensors import SafetensorError
 
     from ..checkpoints import CheckpointError, adapters_base, check_tokenizer, find_checkpoint, is_local
@@ -111,10 +111,10 @@ def _run(options: argparse.Namespace, export: Callable[[str], Any]) -> Any:
             folder = find_checkpoint(options.model)
             if adapters_base(folder, options.model) is not None:
                 raise CommandError(
-                    f"{options.model} are adapters. Put them into their base first, where their method allows it "
-                    f"(LoRA does, prompts do not): count_clip.load_adapted_model({options.model!r}).merge_and_unload()"
-                    ".save_pretrained(FOLDER), and the processor too. Visual and context prompts become those of a "
-                    "density model by count_clip.adapter_to_prompts."
+                    f"{options.model} are adapters. Merge LoRA into its base first, with "
+                    "count_clip.load_adapted_model("
+                    f"{options.model!r}).merge_and_unload().save_pretrained(FOLDER), and save the processor there. "
+                    "count_clip.adapter_to_prompts turns visual and context prompts into those of a density model."
                 )
             if (folder / "processor_config.json").is_file():
                 check_tokenizer(folder, options.model)

@@ -1,4 +1,4 @@
-"""`count-clip index`: make images findable by words."""
+"""`count-clip index`: build a search index of images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .shared.options import Commands, add_model_options, add_objects_option, pos
 from .shared.output import on_terminal, readable
 
 
-# What says again where the images of a data set are.
+# The options that locate the images of a data set again.
 _SOURCE = (
     *("data", "split", "config", "data_dir", "data_revision"),
     *("scenes_config", "objects", "image_size", "seed"),
@@ -27,11 +27,10 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "index",
-        help="make images and videos findable by words",
-        description="Encode images and frames of videos once, for `count-clip search`. What cannot be read is "
-        "reported, and the rest goes into the index. Started once more, it goes on where it was interrupted, and "
-        "encodes only what is new or has changed. Works with any CLIP; needs FAISS (pip install "
-        "'count-clip[retrieval]').",
+        help="build a search index of images and videos",
+        description="Encode images and frames of videos for `count-clip search`. Unreadable files are reported and "
+        "left out. A second run resumes and encodes only new and changed images. Works with any CLIP; needs FAISS "
+        "(pip install 'count-clip[retrieval]').",
         epilog=f"""Examples:
   count-clip index photos/ traffic.mp4 --model org/count-clip --output photos.index
   count-clip index --data org/images --split train --model org/count-clip --output images.index
@@ -44,28 +43,28 @@ def add_parser(commands: Commands) -> None:
         metavar="IMAGES",
         help="images, videos, folders (with all below), or patterns in quotes, for example 'photos/**/*.jpg'",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="where the index lies, or is to lie")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the index")
     add_model_options(parser, "a count-aware CLIP, or any CLIP", "images", 32)
     parser.add_argument(
         "--every",
         type=seconds,
         default=1.0,
         metavar="SECONDS",
-        help="from one frame of a video to the next; 0 for every frame (default: 1)",
+        help="interval of video frames; 0 for every frame (default: 1)",
     )
-    parser.add_argument("--max-frames", type=positive, metavar="N", help="frames of a video at most")
+    parser.add_argument("--max-frames", type=positive, metavar="N", help="maximal frames per video")
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="instead of IMAGES, a data set with a column image: a folder, a file or a name, as `count-clip "
-        "evaluate` takes it",
+        help="instead of IMAGES, a data set with a column image: a folder, a file or a name, as in `count-clip "
+        "evaluate`",
     )
-    parser.add_argument("--split", default="train", help="part of the data (default: train)")
+    parser.add_argument("--split", default="train", help="split of the data (default: train)")
     parser.add_argument("--config", help="configuration of the data")
     add_objects_option(parser)
-    parser.add_argument("--data-dir", metavar="DIR", help="where a counting set lies, as its authors distribute it")
-    parser.add_argument("--limit", type=positive, metavar="N", help="rows of the data at most")
-    parser.add_argument("--json", action="store_true", help="print one object: index, images, skipped")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of a published set, in its authors' layout")
+    parser.add_argument("--limit", type=positive, metavar="N", help="maximal rows of the data")
+    parser.add_argument("--json", action="store_true", help="print JSON: index, images, skipped")
     parser.set_defaults(run=_index, scenes_config="captions", image_size=None, seed=0, data_revision=None)
 
 
@@ -73,7 +72,7 @@ def _index(options: argparse.Namespace) -> int:
     from count_clip.evaluation.inference.image_index import build_index
 
     if bool(options.paths) == bool(options.data):
-        raise CommandError("name either images, or a data set with --data.")
+        raise CommandError("give either images or a data set with --data.")
     output = Path(options.output).expanduser()
     about: dict[str, Any] = {}
     if options.data:
@@ -117,12 +116,12 @@ def _index(options: argparse.Namespace) -> int:
 
 
 def _rows_of_files(files: list[Path], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Rows for `build_index`, of images and frames."""
+    """Rows of images and frames for `build_index`."""
     for source in read_sources(files, options.every, options.max_frames):
         path = readable(source.file.resolve())
         error = str(source.image) if isinstance(source.image, Exception) else None
         if path != str(source.file.resolve()):
-            error = f"{path}: an index can hold names in UTF-8 only. Rename the file."
+            error = f"{path}: an index supports names in UTF-8 only. Rename the file."
         frame = "" if source.time is None else f"@{source.time:.3f}"
         yield {
             "image": source.image,
@@ -135,7 +134,7 @@ def _rows_of_files(files: list[Path], options: argparse.Namespace) -> Iterator[d
 
 
 def _version(file: Path) -> str:
-    """What changes when a file does."""
+    """Size and modification time of a file."""
     try:
         stat = file.stat()
     except OSError:
@@ -144,7 +143,7 @@ def _version(file: Path) -> str:
 
 
 class _DataRows:
-    """Rows for `build_index`, of a data set."""
+    """Rows of a data set for `build_index`."""
 
     def __init__(self, rows: Any, version: str) -> None:
         self.rows, self.version = rows, version

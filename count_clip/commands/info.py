@@ -1,4 +1,4 @@
-"""`count-clip info`: what a checkpoint is, and whether it can count something."""
+"""`count-clip info`: describe a checkpoint, and check whether it can count by a text."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from ..text_checks import TextCheck
 
 
-# What a user learns from the way in which a model counts.
+# A description of each `CheckpointInfo.counts_by`.
 _ABILITIES = {
     "density": "how many and where, by a density map: `count-clip count`, pipeline('object-counting')",
     "ranks captions": "which number from two to ten is right: `count-clip count`, pipeline('caption-counting')",
-    "ranks captions, untaught": "nothing taught it to count; it can rank captions, and training starts from it",
+    "ranks captions, untaught": "a plain CLIP, not trained to count: ranks captions, and is a start for training",
     None: "no: not a model of this package, and not a CLIP",
 }
 
@@ -30,16 +30,15 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "info",
-        help="what is this checkpoint, and can it count this?",
-        description="Say what a checkpoint is: type, size, prompts, files, and what its card says. No weights are "
-        "loaded or downloaded.",
+        help="describe a checkpoint, and check a text",
+        description="Print the type, sizes, prompts, files and card metadata of a checkpoint, without its weights.",
         epilog="""Examples:
   count-clip info org/clip-count --text 'red apples'
   count-clip info runs/counting --text 'a photo of {} dogs' --json
 
 Exit codes:
-  0    all is well
-  1    weights are missing, or a text cannot be counted by
+  0    success
+  1    weights are missing, or the model cannot count by a text
   2    there is no such checkpoint, or it cannot be read""",
     )
     parser.add_argument("model", metavar="MODEL", help="a folder or a name on the Hub")
@@ -47,11 +46,11 @@ Exit codes:
         "--text",
         action="append",
         default=[],
-        help="can it count this? Objects ('red apples') for a density model, a caption with a number or {} for one "
-        "that ranks captions; give it several times for several",
+        help="check a prompt ('red apples') for a density model, or a caption with a number or {} for a CLIP; may be "
+        "repeated",
     )
     parser.add_argument("--revision", help="branch, tag or commit on the Hub (default: main)")
-    parser.add_argument("--json", action="store_true", help="print one object of JSON instead")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_info)
 
 
@@ -78,24 +77,19 @@ def _info(options: argparse.Namespace) -> int:
 
 def _show(info: CheckpointInfo, checks: list[TextCheck]) -> None:
     print(info.model + (f" at {info.commit}" if info.commit else ""))
-    lines = [["type", f"{info.model_type}{f' ({names})' if (names := ', '.join(info.architectures)) else ''}"]]
-    if info.model_type.startswith("adapter"):
-        lines.append(["counts", "as its base does"])
-    else:
-        lines.append(["counts", _ABILITIES[info.counts_by]])
-    lines.append(["parameters", _parameters(info)])
-    if info.missing_weights:
-        names = ", ".join(info.missing_weights[:3])
-        lines.append(
-            [
-                "broken",
-                f"{len(info.missing_weights)} tensors are missing from the weights, or of another size: {names}",
-            ]
-        )
+    classes = f" ({', '.join(info.architectures)})" if info.architectures else ""
+    lines = [
+        ["type", info.model_type + classes],
+        ["counts", "as its base does" if info.model_type.startswith("adapter") else _ABILITIES[info.counts_by]],
+        ["parameters", _parameters(info)],
+    ]
+    if missing := info.missing_weights:
+        what = "tensors are missing from the weights, or of another size"
+        lines.append(["broken", f"{len(missing)} {what}: {', '.join(missing[:3])}"])
     lines += _sizes(info.sizes, info.options)
-    lines.append(["files", ", ".join(part for part, there in info.has.items() if there)])
-    if absent := [part for part, there in info.has.items() if not there]:
-        lines.append(["not there", ", ".join(absent)])
+    for label, wanted in (("files", True), ("missing", False)):
+        if names := [name for name, exists in info.has.items() if exists == wanted]:
+            lines.append([label, ", ".join(names)])
     for name, values in (("made from", info.base_model), ("trained on", info.datasets)):
         if values:
             lines.append([name, ", ".join(values)])
@@ -109,20 +103,20 @@ def _show(info: CheckpointInfo, checks: list[TextCheck]) -> None:
     for check in checks:
         answer = "yes" if check.can_count else "no"
         print(f"\n{check.text!r}: {answer}, {check.num_tokens} of {check.max_tokens} tokens")
-        notes = [f"reads {' '.join(check.tokens)}", *([check.reason] if check.reason else []), *check.remarks]
+        notes = [f"tokens: {' '.join(check.tokens)}", *([check.reason] if check.reason else []), *check.remarks]
         print("\n".join(f"  {note}" for note in notes))
 
 
 def _short(value: Any) -> str:
-    """A figure as its card has it, which may be a text."""
+    """A result of a card, which may be a text."""
     return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else str(value)
 
 
 def _parameters(info: CheckpointInfo) -> str:
     if info.num_parameters is None:
         if info.has["weights"]:
-            return "not to be seen without loading the weights"
-        return "the weights are not in the cache, and the Hub does not say" if info.commit else "no weights here"
+            return "unknown without loading the weights"
+        return "unknown: the weights are not in the cache" if info.commit else "no weights"
     if len(info.dtypes) == 1:
         return f"{info.num_parameters:,} in {next(iter(info.dtypes))}"
     parts = ", ".join(f"{number:,} in {dtype}" for dtype, number in info.dtypes.items())

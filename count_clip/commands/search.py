@@ -1,4 +1,4 @@
-"""`count-clip search`: find images by words."""
+"""`count-clip search`: find images by text."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "search",
-        help="find images by words in an index",
-        description="Find the images and frames that fit a text best, in an index that `count-clip index` made. "
-        "Prints a line for each: the cosine similarity, the file, and of a frame its time.",
+        help="find images by text in an index",
+        description="Find the images and frames most similar to a text in an index of `count-clip index`. Prints the "
+        "cosine similarity, the file and the time of a frame, one result per line.",
         epilog=f"""Examples:
   count-clip search photos.index 'three dogs' --top 5
   count-clip search photos.index 'three dogs' 'four dogs' --sheet found.png --overlay why/
@@ -34,23 +34,23 @@ def add_parser(commands: Commands) -> None:
 {EXIT_CODES}""",
     )
     parser.add_argument("index", metavar="INDEX", help="the folder of the index")
-    parser.add_argument("texts", nargs="+", metavar="TEXT", help="what to look for")
-    parser.add_argument("--top", type=positive, default=10, metavar="K", help="images for each text (default: 10)")
-    parser.add_argument("--model", metavar="MODEL", help="the index's model, if it lies elsewhere by now")
-    parser.add_argument("--revision", metavar="REVISION", help="of a model on the Hub: branch, tag or commit")
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help="the texts to search for")
+    parser.add_argument("--top", type=positive, default=10, metavar="K", help="results per text (default: 10)")
+    parser.add_argument("--model", metavar="MODEL", help="the model of the index, if it has moved")
+    parser.add_argument("--revision", metavar="REVISION", help="branch, tag or commit of a model on the Hub")
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (default: a GPU if there is one)"
     )
-    parser.add_argument("--dtype", choices=DTYPES, help="what to compute in (default: as for the index)")
+    parser.add_argument("--dtype", choices=DTYPES, help="precision (default: that of the index)")
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print a line of JSON for each find: text, rank, score, image_id, and where there are file, time, row",
+        help="print JSON, one result per line: text, rank, score, image_id and, if available, file, time, row",
     )
     parser.add_argument(
-        "--overlay", metavar="DIR", help="write each image there with what in it speaks for the text (see `explain`)"
+        "--overlay", metavar="DIR", help="write each result there with its relevance map (see `explain`)"
     )
-    parser.add_argument("--sheet", metavar="FILE", help="draw all that was found on one sheet")
+    parser.add_argument("--sheet", metavar="FILE", help="draw all results in one image")
     parser.set_defaults(run=_search)
 
 
@@ -59,7 +59,7 @@ def _search(options: argparse.Namespace) -> int:
 
     texts = [text.strip() for text in options.texts]
     if not all(texts):
-        raise CommandError("the text is empty: say what to look for, for example 'three dogs'.")
+        raise CommandError("the text is empty: expected, for example, 'three dogs'.")
     check_output(options.sheet, image=True)
     namer = OverlayNamer(Path(options.overlay).expanduser(), []) if options.overlay else None
     try:
@@ -68,7 +68,7 @@ def _search(options: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
     made_with = index.about["model"]
     if not (options.model or made_with["name"]):
-        raise CommandError(f"the index {options.index} does not say where its model lies: name it with --model.")
+        raise CommandError(f"the index {options.index} does not name its model: give it with --model.")
     model, processor = load_clip(
         argparse.Namespace(
             model=options.model or made_with["name"],
@@ -113,7 +113,7 @@ def _name(hit: Hit) -> str:
 
 
 class _Images:
-    """The found images themselves, each read once; those that have gone since are reported."""
+    """The images of the results, each read once; missing ones are reported."""
 
     def __init__(self, index: ImageIndex) -> None:
         self.source = index.about.get("source")
@@ -122,7 +122,7 @@ class _Images:
         self._data: Any = None
 
     def __call__(self, hit: Hit) -> Image.Image | None:
-        """The image as the model sees it, upright RGB, or none."""
+        """The upright RGB image, or `None`."""
         from count_clip.modeling.images import ImageError, open_image, to_rgb
 
         if hit.image_id in self.failed:
@@ -142,7 +142,7 @@ class _Images:
         if hit.file is not None:
             return hit.file
         if self.source is None or hit.row is None:
-            raise CommandError(f"the index does not say where the image {hit.image_id} lies.")
+            raise CommandError(f"the index does not locate the image {hit.image_id}.")
         if self._data is None:
             source = argparse.Namespace(**self.source, limit=None)
             self._data = load_data(source, source.split, ("image",)).rows
@@ -150,7 +150,7 @@ class _Images:
 
 
 def _frame_at(file: Path, time: float) -> Image.Image:
-    """The frame of a video that is shown at a time."""
+    """The frame of a video at a time."""
     from ..videos import VideoError, read_frames
 
     try:
@@ -159,11 +159,11 @@ def _frame_at(file: Path, time: float) -> Image.Image:
                 return frame.image
     except VideoError as error:
         raise CommandError(str(error)) from error
-    raise CommandError(f"{file} has no frame at {time:.2f} s any more.")
+    raise CommandError(f"{file} has no frame at {time:.2f} s.")
 
 
 def _write_sheet(texts: list[str], found: list[list[Hit]], read_image: _Images, path: str) -> None:
-    """All finds on one sheet, a text after the other."""
+    """Draw all results in one image."""
     from count_clip.evaluation.figures.figures import contact_sheet
 
     images, captions = [], []
@@ -180,7 +180,7 @@ def _write_sheet(texts: list[str], found: list[list[Hit]], read_image: _Images, 
 def _write_overlays(
     texts: list[str], found: list[list[Hit]], read_image: _Images, model: Any, processor: Any, namer: OverlayNamer
 ) -> None:
-    """Each find with the map of what speaks for the text in it."""
+    """Draw each result with its relevance map."""
     from count_clip.evaluation.relevance.explain import explain
     from count_clip.evaluation.relevance.figures import draw_relevance
 

@@ -1,4 +1,4 @@
-"""A count-aware CLIP as a plain `CLIPModel` folder, for whatever loads a CLIP and knows nothing of this package."""
+"""Export a count-aware CLIP as a plain `CLIPModel`, for programs without this package."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from count_clip.modeling.modeling_count_clip import CLIPForCounting
 from count_clip.trainers.hub.card import write_model_card
 
 
-# The two classes add up the same products in another order.
+# The two classes sum in a different order.
 LOGIT_TOLERANCE = 1e-4
-# Of a configuration, what is not for a plain CLIP.
+# The keys of a configuration that a plain CLIP does not have.
 _OWN_KEYS = (
     "architectures",
     "auto_map",
@@ -31,25 +31,25 @@ _OWN_KEYS = (
 
 
 class ExportError(ValueError):
-    """A checkpoint cannot be exported as asked. The message says why and what to do."""
+    """A checkpoint cannot be exported; the message gives the reason and a remedy."""
 
 
 def export_clip(checkpoint: str | Path, output: str | Path, dtype: torch.dtype | None = None) -> float:
     """
-    Write a [`CLIPForCounting`] as a plain `CLIPModel` with a `CLIPProcessor`.
+    Export a [`CLIPForCounting`] as a plain `CLIPModel` with a `CLIPProcessor`.
 
-    What was written is read again, and kept only if its weights are those of the checkpoint and its logits too.
+    The export is loaded again and kept only if its weights and logits equal the checkpoint's.
 
     Args:
         checkpoint (`str` or `Path`): A folder or a name on the Hub.
-        output (`str` or `Path`): The folder to write; it must not be there, or be empty.
-        dtype (`torch.dtype`, *optional*): The type of the weights; by default the one they have.
+        output (`str` or `Path`): The folder to write, new or empty.
+        dtype (`torch.dtype`, *optional*): The type of the weights; by default unchanged.
 
     Returns:
-        `float`: The largest difference of logits that was found, computed in float32.
+        `float`: The largest difference of the logits, in float32.
 
     Raises:
-        ExportError: If it is another kind of model, the folder holds something, or the result differs.
+        ExportError: If the model type is another, the folder is not empty, or the export differs.
     """
     source = str(checkpoint)
     config = AutoConfig.from_pretrained(source)
@@ -58,8 +58,8 @@ def export_clip(checkpoint: str | Path, output: str | Path, dtype: torch.dtype |
         raise ExportError(f"{source} is a plain CLIP already: there is nothing to export.")
     if type(config).model_type == "clip_count_density":
         raise ExportError(
-            f"{source} is a density model: it has the towers of a CLIP, but compares patches and not images with "
-            "texts, so there is no plain CLIP in it. Export the CLIP that it was made from, or use `export onnx`."
+            f"{source} is a density model, which compares patches and not images with texts. Export the CLIP that it "
+            "was built from, or use `export onnx`."
         )
     kept = {key: value for key, value in config.to_dict().items() if key not in _OWN_KEYS}
     counting = CLIPForCounting.from_pretrained(source, dtype=dtype or "auto")
@@ -72,16 +72,7 @@ def export_clip(checkpoint: str | Path, output: str | Path, dtype: torch.dtype |
 
 
 def check_exportable(source: str, config: Any) -> None:
-    """
-    Refuse what is none of our models and no CLIP.
-
-    Args:
-        source (`str`): The checkpoint, for the message.
-        config: Its configuration.
-
-    Raises:
-        ExportError: If it is something else.
-    """
+    """Raise [`ExportError`] for a model that is not of this package and not a CLIP."""
     found = type(config).model_type
     if found not in ("count_clip", "clip", "clip_count_density"):
         wanted = "a model of type count_clip, clip or clip_count_density"
@@ -91,16 +82,16 @@ def check_exportable(source: str, config: Any) -> None:
 @contextmanager
 def new_folder(output: str | Path) -> Iterator[Path]:
     """
-    A folder that is there when all has gone well, and not before.
+    Write a folder under a temporary name beside it and rename it on success.
 
     Args:
-        output (`str` or `Path`): Its place; it must not be there, or be empty.
+        output (`str` or `Path`): The folder, new or empty.
 
     Yields:
-        `Path`: A folder beside it to write into.
+        `Path`: The temporary folder.
 
     Raises:
-        ExportError: If something is there, or it cannot be written.
+        ExportError: If the folder is not empty or cannot be written.
     """
     place = Path(output).expanduser().resolve()
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
@@ -121,7 +112,7 @@ def new_folder(output: str | Path) -> Iterator[Path]:
 
 
 def _save_processor(source: str, folder: Path) -> None:
-    """The processor as plain CLIP has it, and its image part once more where older libraries look for it."""
+    """Save the processor as a plain CLIP's, with its image processor in a file of its own for older libraries."""
     processor = AutoProcessor.from_pretrained(source)
     CLIPProcessor(processor.image_processor, processor.tokenizer).save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
@@ -158,12 +149,12 @@ def random_clip_inputs(
     config: Any, num_images: int, num_texts: int, length: int = 8, size: int | None = None
 ) -> dict[str, torch.Tensor]:
     """
-    Make images and texts of no meaning, the same each time.
+    Make reproducible random images and texts.
 
     Args:
-        config: Of the model.
-        num_images, num_texts (`int`): How many.
-        length (`int`, *optional*, defaults to 8): Tokens of the longest text; the others are shorter and padded.
+        config: The configuration of the model.
+        num_images, num_texts (`int`): Numbers of images and texts.
+        length (`int`, *optional*, defaults to 8): Tokens of the longest text; shorter ones are padded.
         size (`int`, *optional*): Side of the images; by default the vision tower's.
 
     Returns:
@@ -171,7 +162,7 @@ def random_clip_inputs(
     """
     generator = torch.Generator().manual_seed(num_images * 1000 + num_texts * 100 + length)
     text, side = config.text_config, size or config.vision_config.image_size
-    # Below the special tokens, which CLIP has at the end of its vocabulary.
+    # Without the special tokens at the end of CLIP's vocabulary.
     ids = torch.randint(0, max(1, text.vocab_size - 8), (num_texts, length), generator=generator)
     mask = torch.ones_like(ids)
     ids[:, 0] = text.bos_token_id if text.bos_token_id < text.vocab_size else 0

@@ -1,8 +1,8 @@
 """
-Both models as ONNX files, for programs without PyTorch.
+Export both models as ONNX files.
 
-A file is kept only if onnxruntime computes with it what the model computes, for several numbers of images and texts
-and lengths of texts.
+A file is kept only if its outputs under onnxruntime equal the model's, for several numbers of images and texts and
+several text lengths.
 """
 
 from __future__ import annotations
@@ -27,37 +27,33 @@ from .clip import ExportError, check_exportable, new_folder, random_clip_inputs
 
 
 OPSET = 18
-"""The oldest one that the exporter writes, for onnxruntime 1.14 and later."""
+"""The lowest opset of the exporter, for onnxruntime 1.14 and later."""
 TOLERANCE = 1e-4
-"""How far an output may be from the model's, as a part of the output's largest value."""
+"""Largest difference from the model's output, relative to the largest value of the output."""
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 _VERSIONS = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """
-    One file of an export.
-
-    Args:
-        name (`str`): Its name.
-        inputs, outputs (`dict[str, list[int | str]]`): Their names and shapes; sizes that may vary have names.
-        difference (`float`): The largest difference from the model, as a part of an output's largest value.
-        size (`int`): Bytes.
-    """
+    """One file of an export; variable sizes in the shapes have names."""
 
     name: str
     inputs: dict[str, list[int | str]]
     outputs: dict[str, list[int | str]]
     difference: float
+    """Largest difference from the model, relative to the largest value of the output."""
     size: int
+    """Bytes."""
 
 
-class _Text(nn.Module):
+class _Wrapper(nn.Module):
     def __init__(self, model: Any):
         super().__init__()
         self.model = model
 
+
+class _Text(_Wrapper):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         if hasattr(self.model, "get_text_embeds"):
             return self.model.get_text_embeds(input_ids, attention_mask)
@@ -65,21 +61,13 @@ class _Text(nn.Module):
         return embeds / embeds.norm(p=2, dim=-1, keepdim=True)
 
 
-class _Vision(nn.Module):
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
+class _Vision(_Wrapper):
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         embeds = self.model.get_image_features(pixel_values).pooler_output
         return embeds / embeds.norm(p=2, dim=-1, keepdim=True)
 
 
-class _Clip(nn.Module):
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
+class _Clip(_Wrapper):
     def forward(
         self, input_ids: torch.Tensor, pixel_values: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
@@ -87,21 +75,13 @@ class _Clip(nn.Module):
         return outputs.logits_per_image, outputs.logits_per_text, outputs.text_embeds, outputs.image_embeds
 
 
-class _Density(nn.Module):
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
+class _Density(_Wrapper):
     def forward(self, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         outputs = self.model(pixel_values=pixel_values, text_embeds=text_embeds)
         return outputs.density_map, outputs.counts
 
 
-class _DensityOfTokens(nn.Module):
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
+class _DensityOfTokens(_Wrapper):
     def forward(
         self, input_ids: torch.Tensor, pixel_values: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,7 +91,7 @@ class _DensityOfTokens(nn.Module):
 
 @dataclass(frozen=True)
 class _Part:
-    """A file to write: what computes it, its inputs with the names of their axes that vary, and its outputs."""
+    """A file to export: its module, its inputs with the names of their variable axes, and its outputs."""
 
     module: type[nn.Module]
     inputs: dict[str, dict[int, str]]
@@ -143,29 +123,29 @@ _DENSITY_PARTS = {
     ),
 }
 PARTS = {"count_clip": _CLIP_PARTS, "clip": _CLIP_PARTS, "clip_count_density": _DENSITY_PARTS}
-"""For each type of models, what can be exported of it."""
+"""The exportable files of each model type."""
 
 
 def export_onnx(
     checkpoint: str | Path, output: str | Path, parts: Sequence[str] | None = None, opset: int = OPSET
 ) -> list[OnnxFile]:
     """
-    Write a model as ONNX files, with its configuration, its processor, and a text on how to run them.
+    Export a model as ONNX files, with its configuration, its processor and a README.
 
-    The number of images, of texts and of an image's prompts may vary, and so may the length of texts.
+    The numbers of images, texts and prompts per image are variable, and so is the length of texts.
 
     Args:
         checkpoint (`str` or `Path`): A folder or a name on the Hub.
-        output (`str` or `Path`): The folder to write; it must not be there, or be empty.
-        parts (`Sequence[str]`, *optional*): Which of `PARTS`; by default all.
+        output (`str` or `Path`): The folder to write, new or empty.
+        parts (`Sequence[str]`, *optional*): Keys of `PARTS[model_type]`; by default all.
         opset (`int`, *optional*, defaults to 18): The version of ONNX's operators.
 
     Returns:
-        `list[OnnxFile]`: The files, with the differences that were found.
+        `list[OnnxFile]`: The files, with their differences from the model.
 
     Raises:
-        ExportError: If a package is missing, it is another kind of model or part, the folder holds something, the
-            exporter cannot do it, or the result computes something else.
+        ExportError: If a package is missing, the model type or a part is unknown, the folder is not empty, the export
+            fails, or an output differs.
     """
     check_packages()
     source = str(checkpoint)
@@ -178,7 +158,7 @@ def export_onnx(
         raise ExportError(f"Expected parts of a {model_type} ({', '.join(known)}), but got {unknown or 'none'}.")
     if opset < OPSET:
         raise ExportError(f"Expected an opset of {OPSET} or more, but got {opset}: the exporter writes no older ones.")
-    # In float32, whatever the weights are kept in: few processors compute in less, and onnxruntime not everything.
+    # In float32: onnxruntime does not support every operator in lower precision.
     model = AutoModel.from_pretrained(source, dtype=torch.float32, attn_implementation="sdpa").eval()
     with new_folder(output) as folder:
         files = export_parts(model, folder, names, opset)
@@ -193,19 +173,19 @@ def export_onnx(
 
 def export_parts(model: Any, folder: Path, parts: Sequence[str], opset: int = OPSET) -> list[OnnxFile]:
     """
-    Write parts of a model as ONNX files, and nothing else.
+    Export parts of a model as ONNX files, without processor and README.
 
     Args:
         model: In float32 and in evaluation mode.
-        folder (`Path`): Where to.
-        parts (`Sequence[str]`): Which of `PARTS`.
+        folder (`Path`): The folder to write.
+        parts (`Sequence[str]`): Keys of `PARTS[model_type]`.
         opset (`int`, *optional*, defaults to 18): The version of ONNX's operators.
 
     Returns:
-        `list[OnnxFile]`: The files, with the differences that were found.
+        `list[OnnxFile]`
 
     Raises:
-        ExportError: If the exporter cannot do it, or the result computes something else.
+        ExportError: If the export fails, or an output differs.
     """
     known = PARTS[model.config.model_type]
     return [_export_part(model, name, known[name], folder, opset) for name in parts]
@@ -213,13 +193,13 @@ def export_parts(model: Any, folder: Path, parts: Sequence[str], opset: int = OP
 
 def part_inputs(model: Any, part: str, num_images: int, num_texts: int, length: int) -> dict[str, torch.Tensor]:
     """
-    Make inputs of a part, the same each time, of no meaning.
+    Make reproducible random inputs of a part.
 
     Args:
         model: The model.
-        part (`str`): One of `PARTS`.
+        part (`str`): A key of `PARTS[model_type]`.
         num_images (`int`): Images, or windows of images.
-        num_texts (`int`): Texts; prompts of each window, where a part takes embedded ones.
+        num_texts (`int`): Texts, or embedded prompts per window.
         length (`int`): Tokens of the longest text.
 
     Returns:
@@ -229,26 +209,12 @@ def part_inputs(model: Any, part: str, num_images: int, num_texts: int, length: 
 
 
 def part_module(model: Any, part: str) -> nn.Module:
-    """
-    What a part computes, as PyTorch computes it.
-
-    Args:
-        model: The model.
-        part (`str`): One of `PARTS`.
-
-    Returns:
-        `nn.Module`: It takes what [`part_inputs`] makes, in that order, and returns what the file returns.
-    """
+    """The PyTorch module of a part: it takes the inputs of [`part_inputs`] in their order."""
     return PARTS[model.config.model_type][part].module(model).eval()
 
 
 def check_packages() -> None:
-    """
-    Refuse to begin without the packages of the extra `onnx`.
-
-    Raises:
-        ExportError: If one is missing.
-    """
+    """Raise [`ExportError`] if a package of the extra `onnx` is missing."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(f"This needs {' and '.join(missing)}: pip install 'count-clip[onnx]'.")
@@ -258,7 +224,7 @@ def check_packages() -> None:
 def _export_part(model: Any, name: str, part: _Part, folder: Path, opset: int) -> OnnxFile:
     module = part.module(model).eval()
     example = _inputs(model, part, 2, 3, _longest_text(model))
-    # A size must not be one in the example, or it is taken for a constant; nor may two that differ be alike.
+    # In the example no variable size may be 1 (the exporter takes it for a constant), nor equal to another.
     shapes = {key: {axis: _axis(model, size) for axis, size in axes.items()} for key, axes in part.inputs.items()}
     path = folder / f"{name}.onnx"
     with _quiet():
@@ -277,13 +243,13 @@ def _export_part(model: Any, name: str, part: _Part, folder: Path, opset: int) -
             reason = str(error).strip().splitlines()[0]
             raise ExportError(f"{name} cannot be exported by torch {torch.__version__}: {reason}") from error
         if program is None:
-            raise ExportError(f"{name} cannot be exported by torch {torch.__version__}: it gave no program.")
+            raise ExportError(f"{name} cannot be exported by torch {torch.__version__}: no program was returned.")
         program.save(path)
     return _check(module, model, part, path)
 
 
 def _axis(model: Any, name: str) -> Any:
-    """An axis of any size that the exporter calls by a name."""
+    """A variable axis."""
     return torch.export.Dim(name, min=1, max=_longest_text(model) if name == "sequence_length" else 2**15)
 
 
@@ -293,7 +259,7 @@ def _longest_text(model: Any) -> int:
 
 
 def _inputs(model: Any, part: _Part, num_images: int, num_texts: int, length: int) -> dict[str, torch.Tensor]:
-    """Inputs of a part, in its order; where images and texts are pairs, as many texts as images."""
+    """Random inputs of a part; where images and texts are pairs, as many texts as images."""
     if part.module is _DensityOfTokens:
         num_texts = num_images
     size = getattr(model.config, "window_size", None)
@@ -306,7 +272,7 @@ def _inputs(model: Any, part: _Part, num_images: int, num_texts: int, length: in
 
 
 def _check(module: nn.Module, model: Any, part: _Part, path: Path) -> OnnxFile:
-    """Compute some cases both ways."""
+    """Compare the file with the module on several inputs."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -324,29 +290,25 @@ def _check(module: nn.Module, model: Any, part: _Part, path: Path) -> OnnxFile:
             right_values = right.numpy()
             if got.shape != right_values.shape:
                 raise ExportError(
-                    f"{path.name} gives {output} of shape {got.shape} for inputs whose shape should be "
-                    f"{right_values.shape}. Nothing was kept."
+                    f"Expected {output} of {path.name} of shape {right_values.shape}, but got {got.shape}."
                 )
             scale = max(float(np.abs(right_values).max()), 1e-6)
             difference = float(np.abs(got - right_values).max()) / scale
             if not difference <= TOLERANCE:
                 raise ExportError(
-                    f"{path.name} gives another {output} than the model: by up to {difference:.3g} of its largest "
-                    f"value, where {TOLERANCE:g} is allowed. Nothing was kept."
+                    f"{output} of {path.name} differs from the model's by up to {difference:.3g} of its largest value "
+                    f"(allowed: {TOLERANCE:g}). Nothing was kept."
                 )
             worst = max(worst, difference)
     size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
-    return OnnxFile(
-        path.name,
-        {one.name: list(one.shape) for one in session.get_inputs()},
-        {one.name: list(one.shape) for one in session.get_outputs()},
-        worst,
-        size,
+    input_shapes, output_shapes = (
+        {one.name: list(one.shape) for one in group} for group in (session.get_inputs(), session.get_outputs())
     )
+    return OnnxFile(path.name, input_shapes, output_shapes, worst, size)
 
 
 def _onnxruntime_errors() -> tuple[type[Exception], ...]:
-    """Its errors have no class in common but `Exception`."""
+    """The errors of onnxruntime have no common base but `Exception`."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented, state.RuntimeException
@@ -354,19 +316,17 @@ def _onnxruntime_errors() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on what it does not need, and its own deprecated calls."""
-    logger = logging.getLogger("torch.onnx")
-    optimizer = logging.getLogger("onnxscript")
-    levels = [(one, one.level) for one in (logger, optimizer, logging.getLogger("onnx_ir"))]
-    for one, _ in levels:
-        one.setLevel(logging.ERROR)
+    """Silence the exporter's notes and its own deprecated calls."""
+    levels = [(logger, logger.level) for logger in map(logging.getLogger, ("torch.onnx", "onnxscript", "onnx_ir"))]
+    for logger, _ in levels:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            for one, level in levels:
-                one.setLevel(level)
+            for logger, level in levels:
+                logger.setLevel(level)
 
 
 _RUN_CLIP = """import numpy as np
@@ -387,12 +347,12 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-# Cuts images into windows and puts the maps together again.
+# Splits images into windows and merges the maps.
 processor = AutoProcessor.from_pretrained("FOLDER", trust_remote_code=True)
 text_session = onnxruntime.InferenceSession("FOLDER/text_model.onnx")
 session = onnxruntime.InferenceSession("FOLDER/density_model.onnx")
 inputs = processor([Image.open("image.png")], ["red apples"])
-# A prompt is embedded once, for all windows of all images.
+# Encode a prompt once for all windows of all images.
 tokens = {name: inputs[name][:1].numpy() for name in ("input_ids", "attention_mask")}
 text_embeds = text_session.run(["text_embeds"], tokens)[0]  # (prompts, width)
 pixel_values = inputs["pixel_values"].numpy()
@@ -404,7 +364,7 @@ print(result["count"])"""
 
 
 def _write_about(folder: Path, model_type: str, files: Sequence[OnnxFile], opset: int) -> None:
-    """A text for people and a file for programs."""
+    """Write `onnx_export.json` and a README."""
     versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
     about = {
         "model_type": model_type,
@@ -417,23 +377,26 @@ def _write_about(folder: Path, model_type: str, files: Sequence[OnnxFile], opset
         },
     }
     (folder / "onnx_export.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    rows = ["| file | inputs | outputs | MB | largest difference |", "| --- | --- | --- | --- | --- |"]
+    rows = []
     for one in files:
-        inputs, outputs = _shapes(one.inputs), _shapes(one.outputs)
-        rows.append(f"| `{one.name}` | {inputs} | {outputs} | {one.size / 1e6:.1f} | {one.difference:.1e} |")
+        cells = [f"`{one.name}`", _shapes(one.inputs), _shapes(one.outputs), f"{one.size / 1e6:.1f}"]
+        rows.append(f"| {' | '.join(cells)} | {one.difference:.1e} |")
     made = ", ".join(f"{name} {version}" for name, version in versions.items())
-    unit = "" if model_type == "clip_count_density" else " Embeddings have length one."
-    needed = {"text_model.onnx", "density_model.onnx"} if model_type == "clip_count_density" else {"model.onnx"}
-    has_needed = needed <= {one.name for one in files}
-    code = _RUN_DENSITY if model_type == "clip_count_density" else _RUN_CLIP
-    run = ["", "```python", code.replace("FOLDER", "."), "```"] if has_needed else []
+    is_density = model_type == "clip_count_density"
+    needed, code = (
+        ({"text_model.onnx", "density_model.onnx"}, _RUN_DENSITY) if is_density else ({"model.onnx"}, _RUN_CLIP)
+    )
+    run = ["", "```python", code.replace("FOLDER", "."), "```"] if needed <= {one.name for one in files} else []
     text = [
         "# ONNX export",
         "",
-        f"A `{model_type}` model in float32, opset {opset}, written with {made}. Sizes with a name may vary.{unit}",
-        "Each file was run with onnxruntime and compared with the model; the last column is the largest difference,",
-        f"as a part of an output's largest value (allowed: {TOLERANCE:g}).",
+        f"A `{model_type}` model in float32, opset {opset}, exported with {made}. Named sizes are variable."
+        + ("" if is_density else " Embeddings have unit norm."),
+        "Each file was compared with the model under onnxruntime; the last column is the largest difference, relative",
+        f"to the largest value of an output (allowed: {TOLERANCE:g}).",
         "",
+        "| file | inputs | outputs | MB | largest difference |",
+        "| --- | --- | --- | --- | --- |",
         *rows,
         *run,
     ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..shared.errors import CommandError
 from ..shared.options import Commands, positive, seconds
-from ..shared.output import on_terminal, print_table, quiet_loading, say
+from ..shared.output import on_terminal, print_line, print_table, quiet_loading
 
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class _Progress:
             self.bar.set_postfix_str(stages)
         elif done == total or time.monotonic() - self.last_line >= self._seconds_between_lines:
             self.last_line = time.monotonic()
-            say(f"{done} of {total} shards: {stages}", sys.stderr)
+            print_line(f"{done} of {total} shards: {stages}", sys.stderr)
 
 
 def _print_report(report: Any) -> None:

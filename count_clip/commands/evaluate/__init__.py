@@ -1,4 +1,4 @@
-"""`count-clip evaluate`: how well a model counts, and what else it can do."""
+"""`count-clip evaluate`: benchmarks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from .retrieval import add_retrieval_parser
 def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
-        "evaluate", help="measure a model", description="Measure a model on rendered scenes or on your data."
+        "evaluate", help="measure a model", description="Measure a model on rendered scenes or other data."
     )
-    kinds = parser.add_subparsers(title="protocols", metavar="PROTOCOL", required=True)
-    add_countbench_parser(kinds)
-    add_density_parser(kinds)
-    add_praco_parser(kinds)
-    add_classification_parser(kinds)
-    add_linear_probe_parser(kinds)
-    add_few_shot_parser(kinds)
-    add_retrieval_parser(kinds)
-    add_relevance_parser(kinds)
+    benchmarks = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
+    for add in (
+        add_countbench_parser,
+        add_density_parser,
+        add_praco_parser,
+        add_classification_parser,
+        add_linear_probe_parser,
+        add_few_shot_parser,
+        add_retrieval_parser,
+        add_relevance_parser,
+    ):
+        add(benchmarks)

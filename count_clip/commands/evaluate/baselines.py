@@ -1,4 +1,4 @@
-"""Baselines in the place of a model: `--model mean` and `--model detector:NAME`."""
+"""Baselines: `--model mean` and `--model detector:NAME`."""
 
 from __future__ import annotations
 
@@ -13,32 +13,29 @@ from ..shared.output import quiet_loading
 MEAN_NAMES = ("mean", "always-the-mean")
 _DETECTOR = "detector:"
 
-BASELINES_HELP = """In the place of a model, MODEL can be a baseline that needs no training: "mean" (or
-"always-the-mean"), or "detector:NAME", an object detector of transformers that counts its boxes (one that takes words,
-like OWL-ViT and Grounding DINO, is asked for what is to be counted)."""
+BASELINES_HELP = """MODEL can also be a baseline: "mean" (or "always-the-mean"), or "detector:NAME", which counts the
+boxes of an object detector of transformers (open-vocabulary ones, like OWL-ViT and Grounding DINO, get the prompt)."""
 
 
 def is_baseline(model: str) -> bool:
-    """Whether a model's name is that of a baseline."""
+    """Whether a model is the name of a baseline."""
     return model in MEAN_NAMES or model.startswith(_DETECTOR)
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
-    """How a detector's boxes are counted."""
-    group = parser.add_argument_group("detectors", "how --model detector:NAME counts")
-    group.add_argument(
-        "--threshold", type=_share, help="lowest score that counts (default: 0.1 of detectors that take words, or 0.5)"
-    )
+    """The options of `--model detector:NAME`."""
+    group = parser.add_argument_group("detectors", "options of --model detector:NAME")
+    group.add_argument("--threshold", type=_share, help="lowest score of a box (default: 0.1 with a prompt, else 0.5)")
     group.add_argument(
         "--max-overlap",
         type=_share,
         default=0.5,
-        help="of two boxes with a larger intersection over union, one counts (default: 0.5)",
+        help="of two boxes with a larger intersection over union, only one counts (default: 0.5)",
     )
     group.add_argument(
         "--query",
         default="{}",
-        help='what the detector is asked, {} being the text: "a photo of {}"; "{}." for Grounding DINO (default: {})',
+        help='prompt of the detector, {} being the text: "a photo of {}"; "{}." for Grounding DINO (default: {})',
     )
 
 
@@ -51,13 +48,13 @@ def _share(text: str) -> float:
 
 
 def load_detector(options: argparse.Namespace) -> Any:
-    """The detector that `--model detector:NAME` asks for; `None` where it asks for another."""
+    """The detector of `--model detector:NAME`; `None` for other models."""
     if not options.model.startswith(_DETECTOR):
         return None
     from count_clip.evaluation.inference.baselines import DetectorCounter
 
     if options.dtype != "float32":
-        raise CommandError(f"--dtype {options.dtype} is for models of this package; a detector computes in float32.")
+        raise CommandError(f"--dtype {options.dtype} is not supported by detectors, which run in float32.")
     name = options.model.removeprefix(_DETECTOR)
     device = find_device(options.device)
     try:
@@ -76,7 +73,7 @@ def load_detector(options: argparse.Namespace) -> Any:
 
 
 def load_mean_number(options: argparse.Namespace) -> Any:
-    """What always says the same of two to ten, if `--model mean` asks for it; `None` where it asks for another."""
+    """The constant prediction of `--model mean`, two to ten; `None` for other models."""
     if options.model not in MEAN_NAMES:
         return None
     from count_clip.evaluation.inference.baselines import MeanCounter, usual_number
@@ -85,7 +82,7 @@ def load_mean_number(options: argparse.Namespace) -> Any:
 
 
 def load_counter(options: argparse.Namespace, train_counts: list[float] | None) -> tuple[Any, Any]:
-    """A density model and its processor, or a baseline that counts, and none."""
+    """A density model and its processor, or a baseline and `None`."""
     detector = load_detector(options)
     if detector is not None:
         return detector, None
@@ -93,8 +90,8 @@ def load_counter(options: argparse.Namespace, train_counts: list[float] | None) 
         return load_density_model(options)
     if train_counts is None:
         raise CommandError(
-            f"--model {options.model} says the mean of the training part, but {options.data} has none: name it with "
-            "--train-split, of data with several parts (a folder or a set of the Hub; a single file is one)."
+            f"--model {options.model} predicts the mean of the training split, but {options.data} has none: name it "
+            "with --train-split (a single file has one split)."
         )
     from count_clip.evaluation.inference.baselines import MeanCounter
 

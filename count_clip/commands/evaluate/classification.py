@@ -1,4 +1,4 @@
-"""`count-clip evaluate classification`: CLIP's zero-shot protocol."""
+"""`count-clip evaluate classification`: CLIP's zero-shot classification."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from count_clip.evaluation.benchmarks.classification import ClassificationResult
 
 
-def add_classification_parser(kinds: Commands) -> None:
-    """Add the protocol and its options."""
-    parser = kinds.add_parser(
+def add_classification_parser(commands: Commands) -> None:
+    """Add the benchmark and its options."""
+    parser = commands.add_parser(
         "classification",
-        help="what is in the image? without training",
-        description="CLIP's zero-shot protocol: a class is the mean of the embeddings of several sentences with its "
-        "name, and the class nearest to the image wins. On any labelled data; of countscenes, what the objects are. "
-        "Shows what learning to count has cost.",
+        help="zero-shot classification of images",
+        description="CLIP's zero-shot classification: a class is the mean embedding of several sentences with its "
+        "name; the nearest class is the prediction. Works on any labelled data; the classes of countscenes are its "
+        "objects.",
         epilog=f"""Examples:
   count-clip evaluate classification --model org/count-clip --data cifar10 --image-column img
   count-clip evaluate classification --model org/count-clip --data birds/ --template 'a photo of a {{}}.'
 
 {EXIT_CODES}""",
     )
-    add_model_options(parser, "a count-aware CLIP, or any CLIP", "images, or sentences,", 32)
+    add_model_options(parser, "a count-aware CLIP, or any CLIP", "images or sentences", 32)
     add_data_options(parser, "image and label", "captions")
     add_label_options(parser)
     add_template_options(parser)
@@ -40,25 +40,25 @@ def add_classification_parser(kinds: Commands) -> None:
 
 
 def add_label_options(parser: argparse.ArgumentParser) -> None:
-    """Where images and classes are."""
+    """The columns of images and classes."""
     parser.add_argument("--image-column", default="image", metavar="NAME", help="images (default: image)")
-    parser.add_argument("--label-column", metavar="NAME", help="classes (default: label; of countscenes, name)")
+    parser.add_argument("--label-column", metavar="NAME", help="classes (default: label; countscenes: name)")
     parser.add_argument(
         "--names",
         metavar="FILE",
-        help="what the classes are called, a line each from class 0 (default: as the data says)",
+        help="names of the classes, one per line from class 0 (default: those of the data)",
     )
 
 
 def add_template_options(parser: argparse.ArgumentParser) -> None:
-    """The sentences around a name."""
+    """The sentences with class names."""
     templates = parser.add_mutually_exclusive_group()
-    templates.add_argument("--templates", metavar="FILE", help="sentences with {} for the name, a line each")
+    templates.add_argument("--templates", metavar="FILE", help="sentences with {} for the class name, one per line")
     templates.add_argument(
         "--template",
         action="append",
         metavar="TEXT",
-        help="a sentence with {} for the name; may be given several times (default: about thirty of many kinds)",
+        help="a sentence with {} for the class name; may be repeated (default: about thirty)",
     )
 
 
@@ -68,12 +68,12 @@ def label_column(options: argparse.Namespace) -> str:
 
 
 def read_names(options: argparse.Namespace) -> list[str] | None:
-    """The names of the classes, where a file says them."""
+    """The class names of `--names`."""
     return None if options.names is None else _read_lines(options.names, "--names")
 
 
 def read_templates(options: argparse.Namespace) -> list[str]:
-    """The sentences around a name."""
+    """The sentences of `--templates` or `--template`, or the default ones."""
     from count_clip.evaluation.benchmarks.classification import DEFAULT_TEMPLATES, check_templates
 
     given = _read_lines(options.templates, "--templates") if options.templates else options.template
@@ -82,14 +82,14 @@ def read_templates(options: argparse.Namespace) -> list[str]:
 
 
 def _read_lines(path: str, option: str) -> list[str]:
-    """The lines of a file that are not empty."""
+    """The non-empty lines of a file."""
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{option} {path} cannot be read: {error}") from error
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
-        raise CommandError(f"{option} {path} is empty: expected a line for each.")
+        raise CommandError(f"{option} {path} is empty: expected one entry per line.")
     return lines
 
 
@@ -122,18 +122,12 @@ def _evaluate_classification(options: argparse.Namespace) -> int:
 
 
 def print_classification(result: ClassificationResult, written: dict[str, Any]) -> None:
-    """The figures, and the classes that were told best and worst."""
-    guessing = f"guessing gives {1 / len(result.names):.2%}"
+    """Print the accuracies, and the classes with the highest and lowest."""
     lines = []
-    for name, what, remark in (
-        ("top_1", "top-1", guessing),
-        ("top_5", "top-5", ""),
-        ("mean_per_class", "per class", ""),
-    ):
-        value = getattr(result, name)
-        if value is not None:
-            remarks = [interval_text(written, name, "{:.2%}"), *([remark] if remark else [])]
-            lines.append([what, f"{value:.2%}", "; ".join(remarks)])
+    for name, what in (("top_1", "top-1"), ("top_5", "top-5"), ("mean_per_class", "per class")):
+        if (value := getattr(result, name)) is not None:
+            chance = f"; chance: {1 / len(result.names):.2%}" if name == "top_1" else ""
+            lines.append([what, f"{value:.2%}", interval_text(written, name, "{:.2%}") + chance])
     print_table(None, lines)
     classes = sorted(result.by_class().items(), key=lambda item: -item[1]["accuracy"])
     shown = classes if len(classes) <= 12 else [*classes[:6], *classes[-6:]]
@@ -141,4 +135,4 @@ def print_classification(result: ClassificationResult, written: dict[str, Any]) 
     cells = [[name, str(one["n"]), f"{one['accuracy']:.0%}"] for name, one in shown]
     print_table(["class", "rows", "accuracy"], cells)
     if len(classes) > len(shown):
-        print(f"(the best and the worst six of {len(classes)}; --json FILE has them all)")
+        print(f"(the six highest and lowest of {len(classes)}; --json FILE has all)")

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from count_clip.evaluation.benchmarks.countbench import CountBenchResult
 
 
-def add_countbench_parser(kinds: Commands) -> None:
-    """Add the protocol and its options."""
-    parser = kinds.add_parser(
+def add_countbench_parser(commands: Commands) -> None:
+    """Add the benchmark and its options."""
+    parser = commands.add_parser(
         "countbench",
         help="which of nine captions has the right number?",
-        description="The protocol of CountBench: the number in a caption is replaced by each of two to ten, and the "
-        "caption most similar to the image wins. Works with any CLIP. Rows that cannot be measured are listed.",
+        description="CountBench: the number in a caption is replaced by each of two to ten; the caption most similar "
+        "to the image is the prediction. Works with any CLIP. Rows that cannot be measured are listed.",
         epilog=f"""Examples:
   count-clip evaluate countbench --model org/count-clip --json result.json
   count-clip evaluate countbench --model org/count-clip --data CountBench.json --images images/
   count-clip evaluate countbench --model detector:google/owlvit-base-patch32 --data countbench --data-dir CountBench
 
-{BASELINES_HELP} "mean" says the number that is most frequent in the training part; of several, or where there is no
-training part, the one nearest to their mean. A detector counts what the caption's number counts, and says the nearest
-of two to ten.
+{BASELINES_HELP} "mean" predicts the most frequent number of the training split; of several, or without a training
+split, the one nearest to their mean. A detector counts the object of the caption's number and predicts the nearest of
+two to ten.
 
 {EXIT_CODES}""",
     )
@@ -40,12 +40,12 @@ of two to ten.
     parser.add_argument(
         "--images",
         metavar="DIR",
-        help="the folder or archive with the images of CountBench (default: images beside CountBench.json)",
+        help="folder or archive of CountBench's images (default: images beside CountBench.json)",
     )
     add_train_split_option(parser)
     add_detector_options(parser)
     add_result_options(parser)
-    parser.add_argument("--figure", metavar="FILE", help="draw there which number was said for which")
+    parser.add_argument("--figure", metavar="FILE", help="draw the confusion matrix there")
     parser.set_defaults(run=_evaluate_countbench)
 
 
@@ -63,13 +63,15 @@ def _evaluate_countbench(options: argparse.Namespace) -> int:
     if options.figure:
         from count_clip.evaluation.figures.figures import draw_confusion_matrix
 
-        figure = draw_confusion_matrix(result.confusion, NUMBERS, title=f"{options.data}: {result.accuracy:.1%} right")
+        figure = draw_confusion_matrix(
+            result.confusion, NUMBERS, title=f"{options.data}: accuracy {result.accuracy:.1%}"
+        )
         save_figure(figure, options.figure)
     return run.finish(written, result.skipped)
 
 
 def _measure(options: argparse.Namespace, run: Run, data: Any) -> CountBenchResult:
-    """Ask a CLIP, or one of the baselines."""
+    """Evaluate a CLIP or a baseline."""
     from count_clip.evaluation.benchmarks.countbench import evaluate_countbench
     from count_clip.evaluation.inference.baselines import countbench_by_counting
 
@@ -86,16 +88,16 @@ def _measure(options: argparse.Namespace, run: Run, data: Any) -> CountBenchResu
 
 
 def _print_figures(result: CountBenchResult, written: dict[str, Any]) -> None:
-    """The figures, and those of each number."""
+    """Print the metrics, and those of each number."""
     from count_clip.evaluation.functional import NUMBERS
 
     accuracy = interval_text(written, "accuracy", "{:.2%}")
     print_table(
         None,
         [
-            ["accuracy", f"{result.accuracy:.2%}", f"{accuracy}; guessing gives 11.11%"],
+            ["accuracy", f"{result.accuracy:.2%}", f"{accuracy}; chance: 11.11%"],
             ["mean deviation", f"{result.mean_deviation:.3f}", "objects"],
-            ["off by one at most", f"{result.off_by_one:.2%}", ""],
+            ["off by at most one", f"{result.off_by_one:.2%}", ""],
         ],
     )
     by_number = result.accuracy_by_number()

@@ -1,4 +1,4 @@
-"""`count-clip evaluate density`: how far the counts are from the true ones."""
+"""`count-clip evaluate density`: errors of the counts."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
     from count_clip.evaluation.benchmarks.density import DensityResult
 
 
-def add_density_parser(kinds: Commands) -> None:
-    """Add the protocol and its options."""
-    parser = kinds.add_parser(
+def add_density_parser(commands: Commands) -> None:
+    """Add the benchmark and its options."""
+    parser = commands.add_parser(
         "density",
-        help="how far are the counts from the true ones?",
-        description="The errors of a density model's counts, beside those of always saying the training mean. Rows "
-        "that cannot be measured are listed.",
+        help="errors of the counts",
+        description="The errors of a density model's counts, beside those of the training mean. Rows that cannot be "
+        "measured are listed.",
         epilog=f"""Examples:
   count-clip evaluate density --model org/clip-count --data fsc147 --data-dir FSC147 --json result.json
   count-clip evaluate density --model detector:google/owlvit-base-patch32 --threshold 0.1
 
-{BASELINES_HELP} "mean" says the mean of the training part.
+{BASELINES_HELP} "mean" predicts the mean of the training split.
 
 {EXIT_CODES}""",
     )
-    add_model_options(parser, "a CLIP-Count model", "windows of images", 16)
+    add_model_options(parser, "a CLIP-Count model", "image windows", 16)
     add_window_option(parser)
     add_data_options(parser, "image, text (what to count) and count", "density")
     add_train_split_option(parser)
     add_detector_options(parser)
     add_result_options(parser)
-    parser.add_argument("--overlay", metavar="DIR", help="write each image with its density map over it there")
+    parser.add_argument("--overlay", metavar="DIR", help="write each image with its density map there")
     parser.set_defaults(run=_evaluate_density)
 
 
@@ -56,7 +56,7 @@ def _evaluate_density(options: argparse.Namespace) -> int:
     from count_clip.evaluation.records.summaries import summarise_density
 
     if options.overlay and options.resume:
-        raise CommandError("--overlay draws every image, and --resume leaves out those it knows: give one of them.")
+        raise CommandError("--overlay draws every image, but --resume skips measured ones: give one of the two.")
     run = Run(options, "density")
     data = load_data(options, options.split, ("image", "text", "count"))
     train_counts = find_train_counts(options)
@@ -83,7 +83,7 @@ def _evaluate_density(options: argparse.Namespace) -> int:
 
 
 def _drawing(folder: str | None) -> Callable[[Mapping[str, Any], Any], None] | None:
-    """What draws each image with its density map, where that is wanted."""
+    """The function that draws each image with its density map, for `--overlay`."""
     if not folder:
         return None
     namer = OverlayNamer(Path(folder).expanduser(), [])
@@ -95,23 +95,23 @@ def _drawing(folder: str | None) -> Callable[[Mapping[str, Any], Any], None] | N
 
 
 def _print_errors(result: DensityResult) -> None:
-    """The errors over all rows."""
+    """Print the errors over all rows."""
 
     def line(name: str, mae: float, rmse: float, nae: float | None, sre: float | None) -> list[str]:
         return [name, f"{mae:.2f}", f"{rmse:.2f}", *("-" if value is None else f"{value:.3f}" for value in (nae, sre))]
 
     lines = [line("model", result.mae, result.rmse, result.nae, result.sre)]
     if result.baseline_mae is not None and result.baseline_rmse is not None:
-        lines.append(line("always the training mean", result.baseline_mae, result.baseline_rmse, None, None))
+        lines.append(line("training mean", result.baseline_mae, result.baseline_rmse, None, None))
     print_table(["", "MAE", "RMSE", "NAE", "SRE"], lines)
 
 
 def _print_prompts(result: DensityResult) -> None:
-    """The errors for each prompt, as far as they fit on a screen."""
+    """Print the errors of the most frequent prompts."""
     groups = sorted(result.by_text.items(), key=lambda item: -item[1].n)
     shown = groups[:20]
     print_table(
-        ["prompt", "rows", "true mean", "said mean", "MAE", "RMSE", "baseline MAE"],
+        ["prompt", "rows", "true mean", "predicted mean", "MAE", "RMSE", "baseline MAE"],
         [
             [
                 text,
@@ -126,4 +126,4 @@ def _print_prompts(result: DensityResult) -> None:
         ],
     )
     if len(groups) > len(shown):
-        print(f"... and {len(groups) - len(shown)} more prompts; --json FILE has them all")
+        print(f"... and {len(groups) - len(shown)} more prompts; --json FILE has all")

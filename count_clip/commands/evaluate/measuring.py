@@ -1,4 +1,4 @@
-"""What the evaluations share: what is kept of a run, where it goes on, and what it leaves."""
+"""The parts that all benchmarks share: the record of a run, `--resume`, and the output."""
 
 from __future__ import annotations
 
@@ -21,17 +21,7 @@ if TYPE_CHECKING:
 
 
 def describe_loaded(name: str, model: Any, revision: str | None = None) -> dict[str, Any]:
-    """
-    Say which model was measured, for the record of a run.
-
-    Args:
-        name (`str`): What it was loaded from.
-        model (`PreTrainedModel`): The model.
-        revision (`str`, *optional*): Of a name on the Hub, the branch, tag or commit.
-
-    Returns:
-        `dict[str, Any]`: As `describe_model` gives it.
-    """
+    """Describe a loaded model for the record of a run; `name` is its folder or its name on the Hub."""
     from count_clip.evaluation.records.run_record import describe_model
 
     from ...checkpoints import adapters_base, find_checkpoint
@@ -43,14 +33,14 @@ def describe_loaded(name: str, model: Any, revision: str | None = None) -> dict[
 
 class Run:
     """
-    One evaluation, from the first check to the files that it leaves.
+    One evaluation: checks, record, cache and output.
 
     Args:
-        options (`argparse.Namespace`): As `add_model_options`, `add_data_options` and `add_result_options` add them.
+        options (`argparse.Namespace`): With `add_model_options`, `add_data_options` and `add_result_options`.
         benchmark (`str`): Its name.
 
     Raises:
-        CommandError: If a file that is to be written cannot be.
+        CommandError: If an output file cannot be written.
     """
 
     def __init__(self, options: argparse.Namespace, benchmark: str) -> None:
@@ -70,7 +60,7 @@ class Run:
                 raise CommandError(str(error)) from error
 
     def begin(self, model: Any, data: Data) -> None:
-        """Take down what is measured, and start the clock."""
+        """Record the model and the data, and start the clock."""
         from count_clip.evaluation.records.run_record import describe_baseline
 
         name, self.data, self.where = self.options.model, data.describe(self.options), data.where
@@ -83,7 +73,7 @@ class Run:
 
     @contextmanager
     def cache(self, **depends_on: Any) -> Iterator[ResultCache | None]:
-        """What `--resume` keeps, of this model and dtype and of whatever else the values depend on; or nothing."""
+        """The cache of `--resume` for this model, dtype and other dependencies; `None` without `--resume`."""
         path = getattr(self.options, "resume", None)
         if path is None:
             yield None
@@ -100,12 +90,12 @@ class Run:
             try:
                 yield cache
             except KeyboardInterrupt:
-                print(f"\ncount-clip: what was measured is in {path}: the same command goes on", file=sys.stderr)
+                print(f"\ncount-clip: interrupted; the same command resumes from {path}", file=sys.stderr)
                 raise
 
     @contextmanager
     def towers(self, model: Any, processor: Any) -> Iterator[Any]:
-        """A CLIP that looks up in `--resume` what it has seen before."""
+        """The CLIP, with the cache of `--resume` if there is one."""
         from count_clip.evaluation.records.cache import CachedTowers
 
         with self.cache() as cache:
@@ -113,14 +103,14 @@ class Run:
 
     def result(self, result: dict[str, Any], summary: Summary) -> dict[str, Any]:
         """
-        Put the result together with what is known of the run, and write it where `--json` says.
+        Add the record of the run to a result and write both to `--json`.
 
         Args:
-            result (`dict[str, Any]`): What the benchmark has to say.
-            summary ([`Summary`]): Its figures.
+            result (`dict[str, Any]`): From the benchmark.
+            summary ([`Summary`]): Its metrics.
 
         Returns:
-            `dict[str, Any]`: What `--json` writes.
+            `dict[str, Any]`: The content of the file.
         """
         from count_clip.evaluation.records.run_record import plain_command, result_file, run_record, write_plain
 
@@ -140,7 +130,7 @@ class Run:
         written = result_file(
             self.benchmark, run, {**about, **result}, summary.metrics, summary.intervals, summary.missing, limited
         )
-        # Before anything is printed: `| head` ends a command that still has lines to print.
+        # Before anything is printed: `| head` may end the command early.
         if options.json_file:
             text = write_plain(written)
             with open_for_writing(options.json_file) as stream:
@@ -148,14 +138,14 @@ class Run:
         return written
 
     def heading(self, written: dict[str, Any], what: str) -> None:
-        """Print what was measured on what, and whether it is all of it."""
+        """Print the model, the data and whether rows were left out."""
         from count_clip.evaluation.records.run_record import partial_note
 
         note = partial_note(written)
         print(f"{self.options.model} on {self.where}, {what}" + (f"\n{note}" if note else "") + "\n")
 
     def finish(self, written: dict[str, Any], skipped: list[Any]) -> int:
-        """List what is missing, write the card, and give the exit code."""
+        """List skipped rows, update the card, and return the exit code."""
         list_skipped(skipped)
         options = self.options
         if getattr(options, "model_card", None):
@@ -165,13 +155,13 @@ class Run:
                 path = update_card(Path(options.model_card), written)
             except (OSError, ValueError) as error:
                 raise CommandError(f"cannot write into the card in {options.model_card}: {error}") from error
-            print(f"wrote the figures into {path}", file=sys.stderr)
+            print(f"wrote the results into {path}", file=sys.stderr)
         return 1 if written["missing"] else 0
 
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Turn what a user can cause in a measurement into an error of the command."""
+    """Report invalid data or options as a `CommandError`."""
     try:
         yield
     except ValueError as error:
@@ -179,6 +169,6 @@ def refusing() -> Iterator[None]:
 
 
 def interval_text(written: dict[str, Any], name: str, form: str) -> str:
-    """A figure's 95 % interval, or nothing."""
+    """The 95 % interval of a metric, or an empty text."""
     ends = written["intervals"].get(name)
     return "" if ends is None else f"95 % interval {form.format(ends[0])} to {form.format(ends[1])}"

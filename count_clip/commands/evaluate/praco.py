@@ -32,52 +32,50 @@ FORMATS = ("coco", "voc")
 _COLUMNS = ("image", "image_id", "text", "count")
 
 
-def add_praco_parser(kinds: Commands) -> None:
-    """Add the protocol and its options."""
-    parser = kinds.add_parser(
+def add_praco_parser(commands: Commands) -> None:
+    """Add the benchmark and its options."""
+    parser = commands.add_parser(
         "praco",
         help="does the count follow the prompt?",
-        description="Ask each image for all kinds in it and for some that are not, and mosaics of two images for "
-        "what is in one of them, in the manner of PrACo (arXiv 2409.15953). Data needs images of which it is known "
-        "what is in them and what is not.",
+        description="PrACo (arXiv 2409.15953): count every class of an image and some absent ones, and in mosaics of "
+        "two images the classes of one. The data must state which classes are in an image and which are not.",
         epilog="Example: count-clip evaluate praco --model org/clip-count --data coco/ --format coco --split val2017",
     )
-    add_model_options(parser, "a CLIP-Count model", "maps (windows of images, times prompts)", 16)
+    add_model_options(parser, "a CLIP-Count model", "density maps", 16)
     add_window_option(parser)
-    columns = "image, image_id, text (what to count) and count (rows of one image_id are about one image)"
+    columns = "image, image_id, text (what to count) and count (rows with the same image_id share an image)"
     add_data_options(parser, columns, "mixed")
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="take DATA as a folder of images with annotations: COCO's json (--split NAME reads NAME.json or "
-        "annotations/instances_NAME.json, without it instances.json) or Pascal VOC's xml; the names in them are put "
-        "into the plural",
+        help="DATA is a folder of images with annotations: COCO's json (--split NAME reads NAME.json or "
+        "annotations/instances_NAME.json, by default instances.json) or Pascal VOC's xml; class names become plural",
     )
     parser.add_argument(
         "--negatives",
         type=_number_or_all,
         default=8,
         metavar="N",
-        help="prompts an image for what is not in it, or 'all' (default: 8)",
+        help="prompts per image for absent classes, or 'all' (default: 8)",
     )
     parser.add_argument(
-        "--mosaics", type=_number_or_all, default=1, metavar="N", help="mosaics an image, or 'all' (default: 1)"
+        "--mosaics", type=_number_or_all, default=1, metavar="N", help="mosaics per image, or 'all' (default: 1)"
     )
     parser.add_argument(
         "--mosaic-layout",
         choices=("square", "stacked"),
         default="square",
-        help="squeeze both images into a square, as PrACo does (the default), or stack them as they are",
+        help="resize both images into a square, as in PrACo (default), or stack them unchanged",
     )
     parser.add_argument(
         "--unlisted-are-absent",
         action="store_true",
-        help="what the rows of an image do not mention is not in it (true of sets that name one kind an image)",
+        help="a class without a row is absent from the image (for sets with one class per image)",
     )
     add_train_split_option(parser)
     add_detector_options(parser)
     add_result_options(parser)
-    # Of a folder in a format, all is read by default.
+    # With --format, the default is the whole folder.
     parser.set_defaults(run=_evaluate_praco, split=None)
 
 
@@ -115,17 +113,17 @@ def _evaluate_praco(options: argparse.Namespace) -> int:
     _print_prompts(result.figures, result.counts_all)
     print()
     _print_praco(result)
-    _say_what_is_left_out(result)
+    _print_exclusions(result)
     return run.finish(written, result.skipped)
 
 
 def _train_counts(options: argparse.Namespace) -> list[float] | None:
-    """For the baseline that says their mean; nobody else needs them."""
+    """The training counts of `--model mean`."""
     return find_train_counts(options) if options.model in MEAN_NAMES and not options.format else None
 
 
 def _load_rows(options: argparse.Namespace, split: str) -> Data:
-    """Scenes, or a data set; `--limit` means images, each with all its rows."""
+    """Scenes or a data set; `--limit` counts images, each with all its rows."""
     if options.data == "countscenes":
         return load_data(options, split, _COLUMNS)
     data = load_data(argparse.Namespace(**{**vars(options), "limit": None}), split, _COLUMNS)
@@ -133,7 +131,7 @@ def _load_rows(options: argparse.Namespace, split: str) -> Data:
 
 
 def _load_folder(options: argparse.Namespace) -> Data:
-    """A folder of images with annotations."""
+    """The folder of `--format`."""
     from count_clip.datasets_scripts.captions.plurals import plural_of
     from count_clip.datasets_scripts.formats.folders import load_object_folder
 
@@ -145,7 +143,7 @@ def _load_folder(options: argparse.Namespace) -> Data:
 
 
 def _first_images(rows: Any, number: int | None) -> Any:
-    """The rows of so many images."""
+    """The rows of the first images."""
     if number is None:
         return rows
     names = set(list(dict.fromkeys(rows["image_id"]))[:number])
@@ -153,35 +151,35 @@ def _first_images(rows: Any, number: int | None) -> Any:
 
 
 def _about(options: argparse.Namespace) -> dict[str, Any]:
-    """What was chosen of the data and the model."""
+    """Options for the record of the run."""
     names = ("image_size", "limit", "seed", "dtype", "batch_size")
     config = scenes_config(options) if options.data == "countscenes" else options.config
     return {**{name: getattr(options, name) for name in names}, "config": config}
 
 
 def _print_prompts(figures: PracoFigures, counts_all: PracoFigures) -> None:
-    """How far the counts are from the true ones, for each kind of prompt."""
+    """Print the errors of each type of prompt."""
     lines = []
     for role, what in (
-        ("named", "the kind asked for first"),
-        ("other", "another kind that is there"),
-        ("absent", "a kind that is not there"),
+        ("named", "the first class"),
+        ("other", "another present class"),
+        ("absent", "an absent class"),
     ):
-        said, everything = getattr(figures, role), getattr(counts_all, role)
-        if said is None:
+        counted, everything = getattr(figures, role), getattr(counts_all, role)
+        if counted is None:
             lines.append([what, "0", "-", "-", "-", "-", "-"])
         else:
-            numbers = (said.mean_count, said.mean_predicted, said.mae, said.rmse, everything.mae)
-            lines.append([what, str(said.n), *(f"{number:.2f}" for number in numbers)])
-    print_table(["prompt", "prompts", "true mean", "said mean", "MAE", "RMSE", "MAE of counting all"], lines)
+            numbers = (counted.mean_count, counted.mean_predicted, counted.mae, counted.rmse, everything.mae)
+            lines.append([what, str(counted.n), *(f"{number:.2f}" for number in numbers)])
+    print_table(["prompt", "prompts", "true mean", "predicted mean", "MAE", "RMSE", "MAE of counting all"], lines)
 
 
 def _print_praco(result: PracoResult) -> None:
-    """PrACo's own figures, beside those of a counter that does not read its prompt."""
+    """Print PrACo's metrics, beside those of a counter that ignores its prompt."""
     lines = []
     for name, what, digits, perfect in (
-        ("nmn", "NMN: said of absent kinds, per true object", 3, "0"),
-        ("pccn", "PCCN: right prompt nearer the truth, %", 1, "100"),
+        ("nmn", "NMN: count of absent classes per true object", 3, "0"),
+        ("pccn", "PCCN: right prompt nearer to the truth, %", 1, "100"),
         ("precision", "counting precision on mosaics", 3, "1"),
         ("recall", "counting recall on mosaics", 3, "1"),
         ("f1", "counting F1 on mosaics", 3, "1"),
@@ -195,14 +193,14 @@ def _print_praco(result: PracoResult) -> None:
     print_table(["", "model", "95 % interval", "counting all", "perfect"], lines)
 
 
-def _say_what_is_left_out(result: PracoResult) -> None:
-    """Name what the figures do not speak of."""
+def _print_exclusions(result: PracoResult) -> None:
+    """Print the numbers of images that metrics leave out."""
     for number, what in (
-        (result.num_single_class, "images without a second kind"),
-        (result.num_empty, "images with nothing in them, and so without NMN, PCCN and mosaics"),
-        (result.num_without_absent, "images of which no kind is known not to be there, and so without NMN and PCCN"),
-        (result.num_without_partner, "images without another to make a mosaic with"),
-        (result.num_without_precision, "mosaics without a precision, because nothing was counted in them"),
+        (result.num_single_class, "images without a second class"),
+        (result.num_empty, "images without objects, which have no NMN, PCCN and mosaics"),
+        (result.num_without_absent, "images without a class that is known to be absent, which have no NMN and PCCN"),
+        (result.num_without_partner, "images without a partner for a mosaic"),
+        (result.num_without_precision, "mosaics without a precision, as nothing was counted in them"),
     ):
         if number:
             print(f"count-clip: {what}: {number}", file=sys.stderr)

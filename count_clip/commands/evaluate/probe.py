@@ -1,4 +1,4 @@
-"""`count-clip evaluate linear-probe` and `few-shot`: what the features of a frozen CLIP are good for."""
+"""`count-clip evaluate linear-probe` and `few-shot`: linear classifiers on a frozen CLIP."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from count_clip.evaluation.benchmarks.probe import FewShotResult, ProbeSplits
 
 
-def add_linear_probe_parser(kinds: Commands) -> None:
-    """Add the protocol and its options."""
-    parser = kinds.add_parser(
+def add_linear_probe_parser(commands: Commands) -> None:
+    """Add the benchmark and its options."""
+    parser = commands.add_parser(
         "linear-probe",
-        help="what is in the image? a linear classifier on frozen features",
-        description="Logistic regression on the features of a frozen vision tower, in the manner of CLIP's appendix "
-        "A.3: L-BFGS, regularised as is best on validation rows (of 97 steps from 1e-6 to 1e6), then fitted to "
-        "training and validation rows. Needs pip install 'count-clip[probe]'.",
+        help="linear classification on frozen features",
+        description="Logistic regression on the features of a frozen vision tower, as in CLIP's appendix A.3: L-BFGS, "
+        "regularisation chosen on validation rows (of 97 values from 1e-6 to 1e6), then a fit on training and "
+        "validation rows. Needs pip install 'count-clip[probe]'.",
         epilog=f"""Examples:
   count-clip evaluate linear-probe --model org/count-clip --data cifar10 --image-column img
   count-clip evaluate linear-probe --model openai/clip-vit-base-patch32 --features projected --json result.json
@@ -43,13 +43,13 @@ def add_linear_probe_parser(kinds: Commands) -> None:
     parser.set_defaults(run=_evaluate_linear_probe)
 
 
-def add_few_shot_parser(kinds: Commands) -> None:
-    """Add the protocol and its options."""
-    parser = kinds.add_parser(
+def add_few_shot_parser(commands: Commands) -> None:
+    """Add the benchmark and its options."""
+    parser = commands.add_parser(
         "few-shot",
-        help="the same with a few examples of each class",
-        description="Linear probes that have seen 1, 2, 4, 8 and 16 examples of each class, drawn several times; with "
-        "zero-shot classification of the same rows beside them. Needs pip install 'count-clip[probe]'.",
+        help="the same with a few examples per class",
+        description="Linear probes on 1, 2, 4, 8 and 16 random examples per class, beside zero-shot classification. "
+        "Needs pip install 'count-clip[probe]'.",
         epilog=f"""Example:
   count-clip evaluate few-shot --model org/count-clip --data cifar10 --image-column img --shots 1 4 16 --draws 5
 
@@ -57,9 +57,9 @@ def add_few_shot_parser(kinds: Commands) -> None:
     )
     _add_options(parser)
     parser.add_argument(
-        "--shots", type=positive, nargs="+", metavar="N", help="examples of each class (default: 1 2 4 8 16)"
+        "--shots", type=positive, nargs="+", metavar="N", help="examples per class (default: 1 2 4 8 16)"
     )
-    parser.add_argument("--draws", type=positive, default=3, metavar="N", help="times they are drawn (default: 3)")
+    parser.add_argument("--draws", type=positive, default=3, metavar="N", help="random draws (default: 3)")
     add_template_options(parser)
     parser.set_defaults(run=_evaluate_few_shot)
 
@@ -68,24 +68,27 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser, "a count-aware CLIP, or any CLIP", "images", 32)
     add_data_options(parser, "image and label", "captions")
     add_label_options(parser)
-    parser.add_argument("--train-split", default="train", help="to fit on (default: train)")
+    parser.add_argument("--train-split", default="train", help="split to fit on (default: train)")
     parser.add_argument(
         "--validation-split",
-        help="to choose the regularisation on (default: validation where there is one, else a part of the training "
-        "rows). Of countscenes all three are of the kinds of --split, in other scenes",
+        help="split for the regularisation (default: validation, else a part of the training rows). For countscenes "
+        "all three have the classes of --split, in different scenes",
     )
     parser.add_argument(
-        "--train-limit", type=positive, metavar="N", help="training rows at most (default: all; of countscenes, 2000)"
+        "--train-limit",
+        type=positive,
+        metavar="N",
+        help="maximal training rows (default: all; countscenes: 2000)",
     )
     parser.add_argument(
         "--features",
         choices=("tower", "projected"),
         default="tower",
-        help="what the vision tower gives before its projection (the default, as CLIP's authors do), or the unit-norm "
-        "embeddings that are compared with texts",
+        help="the vision tower's output before its projection (default, as CLIP's authors), or the unit-norm "
+        "embeddings",
     )
     parser.add_argument(
-        "--max-iter", type=positive, default=1000, metavar="N", help="iterations of L-BFGS at most (default: 1000)"
+        "--max-iter", type=positive, default=1000, metavar="N", help="maximal iterations of L-BFGS (default: 1000)"
     )
     add_result_options(parser)
 
@@ -99,7 +102,7 @@ def _load_parts(options: argparse.Namespace, labels: str) -> tuple[Data, Data | 
         return load_data(argparse.Namespace(**{**vars(options), **changes}), split, columns, options.image_column)
 
     if options.data == "countscenes":
-        # Its splits share no kind, so that other scenes of the same kinds take their places.
+        # Its splits share no class: use other scenes of the same classes.
         number = options.train_limit or 2000
         train = part(options.split, limit=number, seed=options.seed + 1)
         return train, part(options.split, limit=max(1, number // 5), seed=options.seed + 2), test
@@ -110,14 +113,14 @@ def _load_parts(options: argparse.Namespace, labels: str) -> tuple[Data, Data | 
         return train, part("validation", limit=None), test
     except CommandError:
         print(
-            f"count-clip: {options.data} has no split 'validation': a part of the training rows takes its place",
+            f"count-clip: {options.data} has no split 'validation'; using a part of the training rows",
             file=sys.stderr,
         )
         return train, None, test
 
 
 def _embed(options: argparse.Namespace, run: Run, extra: Any = None) -> tuple[ProbeSplits, Any]:
-    """The features of all parts; with `extra`, what it makes of the model and the test rows as well."""
+    """The features of all splits, and the result of `extra` on the model and the test rows."""
     from count_clip.evaluation.benchmarks.probe import embed_splits
 
     labels = label_column(options)
@@ -181,7 +184,7 @@ def _evaluate_linear_probe(options: argparse.Namespace) -> int:
         f"{' set aside' if about['validation_from_train'] else ''}; fitted to these and {about['train_rows']} more"
         + ("" if about["converged"] else f"; L-BFGS had not converged after {about['max_iter']:,} iterations")
     )
-    _say_skipped(about["train_skipped"])
+    _print_skipped(about["train_skipped"])
     return run.finish(written, result.skipped)
 
 
@@ -228,12 +231,12 @@ def _evaluate_few_shot(options: argparse.Namespace) -> int:
         written, f"few-shot linear probes, {result.n} rows, {len(result.names)} classes, {options.draws} draws"
     )
     _print_curve(result, written)
-    _say_skipped(result.train_skipped)
+    _print_skipped(result.train_skipped)
     return run.finish(written, result.skipped)
 
 
 def _print_curve(result: FewShotResult, written: dict[str, Any]) -> None:
-    """A line for each number of examples."""
+    """Print a line for each number of examples."""
     lines = [["0 (zero-shot)", "-", f"{result.zero_shot:.2%}", "-", "-", ""]] if result.zero_shot is not None else []
     for point in result.points:
         lines.append(
@@ -246,9 +249,9 @@ def _print_curve(result: FewShotResult, written: dict[str, Any]) -> None:
                 interval_text(written, f"shots_{point.shots}", "{:.2%}").removeprefix("95 % interval "),
             ]
         )
-    print_table(["examples a class", "in all", "mean", "std", "of the draws", "95 % interval"], lines)
+    print_table(["examples per class", "in all", "mean", "std", "range of the draws", "95 % interval"], lines)
 
 
-def _say_skipped(number: int) -> None:
+def _print_skipped(number: int) -> None:
     if number:
         print(f"count-clip: {number} training or validation rows could not be read", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`count-clip evaluate relevance`: how much of what made the score lies on the objects and on the number word."""
+"""`count-clip evaluate relevance`: the share of the relevance on the objects and on the number word."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from count_clip.evaluation.relevance.shares import RelevanceShares, ShareChange
 
 
-def add_relevance_parser(kinds: Commands) -> None:
-    """Add the protocol and its options."""
-    parser = kinds.add_parser(
+def add_relevance_parser(commands: Commands) -> None:
+    """Add the benchmark and its options."""
+    parser = commands.add_parser(
         "relevance",
         help="does the score come from the objects and the number word?",
-        description="Relevance maps (see `count-clip explain`) over data with boxes: the share that falls on the "
-        "objects and on the number word, beside the shares that an even spread would give. Works with any CLIP.",
+        description="Relevance maps (see `count-clip explain`) on data with boxes: the share on the objects and on "
+        "the number word, beside that of a uniform map. Works with any CLIP.",
         epilog="Example: count-clip evaluate relevance --model runs/counting --compare runs/base --figures drawn/",
     )
     add_model_options(parser, "a count-aware CLIP, or any CLIP", "images", 8)
@@ -37,7 +37,7 @@ def add_relevance_parser(kinds: Commands) -> None:
     add_relevance_options(parser)
     parser.add_argument("--figures", metavar="DIR", help="draw images with their maps there")
     parser.add_argument(
-        "--examples", type=positive, default=12, metavar="N", help="how many to draw: the first ones (default: 12)"
+        "--examples", type=positive, default=12, metavar="N", help="draw the first N images (default: 12)"
     )
     parser.set_defaults(run=_evaluate_relevance)
 
@@ -79,16 +79,14 @@ def _evaluate_relevance(options: argparse.Namespace) -> int:
 
 
 def _load_boxed(options: argparse.Namespace) -> Data:
-    """The benchmark's scenes with their boxes, or other data."""
+    """Scenes or other data with boxes."""
     if options.data != "countscenes":
         return load_data(options, options.split, ("image", "text", "boxes"))
     from count_clip.evaluation.relevance.shares import BoxedScenes
 
     config = scenes_config(options)
     if config not in ("benchmark", "plain"):
-        raise CommandError(
-            f"--config {config}: of countscenes, the scenes of benchmark and plain are what has captions and boxes."
-        )
+        raise CommandError(f"--config {config}: only benchmark and plain of countscenes have captions and boxes.")
     looks = {"image_size": options.image_size, "seed": options.seed, "objects": options.objects}
     try:
         rows = BoxedScenes(options.split, options.limit, config=config, **looks)
@@ -105,7 +103,7 @@ def _measure(
     options: argparse.Namespace,
     kept: dict[int, tuple[Any, Relevance]] | None,
 ) -> RelevanceShares:
-    """The shares of one model; what is to be drawn is kept."""
+    """The shares of one model; `kept` collects the maps to draw."""
     from count_clip.evaluation.relevance.shares import evaluate_relevance
 
     on_result: Callable[[int, Mapping[str, Any], Relevance], None] | None = None
@@ -131,7 +129,7 @@ def _measure(
 
 
 def _print_shares(before: RelevanceShares | None, after: RelevanceShares, change: ShareChange | None) -> None:
-    """The shares beside those of an even spread."""
+    """Print the shares beside those of a uniform map."""
     lines = []
     for what, share, even, lift in (
         ("objects", "object_share", "object_area_share", "object_lift"),
@@ -148,11 +146,11 @@ def _print_shares(before: RelevanceShares | None, after: RelevanceShares, change
         if change is not None:
             low, high = change.intervals[share]
             lines.append([f"{what}, change", f"{change.change[share]:+.1%}", f"{low:+.1%} to {high:+.1%}", "", ""])
-    print_table(["share of the relevance", "mean", "95 % interval", "even spread", "times that"], lines)
+    print_table(["share of the relevance", "mean", "95 % interval", "uniform map", "ratio"], lines)
 
 
 def _draw(kept: list[dict[int, tuple[Any, Relevance]]], options: argparse.Namespace, namer: OverlayNamer) -> None:
-    """Each image with its maps, that of the compared model to the left."""
+    """Draw each image with its maps, the compared model to the left."""
     from count_clip.evaluation.inference.encoding import read_image
     from count_clip.evaluation.relevance.figures import draw_relevance, side_by_side
 

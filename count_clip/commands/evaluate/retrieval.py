@@ -1,4 +1,4 @@
-"""`count-clip evaluate retrieval`: whether images are found by their captions, with the right number."""
+"""`count-clip evaluate retrieval`: whether captions find their images, and images of the right number."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from .measuring import Run, refusing
 _DIRECTIONS = (("text_to_image", "image by caption"), ("image_to_text", "caption by image"))
 
 
-def add_retrieval_parser(kinds: Commands) -> None:
-    """Add the protocol and its options."""
-    parser = kinds.add_parser(
+def add_retrieval_parser(commands: Commands) -> None:
+    """Add the benchmark and its options."""
+    parser = commands.add_parser(
         "retrieval",
-        help="is the image found by its caption, and does it show the right number?",
-        description="Look for each caption's image among all images and the other way round (recall at 1, 5, 10), "
-        "and say how often the image found first shows the number of objects that the caption states. Works with "
-        "any CLIP.",
+        help="does a caption find its image, and one with its number?",
+        description="Recall at 1, 5 and 10 of images by captions and of captions by images, and the share of captions "
+        "whose first image shows the number that the caption states. Works with any CLIP.",
         epilog="Example: count-clip evaluate retrieval --model org/count-clip --data captions/ --split validation",
     )
     add_model_options(parser, "a count-aware CLIP, or any CLIP", "images", 32)
     columns = (
-        "image, text (a caption or a list of them) and, where there are, image_id (rows of one are about one "
-        "image), number and name (of the objects)"
+        "image, text (a caption or a list of them) and optionally image_id (rows with the same one share an image), "
+        "number and name (of the objects)"
     )
     add_data_options(parser, columns, "benchmark")
     add_result_options(parser)
@@ -58,7 +57,7 @@ def _evaluate_retrieval(options: argparse.Namespace) -> int:
     print()
     _print_numbers(written)
     if result.num_cut:
-        print(f"count-clip: captions longer than the model reads, and cut: {result.num_cut}", file=sys.stderr)
+        print(f"count-clip: truncated captions: {result.num_cut}", file=sys.stderr)
     return run.finish(written, result.skipped)
 
 
@@ -67,15 +66,14 @@ def _print_recalls(written: dict[str, Any], recall_at: tuple[int, ...]) -> None:
     for direction, what in _DIRECTIONS:
         cells = [_with_interval(written, f"{direction}_recall_at_{k}") for k in recall_at]
         lines.append([what, *cells, f"{written['metrics'][f'{direction}_median_rank']:g}"])
-    print_table(["look for", *(f"recall at {k}" for k in recall_at), "median rank"], lines)
+    print_table(["query", *(f"recall at {k}" for k in recall_at), "median rank"], lines)
 
 
 def _print_numbers(written: dict[str, Any]) -> None:
     metrics = written["metrics"]
     if metrics["number_right"] is None:
         print(
-            "count-clip: no caption states a number from two to ten in a word, or no image's number is known: "
-            "nothing is said of numbers.",
+            "count-clip: no results on numbers: no caption states a number word from two to ten, or no image has one.",
             file=sys.stderr,
         )
         return
@@ -83,7 +81,7 @@ def _print_numbers(written: dict[str, Any]) -> None:
     for name, what in (("number", "the number"), ("object", "the objects"), ("both", "both")):
         if metrics[f"{name}_right"] is not None:
             lines.append([what, _with_interval(written, f"{name}_right"), f"{metrics[f'{name}_chance']:.1%}"])
-    print_table([f"right in the first find ({written['num_counting_texts']} captions)", "", "drawn at random"], lines)
+    print_table([f"right in the first result ({written['num_counting_texts']} captions)", "", "chance"], lines)
 
 
 def _with_interval(written: dict[str, Any], name: str) -> str:

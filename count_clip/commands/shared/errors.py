@@ -1,13 +1,13 @@
-"""How a command ends when something is wrong."""
+"""Errors and exit codes of the commands."""
 
 EXIT_CODES = """Exit codes:
-  0    all is well
-  1    it was done, but not for all: some files could not be counted
-  2    the command could not be carried out
-  3    a fault in count-clip itself, which stopped it where the lines before say
+  0    success
+  1    some files or rows failed
+  2    the command could not run
+  3    internal error, after a traceback
   130  interrupted
-  141  whoever read the output has gone"""
+  141  broken pipe"""
 
 
 class CommandError(Exception):
-    """The command cannot be carried out; the message is for its user."""
+    """The command cannot run; the message is for its user."""

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from count_clip.datasets_scripts.files.images import IMAGE_SUFFIXES
-
 from .errors import CommandError
 
 
@@ -104,6 +102,8 @@ def _of_pattern(pattern: Path) -> list[Path]:
 
 
 def _has_known_ending(path: Path) -> bool:
+    from count_clip.datasets_scripts.files.images import IMAGE_SUFFIXES  # imports Pillow
+
     return path.suffix.lower() in IMAGE_SUFFIXES or is_video(path)
 
 

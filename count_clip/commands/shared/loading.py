@@ -1,4 +1,4 @@
-"""The models and the data that the commands work on."""
+"""Loading of models and data."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import torch
 
 
-# "imagenet-1k", "org/name"; not "images/", "./data" or "rows.jsonl".
+# Matches "imagenet-1k" and "org/name", not "images/", "./data" or "rows.jsonl".
 _HUB_NAME = re.compile(r"(?:[\w-]+(?:\.[\w-]+)*/)?[\w-]+")
 
 
 def find_device(name: str) -> torch.device:
-    """Where to run."""
+    """The device of `--device`."""
     import torch
 
     if name == "auto":
@@ -41,20 +41,20 @@ def find_device(name: str) -> torch.device:
 
 def load_model(options: argparse.Namespace, model_types: Sequence[str], wanted: str) -> tuple[Any, Any]:
     """
-    Load a model and its processor; a model of another type is refused before its weights are read.
+    Load a model and its processor, and check its type before its weights are read.
 
-    A folder or repository of adapters gives the base that they name with the adapters on it.
+    Adapters are loaded on the base that they name.
 
     Args:
-        options (`argparse.Namespace`): With `model`, `device` and `dtype`, as `add_model_options` adds them.
-        model_types (`Sequence[str]`): The types that will do.
-        wanted (`str`): What to call them in an error.
+        options (`argparse.Namespace`): With `add_model_options`.
+        model_types (`Sequence[str]`): The valid types.
+        wanted (`str`): Their description for the error message.
 
     Returns:
-        `tuple`: The model, on its device and in evaluation mode, and its processor.
+        `tuple`: The model in evaluation mode on its device, and its processor.
 
     Raises:
-        CommandError: If there is no such model, it is of another type, or it cannot be loaded.
+        CommandError: If the model is missing, has another type, or cannot be loaded.
     """
     import torch
     from huggingface_hub.errors import StrictDataclassError
@@ -91,14 +91,14 @@ def load_model(options: argparse.Namespace, model_types: Sequence[str], wanted: 
         if "ignore_mismatched_sizes" not in str(error):
             raise
         raise CommandError(
-            f"cannot load the model {options.model}: its weights are not of the sizes that its config.json says. "
-            "Save the model again."
+            f"cannot load the model {options.model}: the sizes of its weights differ from its config.json. Save the "
+            "model again."
         ) from error
     return model.to(device, dtype).eval(), processor
 
 
 def _check_weights(model: str, missing: Collection[str]) -> None:
-    """Refuse a model that would count with numbers drawn at random."""
+    """Raise `CommandError` for missing weights, which transformers would initialise at random."""
     if missing:
         names = sorted(missing)
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -108,21 +108,21 @@ def _check_weights(model: str, missing: Collection[str]) -> None:
 
 
 def check_texts(texts: Iterable[str]) -> None:
-    """Refuse texts that are not in the encoding of this shell: no tokenizer takes them."""
+    """Raise `CommandError` for texts that are not valid UTF-8."""
     for text in texts:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise CommandError(f"the text {readable(text)} is not in UTF-8. Write it in that encoding.") from error
+            raise CommandError(f"the text {readable(text)} is not in UTF-8.") from error
 
 
 def _load_adapted(name: str, folder: Path, base: str, revision: str | None) -> tuple[Any, Any]:
-    """The base of adapters with the adapters on it, and its processor, as a run that trained them left it."""
+    """Adapters on their base, and the processor of the training run."""
     from transformers import AutoProcessor
 
     from count_clip.modeling.prompt_tuning import load_adapted_model
 
-    # A training run leaves beside them the processor that knows what room the context takes.
+    # A training run saves the processor with the length of the learned context.
     own = any((folder / file).is_file() for file in ("processor_config.json", "preprocessor_config.json"))
     processor = AutoProcessor.from_pretrained(name if own else base, revision=revision if own else None)
     return load_adapted_model(name, revision=revision).get_base_model(), processor
@@ -132,7 +132,7 @@ def _check_model_type(model: str, model_type: str, model_types: Sequence[str], w
     if model_type not in model_types:
         hint = " Use `count-clip evaluate countbench`." if model_type in ("count_clip", "clip") else ""
         hint = " Use `count` or `evaluate density`." if model_type == "clip_count_density" else hint
-        raise CommandError(f"{model} is a model of type {model_type!r}; this needs {wanted}.{hint}")
+        raise CommandError(f"{model} has the type {model_type!r}; expected {wanted}.{hint}")
 
 
 def load_density_model(options: argparse.Namespace) -> tuple[Any, Any]:
@@ -146,7 +146,7 @@ def load_clip(options: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def load_rows(options: argparse.Namespace, split: str, needed: Sequence[str]) -> Any:
-    """The data of an evaluation."""
+    """The rows of an evaluation."""
     return load_data(options, split, needed).rows
 
 
@@ -155,15 +155,12 @@ class Data:
     """The rows of an evaluation."""
 
     name: str
-    """As it was given."""
     config: str | None
-    """The configuration, where there are several."""
     split: str | None
-    """Which part of the data they are."""
     rows: Any
-    """The rows, images not decoded."""
+    """With undecoded images."""
     total: int
-    """How many there are without `--limit`."""
+    """The number of rows without `--limit`."""
 
     def describe(self, options: argparse.Namespace) -> dict[str, Any]:
         """For the record of the run."""
@@ -174,7 +171,7 @@ class Data:
 
     @property
     def where(self) -> str:
-        """What to call it in a heading."""
+        """The name for headings."""
         return f"{self.name} ({self.split})" if self.split else self.name
 
 
@@ -185,16 +182,16 @@ def load_data(
     Load the rows of an evaluation.
 
     Args:
-        options (`argparse.Namespace`): As `add_data_options` adds them.
-        split (`str`): Which part.
-        needed (`Sequence[str]`, *optional*): Columns that must be there.
-        image_column (`str`, *optional*, defaults to `"image"`): The column with the images, which stay undecoded.
+        options (`argparse.Namespace`): With `add_data_options`.
+        split (`str`): The split.
+        needed (`Sequence[str]`, *optional*): Required columns.
+        image_column (`str`, *optional*, defaults to `"image"`): The column of the images, which stay undecoded.
 
     Returns:
-        `Data`: The rows, as many as `--limit` lets through.
+        `Data`: The rows, at most `--limit`.
 
     Raises:
-        CommandError: If there is no such data, it cannot be loaded, or lacks a column.
+        CommandError: If the data is missing, cannot be loaded, or lacks a column.
     """
     if options.data == "countscenes":
         config = scenes_config(options)
@@ -214,7 +211,7 @@ def scenes_config(options: argparse.Namespace) -> str:
 
 
 def _load_set(options: argparse.Namespace, split: str, image_column: str) -> Any:
-    """A data set of this machine, a counting set by its name, or one from the Hub."""
+    """A local data set, a published set by its name, or one from the Hub."""
     from datasets.exceptions import DatasetsError
 
     from count_clip.datasets_scripts.registration import DATASETS
@@ -232,8 +229,8 @@ def _load_set(options: argparse.Namespace, split: str, image_column: str) -> Any
         if is_local:
             return load_local(name, split, image_column=image_column)
         if name == "countbench":
-            # Rows whose image is not there are to be listed among those that could not be measured.
-            arguments |= {"missing": "keep", "images": _as_seen_from_here(getattr(options, "images", None))}
+            # Rows without an image are listed among those that could not be measured.
+            arguments |= {"missing": "keep", "images": _absolute(getattr(options, "images", None))}
         if name in DATASETS:
             arguments |= {"data_dir": data_dir}
             del arguments["revision"]
@@ -244,8 +241,8 @@ def _load_set(options: argparse.Namespace, split: str, image_column: str) -> Any
         raise CommandError(f"{hint}{error}{remedy}") from error
 
 
-def _as_seen_from_here(path: str | None) -> str | None:
-    """A path of the command line; the builder would take a relative one from the folder of its data."""
+def _absolute(path: str | None) -> str | None:
+    """The absolute path: the builder resolves relative ones from the folder of its data."""
     return str(Path(path).expanduser().resolve()) if path is not None else None
 
 
@@ -262,14 +259,14 @@ def count_scenes(options: argparse.Namespace, config: str, split: str, num_scene
 
 
 def check_columns(name: str, columns: Sequence[str], needed: Sequence[str]) -> None:
-    """Refuse data that cannot answer the question."""
+    """Raise `CommandError` for data without the required columns."""
     missing = [column for column in needed if column not in columns]
     if missing:
         raise CommandError(f"{name} lacks the column {' and '.join(missing)}; it has {', '.join(columns)}.")
 
 
 def find_train_counts(options: argparse.Namespace, column: str = "count") -> list[float] | None:
-    """The training counts for the baseline, or none if the data has no training part."""
+    """The training counts of the baseline; `None` without a training split."""
     if options.data == "countscenes":
         scenes = count_scenes(options, scenes_config(options), options.train_split, None)
         return [float(count) for count in scenes.column(column)]

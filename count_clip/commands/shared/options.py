@@ -1,4 +1,4 @@
-"""The options that several commands share. Only the standard library, so that `--help` answers at once."""
+"""Options of several commands. Imports the standard library only, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help keeps the lines of its texts; those of its commands are of this kind too."""
+    """A parser whose help keeps the line breaks of descriptions and epilogs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"formatter_class": _HelpFormatter, **kwargs})
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Wraps each line of a description or an epilog by itself."""
+    """Wraps each line of a description or an epilog on its own."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         def wrap(line: str) -> str:
             inner = indent + " " * (len(line) - len(line.lstrip()))
-            # Examples are to be copied, so they stay whole.
+            # Examples stay on one line, to be copied.
             return line if line.startswith("  count-clip") else textwrap.fill(line, width, subsequent_indent=inner)
 
         return "\n".join(wrap(line) for line in text.splitlines())
@@ -41,7 +41,7 @@ def positive(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """A time of 0 seconds or more."""
+    """A non-negative number of seconds."""
     number = float(text)
     if not (number >= 0 and math.isfinite(number)):
         raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, but got {text}")
@@ -49,81 +49,84 @@ def seconds(text: str) -> float:
 
 
 def add_model_options(parser: argparse.ArgumentParser, what: str, batch_of: str, batch_size: int) -> None:
-    """What all commands with a model take."""
+    """The options of commands with a model."""
     parser.add_argument("--model", required=True, metavar="MODEL", help=f"{what}: a folder or a name on the Hub")
-    parser.add_argument("--revision", metavar="REVISION", help="of a model on the Hub: branch, tag or commit")
+    parser.add_argument("--revision", metavar="REVISION", help="branch, tag or commit of a model on the Hub")
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (default: a GPU if there is one)"
     )
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="what to compute in (default: float32)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="precision (default: float32)")
     parser.add_argument(
         "--batch-size",
         type=positive,
         default=batch_size,
         metavar="N",
-        help=f"{batch_of} at once; less needs less memory (default: {batch_size})",
+        help=f"{batch_of} per batch; fewer need less memory (default: {batch_size})",
     )
 
 
 def add_window_option(parser: argparse.ArgumentParser) -> None:
-    """How a density model sees an image."""
+    """How a density model reads an image."""
     parser.add_argument(
         "--window",
         choices=("sliding", "whole"),
-        help="see an image in sliding windows, or whole in one pass, which needs more memory for a longer image "
-        "(default: as the model's processor says)",
+        help="sliding windows, or the whole image in one pass, whose memory grows with the image (default: the "
+        "processor's)",
     )
 
 
 def add_objects_option(parser: argparse.ArgumentParser) -> None:
-    """What is to be seen in rendered scenes."""
+    """The objects of rendered scenes."""
     parser.add_argument(
         "--objects",
         choices=("drawings", "shapes"),
         default="drawings",
-        help="of countscenes: drawings of things, which need count-clip[scenes], or coloured shapes "
-        "(default: drawings)",
+        help="objects of countscenes: drawings, which need count-clip[scenes], or coloured shapes (default: drawings)",
     )
 
 
 def add_data_options(parser: argparse.ArgumentParser, columns: str, config: str) -> None:
-    """What all evaluations take."""
+    """The options of all benchmarks."""
     parser.add_argument(
         "--data",
         default="countscenes",
         metavar="DATA",
-        help=f"countscenes (the default: rendered, no download), or a data set with the columns {columns}: a folder "
-        "that `datasets` loads or that `save_to_disk` wrote, a .parquet, .jsonl or .json file, the name of a counting "
-        "set with its --data-dir (fsc147, carpk, shanghaitech, countbench), or a name on the Hub",
+        help=f"countscenes (default; rendered), or a data set with the columns {columns}: a folder that `datasets` "
+        "loads or `save_to_disk` wrote, a .parquet, .jsonl or .json file, a published set with its --data-dir "
+        "(fsc147, carpk, shanghaitech, countbench), or a name on the Hub",
     )
-    parser.add_argument("--split", default="test", help="part of the data (default: test)")
-    # Without a default of its own: a set on the Hub has other configurations than the scenes.
-    parser.add_argument("--config", help=f"configuration of the data (default: of countscenes, {config})")
+    parser.add_argument("--split", default="test", help="split of the data (default: test)")
+    # No default here: a set on the Hub has other configurations than countscenes.
+    parser.add_argument("--config", help=f"configuration of the data (default for countscenes: {config})")
     add_objects_option(parser)
-    parser.add_argument("--data-dir", metavar="DIR", help="where a counting set lies, as its authors distribute it")
-    parser.add_argument("--data-revision", metavar="REVISION", help="of data on the Hub: branch, tag or commit")
-    parser.add_argument("--limit", type=positive, metavar="N", help="rows at most; of countscenes, images to render")
-    parser.add_argument("--image-size", type=positive, metavar="PX", help="of countscenes (default: the config's)")
-    parser.add_argument("--seed", type=int, default=0, help="of countscenes, and of what is drawn (default: 0)")
-    parser.add_argument("--json", metavar="FILE", dest="json_file", help="write every figure and row there as JSON")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of a published set, in its authors' layout")
+    parser.add_argument("--data-revision", metavar="REVISION", help="branch, tag or commit of data on the Hub")
+    parser.add_argument("--limit", type=positive, metavar="N", help="maximal rows; for countscenes, images to render")
+    parser.add_argument(
+        "--image-size",
+        type=positive,
+        metavar="PX",
+        help="image size of countscenes (default: that of the configuration)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed, also of countscenes (default: 0)")
+    parser.add_argument("--json", metavar="FILE", dest="json_file", help="write all results and rows there")
     parser.set_defaults(scenes_config=config)
 
 
 def add_result_options(parser: argparse.ArgumentParser) -> None:
-    """What an evaluation takes that keeps what it measures, and tells a model's card."""
+    """The options of benchmarks that resume and update cards."""
     parser.add_argument(
         "--resume",
         metavar="FILE",
-        help="keep there what is measured, and do not measure it again: a run that was stopped goes on. Of one model "
-        "and --dtype; any data",
+        help="cache results in this file, so that an interrupted run resumes; one file per model and --dtype",
     )
     parser.add_argument(
         "--model-card",
         metavar="FOLDER",
-        help="write the figures into the `model-index` of the README.md there; the rest of it stays as it is",
+        help="write the results into the `model-index` of the README.md there",
     )
 
 
 def add_train_split_option(parser: argparse.ArgumentParser) -> None:
-    """Where a baseline has its mean from."""
-    parser.add_argument("--train-split", default="train", help="whose mean is the baseline (default: train)")
+    """The training split of the baseline."""
+    parser.add_argument("--train-split", default="train", help="split of the baseline's mean (default: train)")

@@ -1,4 +1,4 @@
-"""What the commands print and write."""
+"""Printing and writing."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def on_terminal() -> bool:
-    """Whether somebody would see a progress bar."""
+    """Whether stderr is a terminal, which shows progress bars."""
     return sys.stderr.isatty()
 
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without a terminal, no bars of transformers and of downloads on stderr."""
+    """Hide the progress bars of transformers and downloads unless stderr is a terminal."""
     import transformers
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -42,12 +42,12 @@ def quiet_loading() -> Iterator[None]:
 
 
 def readable(name: object) -> str:
-    """A file's name, or a text with one in it, as it can be written: names need not be UTF-8."""
+    """A text in valid UTF-8; file names may be in another encoding."""
     return os.fsencode(str(name)).decode("utf-8", "backslashreplace")
 
 
-def say(line: str, stream: Any) -> None:
-    """Print a line without tearing the progress bar."""
+def print_line(line: str, stream: Any) -> None:
+    """Print a line above the progress bar."""
     line = readable(line)
     from huggingface_hub.utils import tqdm
 
@@ -56,7 +56,7 @@ def say(line: str, stream: Any) -> None:
 
 
 def print_table(header: list[str] | None, lines: list[list[str]]) -> None:
-    """Print columns: words in the first to the left, numbers in the others to the right, remarks after them."""
+    """Print columns: the first aligned left, the others right; without a header the last is text."""
     rows = [header, *lines] if header else lines
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
@@ -68,7 +68,7 @@ def print_table(header: list[str] | None, lines: list[list[str]]) -> None:
 
 
 def list_skipped(skipped: list[SkippedRow]) -> None:
-    """Say which rows are not in the figures."""
+    """Print the rows that could not be measured."""
     if not skipped:
         return
     print(f"\ncount-clip: {len(skipped)} rows could not be measured:", file=sys.stderr)
@@ -76,17 +76,17 @@ def list_skipped(skipped: list[SkippedRow]) -> None:
         name = f" ({row.image_id})" if row.image_id else ""
         print(f"  row {row.index}{name}: {row.reason}", file=sys.stderr)
     if len(skipped) > 10:
-        print(f"  ... and {len(skipped) - 10} more; --json FILE has them all", file=sys.stderr)
+        print(f"  ... and {len(skipped) - 10} more; --json FILE has all", file=sys.stderr)
 
 
 def _refuse_input(path: str, target: Path, inputs: Iterable[Path]) -> None:
-    """Refuse to write over what is read."""
+    """Raise `CommandError` if the target is one of the inputs."""
     if target.exists() and any(one.exists() and target.samefile(one) for one in inputs):
-        raise CommandError(f"cannot write {path}: it is what is to be read. Name another file.")
+        raise CommandError(f"cannot write {path}: it is an input. Name another file.")
 
 
 def open_for_writing(path: str, inputs: Iterable[Path] = (), **options: Any) -> Any:
-    """Open a text file to write, before the long work begins."""
+    """Open a text file for writing."""
     try:
         target = Path(path).expanduser()
         _refuse_input(path, target, inputs)
@@ -98,12 +98,12 @@ def open_for_writing(path: str, inputs: Iterable[Path] = (), **options: Any) -> 
 
 def check_output(path: str | None, image: bool = False, inputs: Iterable[Path] = ()) -> None:
     """
-    Refuse a place that cannot be written to before the long work begins, and leave what is there untouched.
+    Check before long work that a file can be written, without changing it.
 
     Args:
-        path (`str`, *optional*): What is to be written; nothing is checked without.
-        image (`bool`, *optional*, defaults to `False`): Whether it is an image, by its ending.
-        inputs (`Iterable[Path]`, *optional*): Files that are read, and must not be written over.
+        path (`str`, *optional*): The output file.
+        image (`bool`, *optional*, defaults to `False`): Whether its suffix must be that of an image format.
+        inputs (`Iterable[Path]`, *optional*): Files that must not be overwritten.
     """
     if path is None:
         return
@@ -112,7 +112,7 @@ def check_output(path: str | None, image: bool = False, inputs: Iterable[Path] =
         from PIL import Image
 
         if target.suffix.lower() not in Image.registered_extensions():
-            raise CommandError(f"cannot write {path}: {target.suffix!r} is no image's ending. Use .png, for example.")
+            raise CommandError(f"cannot write {path}: {target.suffix!r} is no image format. Use .png, for example.")
     try:
         _refuse_input(path, target, inputs)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def check_output(path: str | None, image: bool = False, inputs: Iterable[Path] =
 
 
 def save_figure(figure: Any, path: str) -> None:
-    """Write a figure and say where it is."""
+    """Write a figure and print its path."""
     try:
         figure.save(Path(path).expanduser())
     except OSError as error:
@@ -135,12 +135,12 @@ def save_figure(figure: Any, path: str) -> None:
 
 
 def _cut(name: str, num_bytes: int) -> str:
-    """The beginning of a name that takes no more bytes than that."""
+    """The beginning of a name, of at most this many bytes."""
     return os.fsencode(name)[:num_bytes].decode("utf-8", "ignore")
 
 
 class OverlayNamer:
-    """A file name of its own for each image and prompt, never that of an image that is counted."""
+    """Gives each image and prompt a new file name that is no input."""
 
     def __init__(self, folder: Path, inputs: Iterable[Path]) -> None:
         self.folder = folder
@@ -151,10 +151,10 @@ class OverlayNamer:
             raise CommandError(f"cannot write into {folder}: {error.strerror or error}.") from error
 
     def __call__(self, stem: str, text: str) -> Path:
-        """The next file for an image of this name and this prompt."""
+        """A new file for an image name and a prompt."""
         slug = re.sub(r"[^\w]+", "-", text.lower()).strip("-")[:60] or "count"
         stem = re.sub(r"[^\w.-]+", "-", stem).strip("-") or "image"
-        # File systems take names of 255 bytes; some are left for a number.
+        # File systems limit names to 255 bytes.
         stem, slug = _cut(stem, 120), _cut(slug, 100)
         number = 1
         while True:

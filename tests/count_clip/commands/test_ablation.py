@@ -139,10 +139,10 @@ def test_report_says_whether_the_order_of_the_paper_came_out_and_what_is_in_doub
     right = _arms([0.1], [0.2, 0.22], [0.3, 0.4], [0.38, 0.48])
     assert order_holds(right)
     text = report(right, config)
-    assert "comes out: A to B +11.0 points, B to C +14.0 points, C to D +8.0 points (within the spread" in text
+    assert "holds: A to B +11.0 points, B to C +14.0 points, C to D +8.0 points (within one" in text
     wrong = _arms([0.1], [0.3], [0.2], [0.4])
     assert not order_holds(wrong)
-    assert "does not come out: A to B +20.0 points, B to C -10.0 points" in report(wrong, config)
+    assert "does not hold: A to B +20.0 points, B to C -10.0 points" in report(wrong, config)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_json_and_a_second_model(run, dogs, counting_folder, tmp_path):
         (["--text", " ", "--output", "why.png"], "the text is empty"),
         (["--text", "dogs", "--output", "why.png", "--score", "margin"], "states no number from two to ten"),
         (["--text", "dogs", "--output", "why.png", "--start-layer", "5"], "`start_layer` from 0 to"),
-        (["--text", "dogs", "--output", "why.txt"], "is no image's ending"),
+        (["--text", "dogs", "--output", "why.txt"], "is no image format"),
         (["--text", "dogs", "--output", "why.png", "--compare", "gone/"], "gone/"),
     ],
 )
@@ -71,4 +71,4 @@ def test_a_missing_image_and_a_density_model_are_refused(run, dogs, density_fold
     code, _, remarks = run("gone.png", "--text", "dogs", "--output", tmp_path / "why.png")
     assert (code, "There is no file gone.png" in remarks) == (2, True)
     code, _, remarks = run(dogs, "--text", "dogs", "--output", tmp_path / "why.png", model=density_folder)
-    assert (code, "this needs a CLIP" in remarks) == (2, True)
+    assert (code, "expected a CLIP" in remarks) == (2, True)

@@ -161,8 +161,8 @@ def test_another_model_is_refused(index, search, photos, counting_model, countin
     ("options", "complaint"),
     [
         (["nowhere/"], "None of the 1 images can be read"),
-        ([], "name either images, or a data set"),
-        (["a.png", "--data", "rows.jsonl"], "name either images, or a data set"),
+        ([], "give either images or a data set"),
+        (["a.png", "--data", "rows.jsonl"], "give either images or a data set"),
         (["empty"], "there are no images or videos in empty"),
         (["--data", "gone.jsonl"], "gone.jsonl"),
     ],
@@ -180,7 +180,7 @@ def test_bad_input_of_index(index, tmp_path, monkeypatch, options, complaint):
     [
         (["x" * 60], "62 tokens"),
         ([" "], "the text is empty"),
-        (["dogs", "--sheet", "found.txt"], "is no image's ending"),
+        (["dogs", "--sheet", "found.txt"], "is no image format"),
         (["dogs", "--model", "gone/"], "gone/"),
     ],
 )

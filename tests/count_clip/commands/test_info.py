@@ -142,7 +142,7 @@ def test_a_plain_clip_is_told_apart_and_half_precision_too(ask, counting_folder,
     assert code == 0
     assert (found["model_type"], found["counts_by"]) == ("clip", "ranks captions, untaught")
     assert list(found["dtypes"]) == ["bfloat16"]
-    assert "nothing taught it" in found["texts"][0]["remarks"][0]
+    assert "not trained to count" in found["texts"][0]["remarks"][0]
 
 
 def test_the_card_says_where_it_is_from(ask, copy_of, density_folder, capsys) -> None:
@@ -171,7 +171,7 @@ def test_the_card_says_where_it_is_from(ask, copy_of, density_folder, capsys) ->
     assert "mae 17.25 on FSC-147 (test)" in shown
     assert "licence" in shown
     assert "mit\n" in shown
-    assert "not there   code\n" in shown
+    assert "missing     code\n" in shown
     (folder / "README.md").write_text("No metadata, no model index.")
     assert ask(str(folder))[1]["license"] is None
 
@@ -222,7 +222,7 @@ def test_an_adapter_names_its_base(ask, counting_model, tmp_path, capsys) -> Non
     trainable = sum(value.numel() for name, value in adapted.named_parameters() if "lora" in name)
     assert found["num_parameters"] == trainable
     assert main(["info", str(tmp_path / "adapter"), "--text", "cats"]) == 2
-    assert "is an adapter and has no processor: ask its base model, org/count-clip" in capsys.readouterr().err
+    assert "is an adapter and has no processor: check its base model, org/count-clip" in capsys.readouterr().err
 
 
 def test_a_model_of_another_kind_does_not_count(ask, tmp_path, capsys) -> None:
@@ -252,7 +252,7 @@ def test_a_name_on_the_hub_is_looked_up_in_the_cache(ask, cached, capsys) -> Non
         assert found["model_type"] == "clip_count_density"
     (cached / "model.safetensors").unlink()
     assert main(["info", "org/clip-count"]) == 0
-    assert "the weights are not in the cache, and the Hub does not say" in capsys.readouterr().out
+    assert "unknown: the weights are not in the cache" in capsys.readouterr().out
 
 
 def test_weights_that_are_not_downloaded_are_asked_of_the_hub(ask, cached, density_model, monkeypatch) -> None:
@@ -280,7 +280,7 @@ def test_weights_that_are_not_downloaded_are_asked_of_the_hub(ask, cached, densi
     [
         (GatedRepoError, "is gated: ask for access"),
         (RepositoryNotFoundError, "no 'org/clip-count' on the Hub; for a private one"),
-        (HfHubHTTPError, "cannot be had from the Hub: 500"),
+        (HfHubHTTPError, "cannot be loaded from the Hub: 500"),
     ],
 )
 def test_what_the_hub_refuses_is_explained(error, words, monkeypatch, capsys) -> None:

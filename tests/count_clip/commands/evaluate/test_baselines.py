@@ -203,7 +203,7 @@ def test_baselines_answer_the_nine_way_question(run, countbench, owl_folder):
     written, printed = run("countbench", "--model", "mean", *data, code=1)
     assert [row["prediction"] for row in written["rows"]] == [6, 6]
     assert written["metrics"]["mean_deviation"] == 4.0
-    assert "guessing gives 11.11%" in printed.out
+    assert "chance: 11.11%" in printed.out
     written, _ = run("countbench", "--model", f"detector:{owl_folder}", "--threshold", 0.3, *data, code=1)
     assert all(2 <= row["prediction"] <= 10 for row in written["rows"])
     assert written["run"]["model"]["model_type"] == "owlvit"

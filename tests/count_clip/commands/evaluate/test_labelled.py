@@ -59,7 +59,7 @@ def test_classification_prints_what_it_writes(run):
     assert written["metrics"] == {key: written[key] for key in ("top_1", "top_5", "mean_per_class")}
     assert written["top_5"] is None
     assert f"{written['top_1']:.2%}" in printed.out
-    assert "guessing gives 33.33%" in printed.out
+    assert "chance: 33.33%" in printed.out
     assert len(written["templates"]) >= 24
     assert all(name in printed.out for name in NAMES)
     assert written["run"]["data"]["split"] == "test"
@@ -79,7 +79,7 @@ def test_templates_and_names_can_be_given(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--template", "no place"], "one {} in each template"),
+        (["--template", "no place"], "one {} for the name in each template"),
         (["--templates", "gone.txt"], "gone.txt cannot be read"),
         (["--label-column", "name"], "lacks the column name; it has img, kind"),
         (["--split", "holdout"], "no split 'holdout'"),

@@ -65,9 +65,9 @@ def test_scenes_give_a_table_and_json(run, tmp_path):
     lines = printed.splitlines()
     assert lines[0].endswith("on countscenes (test), 3 images, 3 mosaics")
     cells = {line.split("  ")[0]: line.split() for line in lines}
-    assert f"{figures['absent']['mae']:.2f}" in cells["a kind that is not there"]
-    assert f"{said['counts_all']['named']['mae']:.2f}" == cells["the kind asked for first"][-1]
-    assert f"{figures['nmn']:.3f}" in cells["NMN: said of absent kinds, per true object"]
+    assert f"{figures['absent']['mae']:.2f}" in cells["an absent class"]
+    assert f"{said['counts_all']['named']['mae']:.2f}" == cells["the first class"][-1]
+    assert f"{figures['nmn']:.3f}" in cells["NMN: count of absent classes per true object"]
     assert f"{figures['f1']:.3f}" in cells["counting F1 on mosaics"]
 
 
@@ -90,7 +90,7 @@ def test_an_annotated_folder_is_asked_for_plurals_and_not_for_crowds(run, coco, 
     assert [prompts["buses"][1] for prompts in asked.values()] == ["absent", "absent", "named"]
     assert said["options"]["num_negatives"] is None
     assert "3 images" in printed
-    assert "images without a second kind: 2" in remarks
+    assert "images without a second class: 2" in remarks
 
 
 def test_a_limit_means_images(run, coco, tmp_path):
@@ -136,4 +136,4 @@ def test_what_cannot_be_measured_is_said(run, options, words):
 def test_a_model_of_another_kind_is_refused(run, counting_folder):
     code, _, remarks = run("--limit", 2, model=counting_folder)
     assert code == 2
-    assert "'count_clip'; this needs a CLIP-Count density model" in remarks
+    assert "'count_clip'; expected a CLIP-Count density model" in remarks

@@ -68,7 +68,7 @@ def test_own_data_with_boxes(run, make_image, tmp_path):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--config", "density"], "of countscenes, the scenes of benchmark and plain"),
+        (["--config", "density"], "only benchmark and plain of countscenes"),
         (["--split", "nowhere"], "nowhere"),
         (["--data", "gone.jsonl"], "gone.jsonl"),
         (["--start-layer", "9", "--limit", "1", "--objects", "shapes"], "`start_layer` from 0 to"),

@@ -254,7 +254,7 @@ def test_an_interrupted_run_says_that_it_goes_on(density_folder, density_rows, t
     monkeypatch.setattr(CLIPCountDensityModel, "forward", interrupted)
     options = ["density", "--model", density_folder, "--data", density_rows]
     _run(*options, "--resume", tmp_path / "cache", code=130)
-    assert f"what was measured is in {tmp_path / 'cache'}" in capsys.readouterr().err
+    assert f"the same command resumes from {tmp_path / 'cache'}" in capsys.readouterr().err
 
 
 def test_figures_go_into_the_card(counting_folder, tmp_path, capsys):
@@ -292,7 +292,7 @@ def test_a_model_of_another_kind_is_refused(
     _run(benchmark, "--model", wrong, "--limit", 2, code=2)
     error = capsys.readouterr().err
     assert ("'clip_count_density'" if wrong == density_folder else "'count_clip'") in error
-    assert "this needs a CLIP" in error
+    assert "expected a CLIP" in error
 
 
 @pytest.mark.parametrize("benchmark", [*CLIP_BENCHMARKS, "density", "praco"])
