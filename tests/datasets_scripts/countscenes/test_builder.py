@@ -26,7 +26,7 @@ from count_clip.datasets_scripts.countscenes.builder import (
 from count_clip.datasets_scripts.countscenes.captions import made_up_name, spliced_name
 from count_clip.datasets_scripts.countscenes.layout import lay_out
 from count_clip.datasets_scripts.countscenes.objects import COLORS, SPLITS
-from count_clip.datasets_scripts.countscenes.plan import plan_scene, scene_generator
+from count_clip.datasets_scripts.countscenes.plan import ScenePlan, plan_scene, scene_generator
 from count_clip.datasets_scripts.countscenes.shapes import Shapes, shape_classes
 
 
@@ -211,6 +211,23 @@ def test_a_scene_has_several_texts() -> None:
     # What is asked does not change what is drawn.
     plain = shapes("train", num_scenes=20, **options)
     assert all(plain[scene]["image"] == scenes[3 * scene]["image"] for scene in range(20))
+
+
+def test_a_row_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[int] = []
+
+    def counted(config: SceneConfig, split: str, seed: int, index: int) -> ScenePlan:
+        planned.append(index)
+        return plan_scene(config, split, seed, index)
+
+    monkeypatch.setattr("count_clip.datasets_scripts.countscenes.builder.plan_scene", counted)
+    for texts_per_scene in (1, 2):
+        scenes = shapes("train", config="mixed", image_size=SIZE, num_scenes=2, texts_per_scene=texts_per_scene)
+        planned.clear()
+        assert len(list(scenes)) == len(planned) == 2 * texts_per_scene
+    planned.clear()
+    render_scene(shape_config("density", image_size=SIZE), "train", 0, 5)
+    assert planned == [5]
 
 
 def test_images_of_one_scene_are_not_shared_by_its_rows() -> None:
