@@ -39,34 +39,15 @@ class Detection:
     box: tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
-class CountedClass:
-    """
-    The class of which a detector found the most objects.
-
-    Args:
-        label (`str`): The class.
-        detections (`tuple[Detection, ...]`): Its objects, best first.
-    """
-
-    label: str
-    detections: tuple[Detection, ...]
-
-    @property
-    def count(self) -> int:
-        """`int`: The number of its objects."""
-        return len(self.detections)
-
-
 def count_most_frequent(
     detections: Sequence[Detection],
     image_size: tuple[int, int],
     threshold: float = 0.5,
     min_area: float = 0.0,
     max_overlap: float = 0.5,
-) -> CountedClass | None:
+) -> list[Detection]:
     """
-    Count the objects of the class that a detector found most often.
+    Find the objects of the class that a detector found most often.
 
     Args:
         detections (`Sequence[Detection]`): The detections.
@@ -77,8 +58,8 @@ def count_most_frequent(
             larger, only the one with the better score counts. With 1.0 all do.
 
     Returns:
-        `CountedClass` or `None`: The class with most objects; of several, the one with the highest sum of scores.
-        `None` where there are none.
+        `list[Detection]`: The objects of the class with most of them, best first; of several classes, the one with the
+        highest sum of scores.
     """
     height, width = image_size
     classes: dict[str, list[Detection]] = {}
@@ -89,12 +70,10 @@ def count_most_frequent(
         if detection.score >= threshold and area > 0 and area >= min_area * height * width:
             classes.setdefault(detection.label, []).append(Detection(detection.label, detection.score, shown))
     counted = []
-    for label, found in classes.items():
-        kept = suppress_overlaps(
-            np.array([one.box for one in found]), np.array([one.score for one in found]), max_overlap
-        )
-        counted.append(CountedClass(label, tuple(found[place] for place in kept)))
-    return max(counted, key=lambda one: (one.count, sum(d.score for d in one.detections), one.label), default=None)
+    for found in classes.values():
+        boxes, scores = np.array([one.box for one in found]), np.array([one.score for one in found])
+        counted.append([found[place] for place in suppress_overlaps(boxes, scores, max_overlap)])
+    return max(counted, key=lambda found: (len(found), sum(one.score for one in found), found[0].label), default=[])
 
 
 def suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, max_overlap: float) -> list[int]:

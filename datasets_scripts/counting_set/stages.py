@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..captions.nouns import counted_noun
 from ..captions.numbers import NUMBER_TO_WORD, find_count
 from ..files.images import DECODER_ERRORS, SAFE_FORMATS
-from .detector import CountedClass, Detection, Detector, count_most_frequent, is_class_of
+from .detector import Detection, Detector, count_most_frequent, is_class_of
 from .shards import CaptionReading, CaptionRecord, CaptionShard
 
 
@@ -283,10 +283,10 @@ def choose_by_image(
                     ) from objects
                 continue
             failed_in_a_row = 0
-            counted = None
+            counted: list[Detection] = []
             if image is not None and objects is not None:
                 counted = _counted(record.reading, image, objects, config)
-                if counted is None:
+                if not counted:
                     counts.totals["wrong_number"] += 1
                     continue
                 counts.add("right_number", record.reading.number)
@@ -334,19 +334,18 @@ def _detect(batch: Sequence[_Opened], detector: Detector | None) -> list[list[De
 
 def _counted(
     reading: CaptionReading, image: Image.Image, objects: Sequence[Detection], config: CaptionSetConfig
-) -> CountedClass | None:
-    """The class with most objects, if these are as many as the caption states."""
+) -> list[Detection]:
+    """The objects of the most frequent class, if these are as many as the caption states."""
     threshold = 0.0 if config.threshold is None else config.threshold
     size = (image.height, image.width)
     counted = count_most_frequent(objects, size, threshold, config.min_area, config.max_overlap)
-    if counted is None or counted.count != reading.number:
-        return None
+    if len(counted) != reading.number:
+        return []
     head = reading.noun.lower().split()[-1] if reading.noun else ""
-    return counted if not config.class_agreement or is_class_of(counted.label, head) else None
+    return counted if not config.class_agreement or is_class_of(counted[0].label, head) else []
 
 
-def _row(record: CaptionRecord, content: bytes | None, counted: CountedClass | None) -> dict[str, Any]:
-    found = counted.detections if counted is not None else ()
+def _row(record: CaptionRecord, content: bytes | None, counted: Sequence[Detection]) -> dict[str, Any]:
     return {
         "image": None if content is None else {"bytes": content, "path": None},
         "image_id": record.key,
@@ -354,9 +353,9 @@ def _row(record: CaptionRecord, content: bytes | None, counted: CountedClass | N
         "number": record.reading.number,
         "name": record.reading.noun or None,
         "note": None,
-        "detected": counted.label if counted is not None else None,
-        "scores": [one.score for one in found],
-        "boxes": [list(one.box) for one in found],
+        "detected": counted[0].label if counted else None,
+        "scores": [one.score for one in counted],
+        "boxes": [list(one.box) for one in counted],
         "url": record.url,
         "source": record.source,
         "row": record.row,

@@ -139,7 +139,7 @@ class DetectorCounter(BatchCounter):
             detections = [one for one in detections if is_class_of(one.label, head)]
         size, threshold = (image.height, image.width), self.detector.threshold
         found = count_most_frequent(detections, size, threshold=threshold, max_overlap=self.max_overlap)
-        boxes = [] if found is None else [list(one.box) for one in found.detections]
+        boxes = [list(one.box) for one in found]
         points = [[(left + right) / 2, (top + bottom) / 2] for left, top, right, bottom in boxes]
         density_map = np.zeros(size, dtype=np.float32)
         for x, y in points:

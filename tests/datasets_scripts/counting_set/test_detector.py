@@ -172,19 +172,19 @@ def test_the_class_with_most_objects_is_counted() -> None:
 
     cat = Detection("cat", 0.99, (0.0, 50.0, 60.0, 90.0))
     counted = count_most_frequent([*dogs(0, 20, 40), cat], (100, 200))
-    assert (counted.label, counted.count) == ("dog", 3)
+    assert [one.label for one in counted] == ["dog"] * 3
     # Below the threshold, the same dog twice, outside of the image, and too small.
     found = [*dogs(0, 2, 40), *dogs(60, score=0.4), *dogs(300), Detection("dog", 0.9, (80.0, 0.0, 81.0, 1.0)), cat]
     counted = count_most_frequent(found, (100, 200), threshold=0.5, min_area=0.001)
-    assert [detection.box for detection in counted.detections] == [(0.0, 10.0, 10.0, 20.0), (40.0, 10.0, 50.0, 20.0)]
-    assert count_most_frequent(found, (100, 200), threshold=0.3, max_overlap=1.0).count == 5
-    assert count_most_frequent(found, (100, 200), min_area=0.1).label == "cat"
+    assert [detection.box for detection in counted] == [(0.0, 10.0, 10.0, 20.0), (40.0, 10.0, 50.0, 20.0)]
+    assert len(count_most_frequent(found, (100, 200), threshold=0.3, max_overlap=1.0)) == 5
+    assert count_most_frequent(found, (100, 200), min_area=0.1)[0].label == "cat"
     # A box is counted as far as it is in the image; of as many, the surer ones.
-    (one,) = count_most_frequent([Detection("cat", 0.8, (-5.0, -5.0, 250.0, 50.0))], (100, 200)).detections
+    (one,) = count_most_frequent([Detection("cat", 0.8, (-5.0, -5.0, 250.0, 50.0))], (100, 200))
     assert one.box == (0.0, 0.0, 200.0, 50.0)
-    assert count_most_frequent([*dogs(0), cat], (100, 200)).label == "cat"
-    assert count_most_frequent([], (100, 200)) is None
-    assert count_most_frequent(dogs(0), (100, 200), threshold=0.95) is None
+    assert count_most_frequent([*dogs(0), cat], (100, 200))[0].label == "cat"
+    assert count_most_frequent([], (100, 200)) == []
+    assert count_most_frequent(dogs(0), (100, 200), threshold=0.95) == []
 
 
 @pytest.mark.parametrize(
