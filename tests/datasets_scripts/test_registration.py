@@ -100,5 +100,5 @@ def test_registering_needs_nothing_but_the_standard_library() -> None:
 
 def test_cache_is_named_after_the_code_and_the_tables_of_a_builder() -> None:
     lines = registration._source_lines("countscenes.builder")
-    assert "class CountScenesBuilder(datasets.GeneratorBasedBuilder):" in lines
+    assert "class CountScenesBuilder(CardBuilder):" in lines
     assert any(line.startswith("animals,orange cat,1F408,cat,") for line in lines)
