@@ -3,12 +3,18 @@
 from typing import Any
 
 from .counting_engine import Counted, DensityCounter
+from .optimization_cpu import optimize_for_cpu
 from .pipeline_images import ImagePipeline
 
 
 class ObjectCountingPipeline(ImagePipeline):
     """
     Count objects with a [`CLIPCountDensityModel`].
+
+    Args:
+        optimize (`bool`, *optional*, defaults to `True`):
+            Whether to replace modules of the model by faster ones for CPUs; see [`optimize_for_cpu`].
+        args, kwargs: As for every `Pipeline`.
 
     Example:
 
@@ -26,6 +32,11 @@ class ObjectCountingPipeline(ImagePipeline):
     """
 
     option_names = ("window", "window_batch_size", "return_density_map")
+
+    def __init__(self, *args: Any, optimize: bool = True, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if optimize:
+            optimize_for_cpu(self.model)
 
     def __call__(self, inputs: Any, text: str | list[str] | None = None, **kwargs: Any) -> Any:
         """

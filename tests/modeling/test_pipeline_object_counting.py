@@ -520,6 +520,17 @@ def test_memory_grows_by_the_image_and_its_map_alone(density_model, density_proc
     assert grown < 2.75 * 4 * width * height / 2**20
 
 
+def test_the_model_is_optimized_for_cpus_by_default(density_model, density_processor, make_image):
+    image, options = make_image(100, 60), {"model": density_model, "processor": density_processor, "device": "cpu"}
+    plain = ObjectCountingPipeline(**options, optimize=False)
+    expected, linear = plain(image, text="dogs"), type(density_model.patch_projection)
+    assert linear is torch.nn.Linear
+    result = ObjectCountingPipeline(**options)(image, text="dogs")
+    assert type(density_model.patch_projection) is not linear
+    assert result["count"] == pytest.approx(expected["count"], rel=1e-5)
+    np.testing.assert_allclose(result["density_map"], expected["density_map"], rtol=1e-4, atol=1e-7)
+
+
 def test_the_model_is_left_as_it_was(pipe, make_image):
     assert isinstance(pipe.model, CLIPCountDensityModel)
     before = {name: tensor.clone() for name, tensor in pipe.model.state_dict().items()}

@@ -51,7 +51,7 @@ def load_model(options: argparse.Namespace, model_types: Sequence[str], wanted: 
         wanted (`str`): Their description for the error message.
 
     Returns:
-        `tuple`: The model in evaluation mode on its device, and its processor.
+        `tuple`: The model on its device, in evaluation mode and optimised for CPUs, and its processor.
 
     Raises:
         CommandError: If the model is missing, has another type, or cannot be loaded.
@@ -60,6 +60,8 @@ def load_model(options: argparse.Namespace, model_types: Sequence[str], wanted: 
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoProcessor
+
+    from count_clip.modeling.optimization_cpu import optimize_for_cpu
 
     from ...checkpoints import CheckpointError, adapters_base, check_tokenizer, find_checkpoint, is_local
 
@@ -94,7 +96,8 @@ def load_model(options: argparse.Namespace, model_types: Sequence[str], wanted: 
             f"cannot load the model {options.model}: the sizes of its weights differ from its config.json. Save the "
             "model again."
         ) from error
-    return model.to(device, dtype).eval(), processor
+    # In other precisions and on other devices, the replaced modules run the original code.
+    return optimize_for_cpu(model.to(device, dtype).eval()), processor
 
 
 def _check_weights(model: str, missing: Collection[str]) -> None:
