@@ -77,17 +77,7 @@ def read_frames(path: Path, every: float = 1.0, max_frames: int | None = None) -
 
 
 def expected_frames(path: Path, every: float = 1.0, max_frames: int | None = None) -> int:
-    """
-    Estimate how many frames [`read_frames`] reads, from the header of the file.
-
-    Args:
-        path (`Path`): The video.
-        every (`float`, *optional*, defaults to 1.0): As there.
-        max_frames (`int`, *optional*): As there.
-
-    Returns:
-        `int`: The number; 1 without a header.
-    """
+    """Estimate how many frames [`read_frames`] reads, from the header of the file; 1 without a header."""
     try:
         av = _import_av(path)
     except VideoError:

@@ -63,14 +63,11 @@ class MosaicPlan:
 
 def in_drawn_order(values: Iterable[str], *key: object) -> list[str]:
     """
-    Shuffle texts, in the same way on every machine and independently of other texts.
+    Shuffle texts in the same way on every machine, independently of other texts: the first few are a fair draw.
 
     Args:
         values (`Iterable[str]`): The texts.
         key: What the order depends on: a seed, the `image_id`, a purpose.
-
-    Returns:
-        `list[str]`: All of them; the first few are a fair draw.
     """
     beginning = "\0".join(map(str, key))
     return sorted(values, key=lambda value: hashlib.sha256(f"{beginning}\0{value}".encode()).digest())
@@ -148,15 +145,11 @@ def plan_mosaics(
     images: Collection[LabelledImage], per_image: int | None, seed: int = 0
 ) -> tuple[list[MosaicPlan], int]:
     """
-    Draw partners for each image: first a class, then one of its images.
+    Draw partners for each image: first a class (`per_image` of them; with `None` all, as in PrACo), then one of its
+    images.
 
-    Args:
-        images (`Collection[LabelledImage]`): The images. A partner has objects, and none of the image's named class.
-        per_image (`int`, *optional*): How many classes to draw for each image; `None` for all of them, as in PrACo.
-        seed (`int`, *optional*, defaults to 0): The seed.
-
-    Returns:
-        The mosaics, in the order of the images, and how many images with objects have no partner.
+    A partner has objects, and none of the image's named class. Returns the mosaics, in the order of the images, and
+    how many images with objects have no partner.
     """
     by_class: dict[str, dict[str, LabelledImage]] = {}
     for image in images:
@@ -191,20 +184,13 @@ def check_mosaic_layout(layout: str) -> None:
 
 def draw_mosaic(upper: Image.Image, lower: Image.Image, layout: str = "square") -> tuple[Image.Image, int]:
     """
-    Put one image above another.
+    Put one RGB image above another.
 
-    Args:
-        upper (`PIL.Image.Image`): RGB.
-        lower (`PIL.Image.Image`): RGB.
-        layout (`str`, *optional*, defaults to `"square"`): `"square"`, as in PrACo: a square with the smaller of the
-            two heights as its side, and each image squeezed into one half. `"stacked"`: both images are resized to the
-            smaller of the two widths and keep their proportions.
+    With the layout `"square"`, as in PrACo, each image is squeezed into one half of a square whose side is the smaller
+    of the two heights. With `"stacked"`, both are resized to the smaller of the two widths and keep their proportions.
 
     Returns:
         The mosaic, and the index of the first row of pixels of the lower image.
-
-    Raises:
-        ValueError: If there is no such layout.
 
     Source:
         Ciampi et al., PrACo, 2024 (https://arxiv.org/abs/2409.15953); `Benchmark.run_mosaic_test` of its published

@@ -140,16 +140,7 @@ class PracoResult:
 def counting_all(
     images: Iterable[PracoImage], mosaics: Iterable[PracoMosaic]
 ) -> tuple[list[PracoImage], list[PracoMosaic]]:
-    """
-    Replace each prediction by the number of all labelled objects.
-
-    Args:
-        images (`Iterable[PracoImage]`): Images that were measured.
-        mosaics (`Iterable[PracoMosaic]`): Mosaics that were measured.
-
-    Returns:
-        Copies with these predictions.
-    """
+    """Copies in which each prediction is the number of all labelled objects."""
     return (
         [
             replace(image, prompts=[replace(prompt, predicted=image.total) for prompt in image.prompts])
@@ -204,16 +195,8 @@ def praco_figures(images: Sequence[PracoImage], mosaics: Sequence[PracoMosaic]) 
     """
     Compute all figures.
 
-    Args:
-        images (`Sequence[PracoImage]`): The images, each with the counts of its prompts.
-        mosaics (`Sequence[PracoMosaic]`): The mosaics, each with the counts in its halves.
-
-    Returns:
-        [`PracoFigures`]: NMN and PCCN are over the images with a named and an absent class; the figures of mosaics are
-        means over the upper images, each the mean over its mosaics.
-
-    Raises:
-        ValueError: If a count is not finite.
+    NMN and PCCN are over the images with a named and an absent class; the figures of mosaics are means over the upper
+    images, each the mean over its mosaics. A count that is not finite raises a `ValueError`.
     """
     positive, negative, true = _nearness_samples(images)
     of_mosaics = {name: float(values.mean()) for name, values in _mosaic_samples(mosaics).items()}
@@ -228,16 +211,7 @@ def praco_figures(images: Sequence[PracoImage], mosaics: Sequence[PracoMosaic]) 
 
 
 def praco_intervals(images: Sequence[PracoImage], mosaics: Sequence[PracoMosaic]) -> dict[str, tuple[float, float]]:
-    """
-    Compute confidence intervals of the figures.
-
-    Args:
-        images (`Sequence[PracoImage]`): The images; each is resampled with all its prompts.
-        mosaics (`Sequence[PracoMosaic]`): The mosaics, resampled by their upper images.
-
-    Returns:
-        `dict[str, tuple[float, float]]`: The ends of a 95 % bootstrap interval; see `PracoResult.intervals`.
-    """
+    """95 % bootstrap intervals of the figures, over images with all their prompts and over upper images."""
     intervals = {}
     for role in ROLES:
         groups = [prompts for image in images if (prompts := image.of_role(role))]

@@ -155,14 +155,9 @@ class DetectorCounter(BatchCounter):
 
 def usual_number(numbers: Iterable[float] | None = None) -> int:
     """
-    The best constant prediction.
+    The best constant prediction: the most frequent of two to ten, and of several the nearest to the mean.
 
-    Args:
-        numbers (`Iterable[float]`, *optional*): The numbers of the training split; without any, two to ten are taken
-            to be equally frequent.
-
-    Returns:
-        `int`: The most frequent of two to ten; of several, the one nearest to the mean.
+    Without any `numbers` of the training split, two to ten are taken to be equally frequent.
     """
     known = [int(number) for number in numbers or () if int(number) in NUMBERS] or list(NUMBERS)
     times, mean = Counter(known), float(np.mean(known))
@@ -172,15 +167,8 @@ def usual_number(numbers: Iterable[float] | None = None) -> int:
 
 def counted_noun_of(row: Mapping[str, Any], number: int) -> str:
     """
-    What the number in a caption counts.
-
-    Args:
-        row: With `text`, and where the data has it `name`, which is returned.
-        number (`int`): The number that counts.
-
-    Returns:
-        `str`: A plural noun with the words that describe it; the caption after its number where the grammar does not
-        show it.
+    What the number in a caption counts: the row's `name`, or a plural noun with the words that describe it; or else
+    the caption after its number.
     """
     if row.get("name"):
         return str(row["name"])

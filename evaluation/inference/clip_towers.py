@@ -30,17 +30,10 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 def image_features(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
     """
-    As `model.get_image_features`.
+    As `model.get_image_features`: features `(num_images, projection_dim)` of `pixel_values`, not normalised.
 
     In inference on a CPU, the products of an unchanged tower go through oneDNN, and its last layer is computed for the
     class token alone.
-
-    Args:
-        model ([`CLIPModel`]): Any CLIP.
-        pixel_values (`torch.Tensor` of shape `(num_images, num_channels, height, width)`): Where the model is.
-
-    Returns:
-        `torch.Tensor` of shape `(num_images, projection_dim)`, not normalised.
     """
     if not (_takes_shortcuts(model, "get_image_features") and _is_plain_vision_tower(model.vision_model)):
         return _pooled(model.get_image_features(pixel_values=pixel_values))
@@ -63,18 +56,11 @@ def _image_features(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
 
 def text_features(model: Any, tokenizer: Any, token_ids: Sequence[Sequence[int]]) -> torch.Tensor:
     """
-    As `model.get_text_features`.
+    As `model.get_text_features`: features `(num_texts, projection_dim)` of the tokens of texts, not normalised.
 
     In inference on a CPU, the products of an unchanged tower go through oneDNN. The common beginning of texts is
-    computed once (the mask is causal), the last layer for the end-of-text tokens alone, and padding never.
-
-    Args:
-        model ([`CLIPModel`]): Any CLIP.
-        tokenizer ([`CLIPTokenizer`]): Pads, for other models and devices.
-        token_ids (`Sequence[Sequence[int]]`): The tokens of each text, start and end of text included.
-
-    Returns:
-        `torch.Tensor` of shape `(num_texts, projection_dim)`, not normalised.
+    computed once (the mask is causal), the last layer for the end-of-text tokens alone, and padding never. For other
+    models and devices the tokenizer pads.
     """
     if not (_takes_shortcuts(model, "get_text_features") and _is_plain_text_tower(model.text_model)):
         tokens = tokenizer.pad({"input_ids": [list(ids) for ids in token_ids]}, return_tensors="pt")

@@ -35,13 +35,9 @@ class SkippedRow:
 
 def read_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any] | None, str | None]]:
     """
-    Read the rows of a data set, which decodes images on access, and skip those that cannot be decoded.
+    Read the rows of a data set, which decodes images on access.
 
-    Args:
-        rows: A list, a `datasets.Dataset`, another sequence of rows, or anything that can be iterated over.
-
-    Yields:
-        `tuple`: The index, the row or `None`, and the reason why there is none.
+    Yields the index, the row or `None` if it cannot be decoded, and the reason.
     """
     total = num_rows(rows)
     if total is None or not hasattr(rows, "__getitem__"):
@@ -64,17 +60,17 @@ def usable_rows(
     progress: bool = False,
 ) -> Iterator[tuple[int, Mapping[str, Any], _Item]]:
     """
-    Walk through a data set, past rows that cannot be measured.
+    Read the rows of a data set, and list those that cannot be measured.
 
     Args:
         rows: As in [`read_rows`].
-        read (`Callable`): Reads what is needed of a row; a `ValueError` (an `ImageError` is one) gives the reason why
-            the row cannot be measured.
+        read (`Callable`): Reads what is needed of a row; a `ValueError` (an `ImageError` is one) is the reason why the
+            row cannot be measured.
         skipped (`list[SkippedRow]`): Where such rows are listed.
         progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar on stderr.
 
     Yields:
-        `tuple`: The index, the row, and what was read of it.
+        `tuple`: The index, the row, and the result of `read`.
     """
     for index, row, reason in tqdm(
         read_rows(rows), total=num_rows(rows), desc="images", disable=not progress, leave=False
@@ -90,15 +86,7 @@ def usable_rows(
 
 
 def read_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """
-    Prepare the next item in another thread while the caller works on the last one.
-
-    Args:
-        items: An iterable; one thread iterates over it.
-
-    Yields:
-        The items in order. An error is raised in the place of its item.
-    """
+    """Prepare the next item in another thread while the caller works on the last one. Errors keep their place."""
     iterator = iter(items)
     with ThreadPoolExecutor(max_workers=1) as pool:
         coming = pool.submit(next, iterator, _END)
@@ -118,12 +106,7 @@ def image_id_of(row: Mapping[str, Any] | None) -> str | None:
 
 
 def read_image(row: Mapping[str, Any]) -> Image.Image:
-    """
-    The row's image, upright and in 8-bit RGB.
-
-    Raises:
-        ImageError: If there is none or it cannot be used.
-    """
+    """The row's image, upright and in 8-bit RGB; an `ImageError` if there is none or it cannot be used."""
     return to_rgb(open_image(row.get("image"), image_id_of(row)))
 
 
@@ -192,28 +175,13 @@ class Encoder:
 
     def images(self, images: Sequence[Image.Image] | torch.Tensor) -> torch.Tensor:
         """
-        Embed one batch of images.
-
-        Args:
-            images: RGB images, or what `pixels` made of them.
-
-        Returns:
-            `torch.Tensor` of shape `(num_images, projection_dim)`: Unit-norm, in float32 on the CPU.
+        Unit-norm embeddings `(num_images, projection_dim)` of RGB images, or of their `pixels`, in float32 on the CPU.
         """
         pixel_values = images if isinstance(images, torch.Tensor) else self.pixels(images)
         return _unit_norm(image_features(self.model, pixel_values.to(self.device, self.dtype)))
 
     def texts(self, texts: Sequence[str], progress: bool = False) -> torch.Tensor:
-        """
-        Embed texts; equal ones are encoded once.
-
-        Args:
-            texts (`Sequence[str]`): Any number of texts.
-            progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar on stderr.
-
-        Returns:
-            `torch.Tensor` of shape `(num_texts, projection_dim)`: Unit-norm, in float32 on the CPU.
-        """
+        """Unit-norm embeddings `(num_texts, projection_dim)`, in float32 on the CPU."""
         return self.tokens(self.tokenize(texts), progress)
 
     def tokens(self, token_ids: Sequence[Sequence[int]], progress: bool = False) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """
-An index of images that is built once and asked in words: "three dogs".
+An index of images that is built once and searched by texts: "three dogs".
 
-The embeddings lie in a FAISS index of the `datasets` library; `pip install 'count-clip[retrieval]'` brings FAISS.
+The embeddings are in a FAISS index of the `datasets` library; `pip install 'count-clip[retrieval]'` brings FAISS.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _SCHEMA = pa.schema(
 
 
 class ImageIndexError(ValueError):
-    """An index cannot be made, read or asked. The message says why."""
+    """An index cannot be built, read or searched. The message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -64,29 +64,23 @@ class Hit:
     score: float
     """Cosine similarity of image and text."""
     image_id: str
-    """The image's name: its file, and of a frame of a video the time."""
+    """The image's name: its file, with the time of a frame."""
     file: str | None
-    """Where it lies, if in a file."""
+    """Its file, if it has one."""
     time: float | None
-    """Of a frame of a video, seconds after the first one."""
+    """Seconds from the first frame of the video."""
     row: int | None
-    """Which row of its data set it is, if it is of one."""
+    """Its row in the data set, if it is from one."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, without what is not known."""
+        """All values that are not `None`, for JSON."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def model_fingerprint(model: Any) -> str:
     """
-    A name for a model's weights, wherever they were loaded from.
-
-    Args:
-        model ([`CLIPModel`]): The model.
-
-    Returns:
-        `str`: A hash of all parameters as bfloat16, so that one checkpoint has one name in float32 and in bfloat16 (in
-        float16 another: the roundings differ).
+    A hash of a model's parameters as bfloat16: one checkpoint has one fingerprint in float32 and bfloat16 (in float16
+    another, because its roundings differ).
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
@@ -98,14 +92,12 @@ def model_fingerprint(model: Any) -> str:
 
 class ImageIndex:
     """
-    Images that can be found by a text.
-
-    Use [`build_index`] to make one and `ImageIndex.load` to read one.
+    Images that can be found by a text. [`build_index`] builds one, and `ImageIndex.load` reads one.
 
     Args:
         images (`datasets.Dataset`): `image_id`, `file`, `time`, `row` and `version` of each, with the FAISS index
             of their embeddings.
-        about (`Mapping[str, Any]`): What is known of the index: its model, the images that were left out.
+        about (`Mapping[str, Any]`): The record of the index: its model, the images that were left out.
     """
 
     def __init__(self, images: datasets.Dataset, about: Mapping[str, Any]) -> None:
@@ -117,13 +109,7 @@ class ImageIndex:
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> ImageIndex:
         """
-        Read an index.
-
-        Args:
-            folder (`str` or `os.PathLike`): Where [`build_index`] wrote it.
-
-        Returns:
-            [`ImageIndex`].
+        Read an index that [`build_index`] wrote.
 
         Raises:
             ImageIndexError: If there is none, or it is broken.
@@ -140,7 +126,7 @@ class ImageIndex:
         vectors = images.get_index(_COLUMN).faiss_index
         if len(images) != about["images"] or vectors.d != about["dimensions"]:
             raise ImageIndexError(
-                f"The index {place} is broken: {_ABOUT} speaks of {about['images']} images in "
+                f"The index {place} is broken: {_ABOUT} has {about['images']} images in "
                 f"{about['dimensions']} dimensions, but there are {len(images)} in {vectors.d}. Build it once more."
             )
         return cls(images, about)
@@ -154,9 +140,8 @@ class ImageIndex:
         Find the images most similar to embeddings.
 
         Args:
-            embeds (array or tensor of shape `(num_queries, projection_dim)`): Of texts, or of other images; of the
-                model that the index was made with.
-            top (`int`, *optional*, defaults to 10): How many for each; all, if the index has fewer.
+            embeds (array or tensor of shape `(num_queries, projection_dim)`): Of texts or images, of this model.
+            top (`int`, *optional*, defaults to 10): The most hits for each.
 
         Returns:
             `list[list[Hit]]`: For each query, the most similar first.
@@ -190,20 +175,20 @@ class ImageIndex:
         self, model: Any, processor: Any, texts: Sequence[str], top: int = 10, batch_size: int = 64
     ) -> list[list[Hit]]:
         """
-        Find the images that fit texts best.
+        Find the images most similar to texts.
 
         Args:
-            model ([`CLIPModel`]): The model that the index was made with.
+            model ([`CLIPModel`]): The model of the index.
             processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): Its processor.
-            texts (`Sequence[str]`): What to look for.
-            top (`int`, *optional*, defaults to 10): How many for each.
+            texts (`Sequence[str]`): The texts.
+            top (`int`, *optional*, defaults to 10): The most hits for each.
             batch_size (`int`, *optional*, defaults to 64): Texts at once.
 
         Returns:
-            `list[list[Hit]]`: For each text, the best first.
+            `list[list[Hit]]`: For each text, the most similar first.
 
         Raises:
-            ImageIndexError: If the index was made with another model, or the model's embeddings are not finite.
+            ImageIndexError: If the index is of another model, or the model's embeddings are not finite.
             ValueError: If a text is empty or longer than the model reads.
         """
         self.check_model(model)
@@ -215,12 +200,7 @@ class ImageIndex:
         return self.search(embeds, top)
 
     def check_model(self, model: Any) -> None:
-        """
-        Refuse another model than the one that the index was made with.
-
-        Raises:
-            ImageIndexError: If it is another one.
-        """
+        """Raise an [`ImageIndexError`] if the index is of another model."""
         _check_fingerprint(self.about, model_fingerprint(model), "The index")
 
 
@@ -236,7 +216,7 @@ def _need_faiss() -> None:
 
 
 def _read_about(place: Path) -> dict[str, Any]:
-    """What an index says of itself."""
+    """The record of an index."""
     if not (place / _ABOUT).is_file():
         unfinished = (place / _PARTS).is_dir()
         hint = " Its build was interrupted: start it once more to go on." if unfinished else ""
@@ -279,22 +259,22 @@ def build_index(
     progress: bool = True,
 ) -> ImageIndex:
     """
-    Make an index of images, or bring one up to date.
+    Build an index of images, or update one.
 
-    What was encoded before, in an index that is there or in a build that was interrupted, is not encoded again as long
-    as name and version of the image are the same. Images that are no longer among the rows leave the index.
+    Images that an earlier or interrupted build has encoded are not encoded again as long as their name and version are
+    the same. Images that are no longer among the rows leave the index.
 
     Args:
         model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
         processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
-        rows: Rows with `image`, and where there are: `image_id` (a name of its own for each image; of rows with one
-            name the first counts; by default the row's number), `file`, `time` (of a frame), `row`, `version` (changes
-            with the content) and `error` (why there is no image).
-        folder (`str` or `os.PathLike`): Where the index lies afterwards.
+        rows: Rows with `image` and optionally `image_id` (a unique name; of rows with one name the first counts; by
+            default the row's number), `file`, `time` (of a frame), `row`, `version` (changes with the content) and
+            `error` (why there is no image).
+        folder (`str` or `os.PathLike`): The folder of the index.
         batch_size (`int`, *optional*, defaults to 32): Images at once.
-        model_name (`str`, *optional*): What to call the model in messages.
-        about (`Mapping[str, Any]`, *optional*): More to keep with the index, for JSON: where the images are from.
-        total (`int`, *optional*): Of rows, for the progress bar, where they do not say it themselves.
+        model_name (`str`, *optional*): The model's name in messages.
+        about (`Mapping[str, Any]`, *optional*): More for the record of the index, as JSON: the source of the images.
+        total (`int`, *optional*): The number of rows, for the progress bar, if `rows` has no length.
         device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
         dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
@@ -371,7 +351,7 @@ def _batches(
 
 
 class _Store:
-    """The embeddings of a build: those that are known from before, and those to come, kept in parts on the disk."""
+    """The embeddings of a build: those of earlier builds, and new ones, which are kept in files."""
 
     def __init__(self, place: Path, identity: Mapping[str, Any]) -> None:
         self.place = place
