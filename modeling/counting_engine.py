@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from .images import open_image, to_rgb
-from .optimization_cpu import optimize_for_cpu
 
 
 # A window's maps for more prompts than this do not fit into one pass.
@@ -216,8 +215,6 @@ class DensityCounter(ImageCounter):
         self._text_embeds: dict[str, torch.Tensor] = {}
         if device is not None or dtype is not None:
             model.to(device=device, dtype=dtype)
-        if isinstance(model, torch.nn.Module) and next(model.parameters()).device.type == "cpu":
-            optimize_for_cpu(model)
 
     def __call__(self, requests: Iterable[Request]) -> Iterator[Counted]:
         """

@@ -182,7 +182,7 @@ def test_files_of_different_builds_are_not_mixed(build, rows, tmp_path):
     build(rows[:3], folder=tmp_path / "small")
     for name, complaint in (
         ("index.faiss", "has 3 elements"),
-        ("images.parquet", "of 7 images.*there are 3 in 64"),
+        ("images.parquet", "has 7 images.*there are 3 in 64"),
     ):
         (tmp_path / "small" / name).replace(tmp_path / "index" / name)
         with pytest.raises(ImageIndexError, match=complaint):
