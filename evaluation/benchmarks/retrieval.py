@@ -57,7 +57,7 @@ class RetrievalResult:
             for k in RECALL_AT:
                 metrics[f"{direction}_recall_at_{k}"] = float(np.mean(ranks <= k)) if k < gallery else None
             metrics[f"{direction}_median_rank"] = float(np.median(ranks))
-        for name in (f"{what}_{kind}" for what in ("number", "object", "both") for kind in ("right", "chance")):
+        for name in (f"{what}_{end}" for what in ("number", "object", "both") for end in ("right", "chance")):
             metrics[name] = float(self.counted[name].mean()) if name in self.counted else None
         return metrics
 

@@ -17,18 +17,18 @@ from count_clip.datasets_scripts.files.resumable import ResultCache
 from ..inference.clip_towers import image_features, text_features
 
 
-def content_key(*parts: Any) -> str:
+def content_key(*values: Any) -> str:
     """A hash of PIL images, tensors, and values that JSON supports."""
     digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Image.Image):
-            digest.update(f"image {part.mode} {part.size} ".encode())
-            digest.update(part.tobytes())
-        elif isinstance(part, torch.Tensor):
-            digest.update(f"tensor {part.dtype} {tuple(part.shape)} ".encode())
-            digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for value in values:
+        if isinstance(value, Image.Image):
+            digest.update(f"image {value.mode} {value.size} ".encode())
+            digest.update(value.tobytes())
+        elif isinstance(value, torch.Tensor):
+            digest.update(f"tensor {value.dtype} {tuple(value.shape)} ".encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         else:
-            digest.update(f"text {json.dumps(part)} ".encode())
+            digest.update(f"text {json.dumps(value)} ".encode())
     return digest.hexdigest()
 
 

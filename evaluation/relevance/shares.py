@@ -102,9 +102,9 @@ class RelevanceShares:
 
     def _samples(self) -> dict[str, list[NDArray[np.float64]]]:
         found = {}
-        for part, even in (("object", "object_area_share"), ("number", "number_token_share")):
-            samples = [self.column(f"{part}_share"), self.column(even)]
-            found |= {f"{part}_share": samples[:1], even: samples[1:], f"{part}_lift": samples}
+        for name, even in (("object", "object_area_share"), ("number", "number_token_share")):
+            samples = [self.column(f"{name}_share"), self.column(even)]
+            found |= {f"{name}_share": samples[:1], even: samples[1:], f"{name}_lift": samples}
         return found
 
     def to_dict(self) -> dict[str, Any]:

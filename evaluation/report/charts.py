@@ -53,8 +53,8 @@ class Scale:
     def __call__(self, value: float) -> float:
         """The position of a number, clipped to the axis."""
         low, high, value = (math.log10(1 + max(n, 0.0)) if self.log else n for n in (self.low, self.high, value))
-        part = (value - low) / (high - low) if high > low else 0.5
-        return self.start + min(max(part, 0.0), 1.0) * (self.end - self.start)
+        share = (value - low) / (high - low) if high > low else 0.5
+        return self.start + min(max(share, 0.0), 1.0) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
         """Numbers to write along the axis."""
@@ -113,8 +113,8 @@ def lines(
     The `x` of a point is an index into `groups`; `names` are those of the models. The numbers are added to the title
     for screen readers.
     """
-    is_part = metric.unit == "part"
-    y_title, y_text = (metric.title, _percent) if is_part else (f"{metric.title}, {metric.unit}".strip(", "), _number)
+    is_share = metric.unit == "share"
+    y_title, y_text = (metric.title, _percent) if is_share else (f"{metric.title}, {metric.unit}".strip(", "), _number)
     ends = [n for line in series for point in line for n in (point.y, point.low, point.high) if n is not None]
     up = Scale(min([0.0, *ends]), max([*ends, 1e-9]) * 1.05, HEIGHT - _BOTTOM, _TOP)
     across = Scale(-0.5, len(groups) - 0.5, _LEFT, WIDTH - _RIGHT)

@@ -139,11 +139,11 @@ def calibration_charts(named: Named) -> Iterable[Block]:
         right = [count.error == 0 for count in result.predictions]
         bins = calibration_bins(confidences, right)
         error = sum(rows * abs(confidence - accuracy) for confidence, accuracy, rows in bins) / len(right)
-        written = write_number(error, "part")
+        written = write_number(error, "share")
         words = (
             f"{label}: expected calibration error {written}, over {len(bins)} of ten bins of confidence; mean "
-            f"confidence {write_number(sum(confidences) / len(right), 'part')}, accuracy "
-            f"{write_number(sum(right) / len(right), 'part')}."
+            f"confidence {write_number(sum(confidences) / len(right), 'share')}, accuracy "
+            f"{write_number(sum(right) / len(right), 'share')}."
         )
         charts.append(Chart(f"{label}: calibration error {written}", reliability(bins, words)))
     if charts:

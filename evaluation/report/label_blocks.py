@@ -65,7 +65,7 @@ def _classes(named: Named) -> Iterable[Block]:
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
         values = [sum(right) / len(right) if (right := found.get(name)) else None for found in of_models]
         best = best_of(values, "high")
-        cells = [Cell(write_number(value, "part"), best=value is not None and value == best) for value in values]
+        cells = [Cell(write_number(value, "share"), best=value is not None and value == best) for value in values]
         rows.append([Cell(name), Cell(str(sizes[name])), *cells])
     if rows:
         header = ["class", "rows", *(label for label, _ in named)]

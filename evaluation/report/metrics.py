@@ -16,7 +16,7 @@ class Metric(NamedTuple):
 
     title: str
     unit: str
-    """`"part"` (0 to 1, written in per cent), `"percent"`, `"objects"`, `"ratio"`, `"rank"`, `"whole"`, or nothing."""
+    """`"share"` (0 to 1, written in per cent), `"percent"`, `"objects"`, `"ratio"`, `"rank"`, `"whole"` or nothing."""
     best: str = ""
     """`"high"`, `"low"`, or nothing if neither is better."""
 
@@ -24,8 +24,8 @@ class Metric(NamedTuple):
 ROLES = {"named": "first class", "other": "another class in the image", "absent": "a class not in the image"}
 """PrACo's prompts by the class that they name."""
 _KNOWN = {
-    "accuracy": Metric("accuracy", "part", "high"),
-    "off_by_one": Metric("off by one at most", "part", "high"),
+    "accuracy": Metric("accuracy", "share", "high"),
+    "off_by_one": Metric("off by one at most", "share", "high"),
     "mean_deviation": Metric("mean deviation", "objects", "low"),
     "mae": Metric("MAE", "objects", "low"),
     "rmse": Metric("RMSE", "objects", "low"),
@@ -37,19 +37,19 @@ _KNOWN = {
     "nmn": Metric("NMN: predicted for absent classes, per true object", "ratio", "low"),
     "pccn": Metric("PCCN: right prompt nearer the truth", "percent", "high"),
     "f1": Metric("F1", "ratio", "high"),
-    "top_1": Metric("accuracy (top 1)", "part", "high"),
-    "top_5": Metric("among the first five (top 5)", "part", "high"),
-    "mean_per_class": Metric("accuracy, mean of the classes", "part", "high"),
-    "zero_shot": Metric("accuracy without examples (zero-shot)", "part", "high"),
-    "ece": Metric("expected calibration error", "part", "low"),
+    "top_1": Metric("accuracy (top 1)", "share", "high"),
+    "top_5": Metric("among the first five (top 5)", "share", "high"),
+    "mean_per_class": Metric("accuracy, mean of the classes", "share", "high"),
+    "zero_shot": Metric("accuracy without examples (zero-shot)", "share", "high"),
+    "ece": Metric("expected calibration error", "share", "low"),
 }
 # Names with a setting: accuracy_4_shot, recall@5, game_2.
 _PATTERNS = (
-    (r"(.*_)?(accuracy|recall@\d+|recall_at|right)(_.*)?", "part", "high"),
-    (r".*_(chance|share)", "part", ""),
+    (r"(.*_)?(accuracy|recall@\d+|recall_at|right)(_.*)?", "share", "high"),
+    (r".*_(chance|share)", "share", ""),
     (r".*_change", "", ""),
     (r"(.*_)?(median|mean)_rank", "rank", "low"),
-    (r"(.*_)?(calibration_error|ece)(_.*)?", "part", "low"),
+    (r"(.*_)?(calibration_error|ece)(_.*)?", "share", "low"),
     (r"(.*_)?(mae|rmse|game)(_?\d+)?", "objects", "low"),
     (r"(.*_)?(precision|recall|f1|auc|map)(_.*|@.*)?", "ratio", "high"),
     (r"(n|n_.*|num_.*|.*_rows)", "whole", ""),
@@ -61,7 +61,7 @@ def metric_of(name: str) -> Metric:
     if name in _KNOWN:
         return _KNOWN[name]
     if shots := re.fullmatch(r"shots_(\d+)", name):
-        return Metric(f"accuracy, {shots[1]} example{'s' * (shots[1] != '1')} of each class", "part", "high")
+        return Metric(f"accuracy, {shots[1]} example{'s' * (shots[1] != '1')} of each class", "share", "high")
     if (of_role := re.fullmatch(r"(named|other|absent)_(mae|rmse)", name)) is not None:
         return Metric(f"{of_role[2].upper()}, {ROLES[of_role[1]]}", "objects", "low")
     found = next(((unit, best) for pattern, unit, best in _PATTERNS if re.fullmatch(pattern, name)), ("", ""))
@@ -80,15 +80,15 @@ def write_number(value: float | None, unit: str, signed: bool = False) -> str:
     """Write a number with the digits of its unit, and for a difference with its sign; `NOTHING` for `None`."""
     if value is None:
         return NOTHING
-    if unit == "part":
+    if unit == "share":
         value *= 100
-    digits = {"part": 1, "percent": 1, "objects": 2, "rank": 1, "whole": 0}.get(unit, 3)
+    digits = {"share": 1, "percent": 1, "objects": 2, "rank": 1, "whole": 0}.get(unit, 3)
     # "z" writes no "-0.00".
     text = f"{value:.3e}" if abs(value) >= 1e9 else f"{value:z.{digits}f}"
     if signed and float(text) > 0:
         text = f"+{text}"
     # A difference of per cents is in points: 30 % instead of 20 % are ten points, and half as much again.
-    suffix = (" points" if signed else " %") if unit in ("part", "percent") else ""
+    suffix = (" points" if signed else " %") if unit in ("share", "percent") else ""
     return text.replace("-", "−") + suffix
 
 

@@ -257,13 +257,13 @@ def _predictions(path: str | Path, content: Mapping[str, Any]) -> Iterator[Predi
         with _reading(path, f"`{rows_key}[{place}]`"):
             image_id = None if row.get("image_id") is None else str(row["image_id"])
             index = int(_number(row.get("index", place)))
-            for part in row["prompts"] if benchmark == "praco" else [row]:
-                role = str(part["role"]) if benchmark == "praco" else None
-                true, predicted, text, scores = part[true_key], part[predicted_key], part.get("text"), None
+            for item in row["prompts"] if benchmark == "praco" else [row]:
+                role = str(item["role"]) if benchmark == "praco" else None
+                true, predicted, text, scores = item[true_key], item[predicted_key], item.get("text"), None
                 if benchmark == "countbench":
-                    if true not in NUMBERS or predicted not in NUMBERS or len(part["scores"]) != len(NUMBERS):
+                    if true not in NUMBERS or predicted not in NUMBERS or len(item["scores"]) != len(NUMBERS):
                         raise ValueError(f"expected numbers from two to ten, but got {true!r} and {predicted!r}")
-                    scores = tuple(map(_number, part["scores"]))
+                    scores = tuple(map(_number, item["scores"]))
                 elif benchmark in ("classification", "linear-probe"):
                     text, true, predicted = str(true), 1.0, float(true == predicted)
                 elif not isinstance(text, str) or _number(true) < 0:

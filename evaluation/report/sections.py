@@ -153,7 +153,7 @@ def _deviation(result: Result, name: str) -> str:
     curve = result.content.get("curve")
     for point in curve if isinstance(curve, list) else ():
         if isinstance(point, dict) and name == f"shots_{point.get('shots')}" and isinstance(point.get("std"), float):
-            return f"draws ± {write_number(point['std'], 'part')}"
+            return f"draws ± {write_number(point['std'], 'share')}"
     return ""
 
 

@@ -455,15 +455,15 @@ def test_ranges_of_true_counts(trues, names):
 @pytest.mark.parametrize(
     ("value", "unit", "signed", "text"),
     [
-        (0.12345, "part", False, "12.3 %"),
-        (0.12345, "part", True, "+12.3 points"),
+        (0.12345, "share", False, "12.3 %"),
+        (0.12345, "share", True, "+12.3 points"),
         (83.333, "percent", False, "83.3 %"),
         (-0.001, "objects", False, "0.00"),
         (-0.001, "objects", True, "0.00"),
         (-1.5, "objects", True, "−1.50"),
         (12345.678, "objects", False, "12345.68"),
         (1e12, "objects", False, "1.000e+12"),
-        (None, "part", False, "–"),
+        (None, "share", False, "–"),
         (3.0, "whole", False, "3"),
     ],
 )
@@ -473,9 +473,9 @@ def test_numbers_are_written_alike(value, unit, signed, text):
 
 def test_counts_and_intervals_are_written_alike():
     assert [write_count(value) for value in (3.0, 3.14159, 0.0, -2.5, 1200.0)] == ["3", "3.1", "0", "−2.5", "1200"]
-    assert write_interval((0.1, 0.25), "part") == "10.0 to 25.0 %"
-    assert write_interval((-0.1, 0.25), "part", signed=True) == "−10.0 to +25.0 points"
-    assert write_interval(None, "part") == ""
+    assert write_interval((0.1, 0.25), "share") == "10.0 to 25.0 %"
+    assert write_interval((-0.1, 0.25), "share", signed=True) == "−10.0 to +25.0 points"
+    assert write_interval(None, "share") == ""
 
 
 def test_metrics_have_a_direction():
@@ -487,7 +487,7 @@ def test_metrics_have_a_direction():
         "",
     ]
     assert metric_of("shots_1").title == "accuracy, 1 example of each class"
-    assert metric_of("text_to_image_recall_at_5") == Metric("text to image recall at 5", "part", "high")
+    assert metric_of("text_to_image_recall_at_5") == Metric("text to image recall at 5", "share", "high")
     assert best_of([None, 2.0, 1.0], "low") == 1.0
     assert best_of([2.0, 2.0, None], "low") is None
     assert best_of([2.0, 1.0], "") is None
@@ -522,7 +522,7 @@ def test_a_scatter_of_many_points_stays_small():
 def test_lines_leave_out_labels_that_do_not_fit():
     labels = [f"{10 ** (i % 9)}–{10 ** (i % 9 + 1)}" for i in range(40)]
     line = [Point(i, i / 40, low=0.0, high=1.0) for i in range(40)]
-    svg = lines([line], labels, ["m"], "a", "b", Metric("c", "part"))
+    svg = lines([line], labels, ["m"], "a", "b", Metric("c", "share"))
     assert 2 <= sum(svg.count(f">{label}<") for label in dict.fromkeys(labels)) < 40
     assert svg.count('class="interval') == 40
 
