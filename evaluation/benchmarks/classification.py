@@ -60,12 +60,6 @@ class ClassificationResult:
     Arrays have an entry for each measured row, in the order of the data.
     """
 
-    top_1: float
-    """Share of the rows whose first class is right."""
-    top_5: float | None
-    """Share of the rows whose class is among the first five; `None` for five classes or fewer."""
-    mean_per_class: float
-    """Mean accuracy of the classes that occur."""
     names: list[str]
     """The classes."""
     labels: NDArray[np.int64]
@@ -93,6 +87,26 @@ class ClassificationResult:
         """`(N,)`: 1 where the first class is the true one."""
         return (self.best[:, 0] == self.labels).astype(np.float64)
 
+    @property
+    def among_best(self) -> NDArray[np.float64]:
+        """`(N,)`: 1 where the true class is among the first five."""
+        return (self.best == self.labels[:, None]).any(axis=1).astype(np.float64)
+
+    @property
+    def top_1(self) -> float:
+        """Share of the rows whose first class is right."""
+        return float(self.correct.mean())
+
+    @property
+    def top_5(self) -> float | None:
+        """Share of the rows whose class is among the first five; `None` for five classes or fewer."""
+        return float(self.among_best.mean()) if len(self.names) > 5 else None
+
+    @property
+    def mean_per_class(self) -> float:
+        """Mean accuracy of the classes that occur."""
+        return _mean_per_class(self.correct, self.labels)
+
     def by_class(self) -> dict[str, dict[str, float]]:
         """Rows and accuracy of each class that occurs, in the order of the classes."""
         groups = {int(label): self.correct[self.labels == label] for label in np.unique(self.labels)}
@@ -102,8 +116,7 @@ class ClassificationResult:
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """95 % bootstrap intervals over the rows."""
-        among_best = (self.best == self.labels[:, None]).any(axis=1).astype(np.float64)
-        samples = {"top_1": self.correct} | ({} if self.top_5 is None else {"top_5": among_best})
+        samples = {"top_1": self.correct} | ({} if self.top_5 is None else {"top_5": self.among_best})
         ends = {name: bootstrap_interval(np.mean, right) for name, right in samples.items()}
         return {**ends, "mean_per_class": bootstrap_interval(_mean_per_class, self.correct, self.labels)}
 
@@ -152,20 +165,15 @@ def classification_result(
     """
     check_finite(scores)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-    labels = features.labels
-    right = (best[:, 0] == labels).astype(np.float64)
     return ClassificationResult(
-        top_1=float(right.mean()),
-        top_5=float((best == labels[:, None]).any(axis=1).mean()) if len(names) > 5 else None,
-        mean_per_class=_mean_per_class(right, labels),
-        names=list(names),
-        labels=labels,
-        best=best,
-        best_scores=np.take_along_axis(scores, best, axis=1).astype(np.float32),
-        indices=features.indices,
-        image_ids=features.image_ids,
-        skipped=features.skipped,
-        about=dict(about or {}),
+        list(names),
+        features.labels,
+        best,
+        np.take_along_axis(scores, best, axis=1).astype(np.float32),
+        features.indices,
+        features.image_ids,
+        features.skipped,
+        dict(about or {}),
     )
 
 

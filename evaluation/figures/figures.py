@@ -336,21 +336,10 @@ def _label(text: str | None, count: float, font: Font, width: int) -> str:
 
 def draw_confusion_matrix(matrix: ArrayLike, labels: Sequence[Any], *, title: str | None = None) -> Image.Image:
     """
-    Draw how often each number was predicted for each true number.
+    Draw how often each number was predicted (columns) for each true number (rows), a matrix of numbers of images.
 
-    The colour of a cell is its share of the row, so that numbers with few images are as visible as others; the number
-    in it is that of the images.
-
-    Args:
-        matrix (array of shape `(num_labels, num_labels)`): Images, none below zero; a row for each true number.
-        labels (`Sequence`): The labels of rows and columns.
-        title (`str`, *optional*): A title.
-
-    Returns:
-        `PIL.Image.Image`: An RGB figure.
-
-    Raises:
-        ValueError: If the matrix is not square with one row per label, or holds NaN or something below zero.
+    The colour of a cell is its share of the row, so that numbers with few images are as visible as others. Raises a
+    `ValueError` if the matrix is not square with one row per label, or holds NaN or something below zero.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -388,20 +377,10 @@ def contact_sheet(
     caption_lines: int = 2,
 ) -> Image.Image:
     """
-    Draw many images with their captions on one sheet.
+    Draw images of any size and mode on one sheet, each resized to fit into a cell of so many pixels, with captions.
 
-    Args:
-        images (`Sequence[PIL.Image.Image]`): Images of any size and mode; each is resized to fit into its cell.
-        captions (`Sequence[str]`, *optional*): One for each image.
-        columns (`int`): Images in a row.
-        cell (`int`): Side of a cell in pixels.
-        caption_lines (`int`): The most lines of a caption; longer ones are cut with an ellipsis.
-
-    Returns:
-        `PIL.Image.Image`: An RGB figure.
-
-    Raises:
-        ValueError: If there is no image, captions and images differ in number, or an option is below 1.
+    Captions longer than `caption_lines` are cut with an ellipsis. Raises a `ValueError` if there is no image, captions
+    and images differ in number, or an option is below 1.
     """
     if not len(images):
         raise ValueError("Expected at least one image for the sheet, but got none.")

@@ -140,30 +140,19 @@ def calibration(
     numbers: Sequence[int] = NUMBERS,
 ) -> Calibration:
     """
-    Whether the probabilities of the predicted numbers match how often they are right.
+    Whether the probabilities of the predicted numbers match how often they are right; its `error` is 0 to 1, 0 is
+    perfect.
 
-    The images are sorted into bins of equal width by the probability of the predicted number; in each bin, how often
-    it is right is compared with the mean probability.
+    The images are sorted into `num_bins` bins of equal width in (0, 1] by the probability of the predicted number; in
+    each bin, how often it is right is compared with the mean probability.
 
-    Args:
-        scores (array of shape `(num_images, len(numbers))`): Scores of the captions with each number.
-        references (array of shape `(num_images,)`): True numbers.
-        num_bins (`int`, *optional*, defaults to 15): Bins of (0, 1]; a probability on an edge is in the lower bin.
-        scale (`float`, *optional*, defaults to 1.0): Factor of the scores before the softmax: the model's logit
-            scale for cosine similarities, 1 for `logits_per_image`.
-        are_probabilities (`bool`, *optional*, defaults to `False`): Whether each row already sums to one.
-        numbers (`Sequence[int]`): The numbers of the columns.
+    `scores` are `(num_images, len(numbers))`; `scale` is their factor before the softmax: the model's logit scale for
+    cosine similarities, 1 for `logits_per_image`. With `are_probabilities`, each row already sums to one. Raises a
+    `ValueError` if scores and references differ in length, are empty or not finite, a true number is not among
+    `numbers`, or an option is out of its range.
 
-    Returns:
-        [`Calibration`]: Its `error` is from 0 to 1, and 0 is perfect.
-
-    Raises:
-        ValueError: If scores and references differ in length, are empty or not finite, a true number is not
-            among `numbers`, or an option is out of its range.
-
-    Source:
-        Naeini et al., 2015 (https://ojs.aaai.org/index.php/AAAI/article/view/9602), with the 15 bins and the
-        confidences of Guo et al., 2017 (https://arxiv.org/abs/1706.04599), Sec. 2.
+    Source: Naeini et al., 2015 (https://ojs.aaai.org/index.php/AAAI/article/view/9602), with the 15 bins and the
+    confidences of Guo et al., 2017 (https://arxiv.org/abs/1706.04599), Sec. 2.
     """
     table = _score_table(scores, numbers)
     true = check_numbers(references, "references", numbers)

@@ -34,27 +34,12 @@ def bootstrap_interval(
     seed: int = 0,
 ) -> tuple[float, float]:
     """
-    The bootstrap interval of a figure over the images.
+    The lower and upper end of the bootstrap interval of a figure over the images.
 
-    Images are drawn with replacement and the figure is measured again, `num_resamples` times; the interval holds the
-    middle `confidence` of the outcomes (the percentile bootstrap).
-
-    Args:
-        statistic (`Callable`): Takes the samples and returns a float, as the metrics do.
-        samples (arrays of shape `(num_images, ...)`): Arguments of `statistic`; rows are drawn together.
-        confidence (`float`): Share of the outcomes in the interval, between 0 and 1.
-        num_resamples (`int`): Number of draws.
-        seed (`int`): Seed of the draws; the same seed gives the same interval.
-
-    Returns:
-        `tuple[float, float]`: The lower and the upper end.
-
-    Raises:
-        ValueError: If the samples differ in length, are empty, or an option is out of its range.
-
-    Example:
-        >>> bootstrap_interval(counting_accuracy, [2, 3, 4, 5], [2, 3, 4, 5])
-        (1.0, 1.0)
+    Rows of the `samples` (arrays of shape `(num_images, ...)`, the arguments of `statistic`) are drawn together with
+    replacement, `num_resamples` times; the interval holds the middle `confidence` (between 0 and 1) of the outcomes,
+    the percentile bootstrap. The same `seed` gives the same interval. Raises a `ValueError` if the samples differ in
+    length, are empty, or an option is out of its range.
     """
     outcomes = [statistic(*drawn) for drawn in _draws(samples, confidence, num_resamples, seed)]
     return _middle(outcomes, confidence)
@@ -72,27 +57,10 @@ def bootstrap_difference(
     """
     The difference between two models on the same images, with its bootstrap interval.
 
-    Both are measured on the same draws, so that images that are hard for both do not widen the interval. An interval
-    without 0 means that the difference is more than chance.
-
-    Args:
-        statistic (`Callable`): Takes predictions and `shared`, and returns a float.
-        predictions (array of shape `(num_images, ...)`): Of the first model.
-        other_predictions (array of shape `(num_images, ...)`): Of the second model, of the same images.
-        shared (arrays of shape `(num_images, ...)`): Other arguments of `statistic`, such as the references.
-        confidence (`float`): Share of the outcomes in the interval, between 0 and 1.
-        num_resamples (`int`): Number of draws.
-        seed (`int`): Seed of the draws; the same seed gives the same interval.
-
-    Returns:
-        [`Difference`]: First minus second.
-
-    Raises:
-        ValueError: If the samples differ in length, are empty, or an option is out of its range.
-
-    Example:
-        >>> bootstrap_difference(counting_accuracy, [2, 3], [3, 4], [2, 3])
-        Difference(first=1.0, second=0.0, difference=1.0, low=1.0, high=1.0)
+    `statistic` takes the predictions of one model, `(num_images, ...)`, and the `shared` arrays, such as the
+    references; the options and errors are those of [`bootstrap_interval`]. Both models are measured on the same draws,
+    so that images that are hard for both do not widen the interval. An interval without 0 means that the difference is
+    more than chance.
     """
     samples = (predictions, other_predictions, *shared)
     outcomes = [
@@ -111,22 +79,12 @@ def with_intervals(
     seed: int = 0,
 ) -> dict[str, Any]:
     """
-    Several figures of the same images, and on request their intervals from the same draws.
+    Several figures of the same images, and with `confidence` their intervals (`<name>_interval`, a list) from the same
+    draws.
 
-    Args:
-        statistics (`Callable`): Takes the samples (first as passed, then draws of them as arrays) and returns the
-            figures by name; `None` or NaN for an undefined one.
-        samples (arrays of shape `(num_images, ...)`): Its arguments; rows are drawn together.
-        confidence (`float`, *optional*): Share of the outcomes in each interval; `None` for no intervals.
-        num_resamples (`int`): Number of draws.
-        seed (`int`): Seed of the draws; the same seed gives the same interval.
-
-    Returns:
-        `dict`: The figures, and with `confidence` `<name>_interval` (the ends as a list) of each defined one. Draws
-        for which a figure is undefined are left out of its interval.
-
-    Raises:
-        ValueError: If the samples differ in length, are empty, or an option is out of its range.
+    `statistics` takes the samples (first as passed, then draws of them as arrays) and returns the figures by name,
+    `None` or NaN for an undefined one; draws for which a figure is undefined are left out of its interval. The other
+    options and errors are those of [`bootstrap_interval`].
     """
     figures: dict[str, Any] = {name: _defined(value) for name, value in statistics(*samples).items()}
     if confidence is None:

@@ -87,27 +87,15 @@ def match_points(
     predictions: ArrayLike, references: ArrayLike, distance: ArrayLike, matching: str = "hungarian"
 ) -> NDArray[np.int64]:
     """
-    Pair predicted points with objects within a distance, each at most once.
+    Indices `(num_pairs, 2)` of predicted points and objects within a distance, each in at most one pair, by point.
 
-    Args:
-        predictions (array of shape `(num_predicted, 2)`): Points `[x, y]`.
-        references (array of shape `(num_true, 2)`): Points `[x, y]` in the same frame.
-        distance (`float` or array of shape `(num_true,)`): The largest distance between a point and its object, for
-            all objects or for each, in the same unit.
-        matching (`str`, *optional*, defaults to `"hungarian"`): `"hungarian"` finds the most pairs with the least
-            sum of distances; `"greedy"` takes the nearest pair first, then the nearest of the rest.
+    Points and objects are `[x, y]` in one frame, `(num_points, 2)`; `distance` is the largest one, for all objects or
+    for each, `(num_true,)`. `"hungarian"` finds the most pairs with the least sum of distances; `"greedy"` takes the
+    nearest pair first, then the nearest of the rest. Raises a `ValueError` if points are not pairs of finite numbers,
+    a distance is not above zero, or `matching` is unknown, and an `ImportError` for `"hungarian"` without SciPy.
 
-    Returns:
-        `np.ndarray` of shape `(num_pairs, 2)`: Indices of a predicted point and its object, in the order of the
-        points.
-
-    Raises:
-        ValueError: If points are not pairs of finite numbers, a distance is not above zero, or `matching` is unknown.
-        ImportError: If SciPy is missing for `"hungarian"`.
-
-    Source:
-        Wang et al., NWPU-Crowd, 2020 (https://arxiv.org/abs/2001.03360), Sec. 4.3.2: Hungarian matching with a
-        distance for each object.
+    Source: Wang et al., NWPU-Crowd, 2020 (https://arxiv.org/abs/2001.03360), Sec. 4.3.2: Hungarian matching with a
+    distance for each object.
     """
     predicted, true = as_points(predictions, "predictions"), as_points(references, "references")
     limits = _limits(distance, len(true))

@@ -38,26 +38,15 @@ def draw_relevance(
     """
     Draw the relevance of patches and words for a score.
 
-    The image is darkened, and the relevance of its patches drawn over it from violet to pale yellow. The bright end
-    of the scale is the most relevant patch, but at least four times an even share, so that evenly distributed
-    relevance is dark. Cropped regions are nearly black. Below are the words of the caption, the brightest for the most
-    relevant one, each with its share of the relevance of all words. Colours can be compared within one figure,
-    percentages between figures.
+    The image is darkened, and the relevance of its patches drawn over it from violet to pale yellow, with `opacity` (0
+    to 1) for the most relevant one. The bright end of the scale is the most relevant patch, but at least four times an
+    even share, so that evenly distributed relevance is dark. Cropped regions are nearly black. Below are the words of
+    the caption, the brightest for the most relevant one, each with its share of the relevance of all words. Colours
+    can be compared within one figure, percentages between figures. The longer side is reduced to `max_side`; a small
+    image is enlarged by a whole factor.
 
-    Args:
-        image: The image that was explained, as `open_image` takes it.
-        relevance ([`Relevance`]): From [`explain`].
-        title (`str`, *optional*): A title.
-        opacity (`float`, *optional*, defaults to 0.9): Opacity of the most relevant patch, 0 to 1.
-        max_side (`int`, *optional*, defaults to 2048): The longer side of larger images is reduced to
-            this.
-
-    Returns:
-        `PIL.Image.Image`: An RGB figure. A small image is enlarged by a whole factor.
-
-    Raises:
-        ValueError: If the image cannot be read or is not of the size that was explained, or an option is out of its
-            range.
+    Raises a `ValueError` if the image cannot be read or is not of the size that was explained, or an option is out of
+    its range.
     """
     photo = to_rgb(open_image(image))
     frame = relevance.frame
@@ -173,18 +162,7 @@ def _remark(relevance: Relevance) -> str:
 
 
 def side_by_side(figures: Sequence[Image.Image]) -> Image.Image:
-    """
-    Put figures, such as those before and after training, side by side.
-
-    Args:
-        figures (`Sequence[PIL.Image.Image]`): At least one.
-
-    Returns:
-        `PIL.Image.Image`: An RGB figure.
-
-    Raises:
-        ValueError: If there is no figure.
-    """
+    """Put figures, such as those before and after training, side by side; a `ValueError` if there is none."""
     if not figures:
         raise ValueError("Expected at least one figure, but got none.")
     gap = max(4, round(figures[0].width * 0.015))
