@@ -85,7 +85,7 @@ def test_templates_and_names_can_be_given(run, tmp_path):
         (["--split", "holdout"], "no split 'holdout'"),
     ],
 )
-def test_what_cannot_be_classified_is_said(run, options, words):
+def test_bad_options_of_classification_are_rejected(run, options, words):
     written, printed = run("classification", *options, code=2)
     assert written is None
     assert words in printed.err
