@@ -19,8 +19,8 @@ class CLIPCountDensityConfig(CLIPConfig):
 
     Args:
         window_size (`int`, *optional*, defaults to 384):
-            Side, in pixels, of the square window that the network sees at once and of the density map it answers
-            with. Where it differs from `vision_config.image_size`, the model resizes bilinearly on its way in.
+            Side, in pixels, of the square window that the network sees at once, and of its density map.
+            Where it differs from `vision_config.image_size`, the model resizes bilinearly on its way in.
         density_scale (`float`, *optional*, defaults to 60.0):
             The network works with densities multiplied by this; its inputs and outputs never are. In a window of
             `w` pixels a side, `w * w / 15` makes fifteen objects a mean of one, in the range where the head learns.

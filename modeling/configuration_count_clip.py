@@ -68,7 +68,7 @@ class CountCLIPConfig(CLIPConfig):
             # The package has registered the pipelines. Those beside the weights, which are for readers without the
             # package, would come first and ask for `trust_remote_code`.
             config_dict = {key: value for key, value in config_dict.items() if key != "custom_pipelines"}
-        # A plain CLIP becomes a counting CLIP by being loaded as one; the instance says so too.
+        # A plain CLIP that is loaded as a counting CLIP has the model type of one.
         return super().from_dict({**config_dict, "model_type": cls.model_type}, **kwargs)
 
 

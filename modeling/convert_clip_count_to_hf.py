@@ -611,7 +611,7 @@ def _load_tokenizer(source: str | Path, vocab_size: int) -> CLIPTokenizer:
         tokenizer = CLIPTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise ValueError(f"The tokenizer {str(source)!r} cannot be loaded: {error}\n{remedy}") from error
-    # Where the files cannot be found, transformers 5 answers with a tokenizer of two tokens instead of an error.
+    # If the files are missing, transformers 5 returns a tokenizer of two tokens instead of an error.
     if len(tokenizer) != vocab_size or tokenizer.eos_token_id != vocab_size - 1:
         raise ValueError(
             f"The CLIP knows {vocab_size} tokens of which the last ends a text, but the tokenizer {str(source)!r} "

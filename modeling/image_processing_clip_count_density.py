@@ -209,7 +209,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
             image (`PIL.Image.Image`): An upright image in RGB.
 
         Returns:
-            `PIL.Image.Image`: With the shorter side that `size` says; the same image without `do_resize`.
+            `PIL.Image.Image`: With the shorter side of `size`; the same image without `do_resize`.
         """
         if not self.do_resize:
             return image

@@ -34,7 +34,7 @@ _OVERSHOOT = 1e-3
 
 
 class ImageError(OSError, ValueError):
-    """An image cannot be used. The message says which one and why."""
+    """An image cannot be used. The message names it and the reason."""
 
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
@@ -43,7 +43,7 @@ class ImageNotFoundError(ImageError, FileNotFoundError):
 
 def open_image(image: Any, name: str | None = None, timeout: float | None = None) -> Image.Image:
     """
-    Read one image, completely, and turn it as its camera says.
+    Read one image completely, and apply its EXIF rotation.
 
     Args:
         image: A path; an `http://`, `https://` or `data:image/` address; a `PIL.Image.Image`; an array or tensor as
@@ -172,7 +172,7 @@ def to_rgb(image: Any) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its camera says; `exif_transpose` alone would also copy those that stand upright."""
+    """Apply the EXIF rotation; `exif_transpose` alone would also copy upright images."""
     return ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
 
 

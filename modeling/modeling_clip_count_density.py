@@ -130,8 +130,8 @@ def region_text_contrastive_loss(
     """
     Pull the patches that hold objects towards the text that names these, away from the other texts of the batch.
 
-    The patch-text loss compares the patches of one window, and is small as soon as objects differ from background,
-    whatever the text says. This one compares texts. With several processes each sees those of its own part.
+    The patch-text loss compares the patches of one window, and is small once objects differ from the background,
+    whatever the text. This one compares texts; each of several processes uses those of its own batch.
 
     Args:
         patch_embeds (`torch.Tensor` of shape `(batch_size, num_patches, projection_dim)`):
@@ -142,7 +142,7 @@ def region_text_contrastive_loss(
             How many of the objects that a prompt names lie in each patch, in any unit: the weights with which the
             patches' directions become one.
         same_text (`torch.Tensor` of shape `(batch_size * num_prompts, batch_size * num_prompts)`):
-            Which prompts of the batch say the same; these are not set against each other.
+            Which prompts of the batch are equal; these are not compared.
         temperature (`float`, *optional*, defaults to 0.07):
             What the cosine similarities are divided by.
 
@@ -579,8 +579,8 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
                 A `clip` or `count_clip` checkpoint: a folder or a name on the Hub.
             kwargs:
                 Fields of [`CLIPCountDensityConfig`] (`interaction="plain"`, `num_visual_prompts=10`, ...), and
-                arguments of `from_pretrained` that say how to find the checkpoint (`revision`, `cache_dir`, `token`,
-                `local_files_only`, `subfolder`) or how to load it (`dtype`, `attn_implementation`).
+                arguments of `from_pretrained` for finding the checkpoint (`revision`, `cache_dir`, `token`,
+                `local_files_only`, `subfolder`) or loading it (`dtype`, `attn_implementation`).
 
         Returns:
             [`CLIPCountDensityModel`] in evaluation mode.

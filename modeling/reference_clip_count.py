@@ -29,7 +29,7 @@ class ConversionError(RuntimeError):
 
 class ClipCountReference(NamedTuple):
     """
-    What the authors' model answers.
+    Output of the authors' model.
 
     Args:
         density (`torch.Tensor` of shape `(batch_size, window_size, window_size)`):
