@@ -60,7 +60,7 @@ def test_files_stand_below_each_other_whatever_was_counted(photos, density_folde
     assert len({line.index(str(photos)) for line in lines}) == 1
 
 
-def test_count_goes_on_past_a_bad_file_and_says_so(photos, density_folder, capsys):
+def test_count_continues_after_a_bad_file_and_reports_it(photos, density_folder, capsys):
     (photos / "c.png").write_bytes(b"\x89PNG broken")
     missing = photos / "gone.png"
     code = main(["count", str(photos), str(missing), "--text", "cats", "--model", density_folder])
@@ -296,7 +296,7 @@ def test_evaluation_data_that_does_not_do_is_refused(density_folder, tmp_path, c
     assert "cannot be loaded" in error("--data", str(tmp_path / "bad.jsonl"))
 
 
-def test_a_result_is_not_touched_before_there_is_a_new_one(density_folder, tmp_path, capsys):
+def test_old_result_stays_until_the_new_one_is_complete(density_folder, tmp_path, capsys):
     output = tmp_path / "result.json"
     output.write_text("the old one")
     arguments = ["evaluate", "density", "--model", str(tmp_path / "nowhere"), "--limit", "1", "--json", str(output)]

@@ -60,7 +60,7 @@ print(json.dumps({
         "from count_clip.trainers.counting import trainer",
     ],
 )
-def test_is_registered_before_anybody_can_ask(first: str, tmp_path: Path) -> None:
+def test_registers_before_first_use(first: str, tmp_path: Path) -> None:
     """Importing the package waits for no library, and whatever comes next meets everything registered."""
     found = _in_a_fresh_process(
         f"""
@@ -92,7 +92,7 @@ print(json.dumps({{
     assert set(found["waiting"]) == {"datasets", "peft"} - set(found["imported"])
 
 
-def test_rooms_are_found_below_the_package(tmp_path: Path) -> None:
+def test_packages_are_found_below_count_clip(tmp_path: Path) -> None:
     found = _in_a_fresh_process(
         """
 import json
@@ -108,7 +108,7 @@ print(json.dumps({"module": CLIPForCounting.__module__,
     assert found == {"module": "count_clip.modeling.modeling_count_clip", "stray": []}
 
 
-def test_changes_nothing_but_the_registries(tmp_path: Path) -> None:
+def test_import_changes_the_registries_only(tmp_path: Path) -> None:
     """All the state that an import is tempted to touch, compared before and after."""
     found = _in_a_fresh_process(
         """
@@ -161,7 +161,7 @@ print(json.dumps({"changed": [name for name in before if before[name] != after[n
     assert found == {"changed": [], "tasks": ["caption-counting", "object-counting"]}
 
 
-def test_registering_again_changes_nothing_and_says_nothing(tmp_path: Path) -> None:
+def test_registering_twice_is_silent(tmp_path: Path) -> None:
     found = _in_a_fresh_process(
         """
 import contextlib, io, json, sys, warnings
@@ -214,7 +214,7 @@ print(json.dumps({"libraries": sorted(libraries), "rooms": sorted(rooms)}))
 
 
 @pytest.mark.parametrize("name", count_clip.__all__)
-def test_public_names_are_there(name: str) -> None:
+def test_public_names_are_importable(name: str) -> None:
     value = getattr(count_clip, name)
     assert name in dir(count_clip)
     if name != "__version__":

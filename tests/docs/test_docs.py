@@ -225,7 +225,7 @@ def _check_extras(text: str, where: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_what_a_page_names_is_there(page: Path) -> None:
+def test_links_and_names_of_a_page_exist(page: Path) -> None:
     """Links to files and headings, extras, benchmarks, and commands in the text."""
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"[A-Z]{6,}_TABLE|TODO", text)
@@ -265,7 +265,7 @@ def _subcommands(parser: argparse.ArgumentParser | None) -> dict[str, argparse.A
     return dict(found[0]) if found else {}
 
 
-def test_reasons_and_languages_are_said() -> None:
+def test_blocks_have_reasons_and_languages() -> None:
     for page in PAGES:
         fences = re.findall(r"^```(\w*)$", page.read_text(encoding="utf-8"), re.M)
         assert set(fences[::2]) <= {"bash", "python", "bibtex"}, page.name

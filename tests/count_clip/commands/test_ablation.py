@@ -61,7 +61,7 @@ def test_ablation_trains_measures_and_writes_and_a_second_run_trains_nothing(tmp
         main(["ablation", "--output", str(output), *QUICK])
 
 
-def test_changed_base_changes_everything_that_started_from_it(tmp_path, monkeypatch):
+def test_changed_base_invalidates_its_arms(tmp_path, monkeypatch):
     trained = []
 
     def run_stage(folder, config, overrides, parent=""):
@@ -91,7 +91,7 @@ def test_given_base_is_measured_and_fine_tuned(tmp_path, counting_folder, capsys
     assert yaml.safe_load((output / "runs" / "D-0.yaml").read_text())["model_name_or_path"] == counting_folder
 
 
-def test_arms_differ_in_nothing_but_what_they_are_named_after():
+def test_arms_differ_in_filter_and_loss_only():
     config = read_config()
     runs = {name: arm_run(name, 4, "base", config) for name in "BCD"}
     assert {name: run.pop("counting_loss") for name, run in runs.items()} == {"B": False, "C": True, "D": True}
@@ -107,7 +107,7 @@ def test_arms_differ_in_nothing_but_what_they_are_named_after():
 
 
 @pytest.mark.parametrize("name", ["B", "C", "D"])
-def test_every_row_of_an_arm_is_new_and_as_many_count_as_are_asked_for(tmp_path, name):
+def test_rows_of_an_arm_are_unique_and_have_the_counting_fraction(tmp_path, name):
     config = read_config(settings=["arms.max_steps=4", "arms.per_device_train_batch_size=20"])
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({**arm_run(name, 0, "base", config), "output_dir": str(tmp_path)}))
@@ -134,7 +134,7 @@ def _arms(*accuracies: list[float]) -> list[Arm]:
     return [Arm(name, "x", accuracy=list(x), **figures) for name, x in zip("ABCD", accuracies, strict=True)]
 
 
-def test_report_says_whether_the_order_of_the_paper_came_out_and_what_is_in_doubt():
+def test_report_states_whether_the_order_of_the_paper_holds():
     config = read_config()
     right = _arms([0.1], [0.2, 0.22], [0.3, 0.4], [0.38, 0.48])
     assert order_holds(right)
@@ -160,7 +160,7 @@ def test_report_says_whether_the_order_of_the_paper_came_out_and_what_is_in_doub
         (["--base", "./nowhere"], "there is no folder './nowhere'"),
     ],
 )
-def test_mistakes_are_named_before_anything_is_trained(tmp_path, capsys, never_trains, arguments, message):
+def test_invalid_options_are_rejected_before_training(tmp_path, capsys, never_trains, arguments, message):
     never_trains()
     assert main(["ablation", "--output", str(tmp_path / "out"), *arguments]) == 2
     assert message in capsys.readouterr().err
@@ -173,7 +173,7 @@ def test_file_without_a_part_is_refused(tmp_path, capsys):
     assert "number_rate, noise, base, arms, evaluation is missing" in capsys.readouterr().err
 
 
-def test_folders_that_no_ablation_wrote_are_left_alone(tmp_path, capsys):
+def test_other_folders_are_kept(tmp_path, capsys):
     mine = tmp_path / "runs" / "A" / "mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("precious")

@@ -65,7 +65,7 @@ def test_they_are_not_pushed_either(what, broken, capsys):
 
 
 @pytest.mark.parametrize(("what", "code"), [("tokenizer", 2), ("tensor", 1), ("size", 1), ("weights", 1)])
-def test_info_says_what_is_broken(what, code, broken, capsys):
+def test_info_names_what_is_broken(what, code, broken, capsys):
     assert main(["info", broken(what), "--text", "cats"]) == code
     said = capsys.readouterr()
     assert {"tokenizer": "no tokenizer", "weights": "no weights"}.get(what, TENSOR) in said.out + said.err
@@ -106,7 +106,7 @@ def test_a_sheet_does_not_replace_a_image_that_was_found(photos, counting_folder
     assert image.read_bytes() == before
 
 
-def test_checking_an_output_leaves_what_is_there(tmp_path):
+def test_checking_an_output_keeps_the_file(tmp_path):
     empty, new, pipe = tmp_path / "empty.json", tmp_path / "new" / "one.json", tmp_path / "pipe"
     empty.touch(mode=0o600)
     check_output(str(empty))
@@ -120,7 +120,7 @@ def test_checking_an_output_leaves_what_is_there(tmp_path):
     assert pipe.is_fifo()
 
 
-def test_results_may_lie_around_what_is_read(photos):
+def test_outputs_may_be_in_the_folder_of_the_inputs(photos):
     both = [photos / "a.png", photos / "more" / "b.JPG"]
     for without in (photos, photos.parent):
         assert find_inputs([str(photos)], without=without) == both
@@ -147,7 +147,7 @@ def test_empty_paths_are_refused(density_folder, capsys):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
-def test_names_that_are_not_utf_8_stop_nothing(photos, density_folder, counting_folder, tmp_path, capsys):
+def test_names_that_are_not_utf_8_are_processed(photos, density_folder, counting_folder, tmp_path, capsys):
     shutil.copyfile(photos / "a.png", os.fsencode(photos) + b"/bad\xff.png")
     table = tmp_path / "counts.csv"
     arguments = [str(photos), "--model", density_folder, "--text", "cats"]
@@ -205,7 +205,7 @@ def test_a_dry_run_refuses_names_that_the_hub_would(arguments, counting_folder, 
     assert "is no name of a" in capsys.readouterr().err
 
 
-def test_a_broken_card_is_named_where_it_lies(counting_folder, tmp_path, capsys):
+def test_broken_card_is_named_with_its_path(counting_folder, tmp_path, capsys):
     folder = tmp_path / "clip"
     shutil.copytree(counting_folder, folder)
     (folder / "README.md").write_text("---\nlicense: [\n---\n")

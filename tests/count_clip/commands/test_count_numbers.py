@@ -59,7 +59,7 @@ def test_bad_files_are_reported_and_the_rest_is_counted(photos, counting_folder,
         (["--text", "cats and dogs and mice and hens and cows " * 9 + "{}"], "beyond the"),
     ],
 )
-def test_what_a_clip_cannot_do_is_said_before_anything_is_written(
+def test_impossible_clip_export_is_rejected_before_writing(
     photos, counting_folder, tmp_path, monkeypatch, capsys, more, message
 ):
     monkeypatch.chdir(tmp_path)

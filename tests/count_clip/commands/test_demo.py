@@ -75,7 +75,7 @@ def test_settings_that_name_no_stage_or_value_are_refused(setting, capsys):
     assert setting.split("=")[0].removeprefix("density.") in capsys.readouterr().err
 
 
-def test_checkpoints_that_are_not_there_are_missed_before_anything_is_trained(tmp_path, capsys):
+def test_missing_checkpoints_are_reported_before_training(tmp_path, capsys):
     assert main(["demo", "--output", str(tmp_path / "demo"), "--checkpoints", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert str(tmp_path / "count-clip-tiny-base") in said
@@ -83,7 +83,7 @@ def test_checkpoints_that_are_not_there_are_missed_before_anything_is_trained(tm
     assert not (tmp_path / "demo").exists()
 
 
-def test_folders_that_no_demonstration_wrote_are_left_alone(tmp_path, capsys):
+def test_other_folders_are_kept(tmp_path, capsys):
     mine = tmp_path / "runs" / "count-clip" / "mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("precious")

@@ -192,7 +192,7 @@ def test_bad_input_of_search(index, search, photos, tmp_path, monkeypatch, optio
     assert complaint in remarks
 
 
-def test_there_has_to_be_an_index(search, tmp_path):
+def test_search_needs_an_index(search, tmp_path):
     code, _, remarks = search("dogs", folder=tmp_path)
     assert code == 2
     assert "There is no index of images" in remarks

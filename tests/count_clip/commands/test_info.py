@@ -62,7 +62,7 @@ def test_a_density_model_is_described(ask, density_folder, density_model) -> Non
     assert found["has"] == {"weights": True, "processor": True, "tokenizer": True, "code": True, "card": False}
 
 
-def test_what_is_printed_says_the_same(density_folder, counting_folder, capsys) -> None:
+def test_printed_description_matches_json(density_folder, counting_folder, capsys) -> None:
     assert main(["info", density_folder, "--text", "red cats"]) == 0
     captured = capsys.readouterr()
     words = (
@@ -121,13 +121,13 @@ def test_a_caption_is_checked_against_a_model_that_ranks(ask, counting_folder, t
         assert check["num_tokens"] == len(longest.replace(" ", "")) + 2
 
 
-def test_several_texts_fail_if_one_does(ask, density_folder) -> None:
+def test_one_failing_text_fails_the_command(ask, density_folder) -> None:
     code, found = ask(density_folder, "--text", "cats", "--text", "x" * 50)
     assert code == 1
     assert [check["can_count"] for check in found["texts"]] == [True, False]
 
 
-def test_one_word_is_no_prompt_where_the_text_is_read_like_the_authors_do(ask, copy_of, density_folder) -> None:
+def test_one_word_prompts_are_remarked_for_the_authors_readout(ask, copy_of, density_folder) -> None:
     folder = copy_of(density_folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "text_readout": "authors"}))
@@ -135,7 +135,7 @@ def test_one_word_is_no_prompt_where_the_text_is_read_like_the_authors_do(ask, c
     assert ["one-word" in " ".join(check["remarks"]) for check in found["texts"]] == [True, False]
 
 
-def test_a_plain_clip_is_told_apart_and_half_precision_too(ask, counting_folder, counting_processor, tmp_path) -> None:
+def test_plain_clip_and_half_precision_are_recognised(ask, counting_folder, counting_processor, tmp_path) -> None:
     CLIPModel.from_pretrained(counting_folder, dtype=torch.bfloat16).save_pretrained(tmp_path / "plain")
     counting_processor.save_pretrained(tmp_path / "plain")
     code, found = ask(str(tmp_path / "plain"), "--text", "{} cats")
@@ -145,7 +145,7 @@ def test_a_plain_clip_is_told_apart_and_half_precision_too(ask, counting_folder,
     assert "not trained to count" in found["texts"][0]["remarks"][0]
 
 
-def test_the_card_says_where_it_is_from(ask, copy_of, density_folder, capsys) -> None:
+def test_card_metadata_is_reported(ask, copy_of, density_folder, capsys) -> None:
     folder = copy_of(density_folder)
     results = [
         EvalResult("object-counting", "fsc147", "FSC-147", "mae", value, dataset_split=split)
@@ -225,7 +225,7 @@ def test_an_adapter_names_its_base(ask, counting_model, tmp_path, capsys) -> Non
     assert "is an adapter and has no processor: check its base model, org/count-clip" in capsys.readouterr().err
 
 
-def test_a_model_of_another_kind_does_not_count(ask, tmp_path, capsys) -> None:
+def test_other_model_types_do_not_count(ask, tmp_path, capsys) -> None:
     BertConfig(hidden_size=8, num_attention_heads=1).save_pretrained(tmp_path)
     code, found = ask(str(tmp_path))
     assert (code, found["model_type"], found["counts_by"]) == (0, "bert", None)
@@ -244,7 +244,7 @@ def cached(density_folder, tmp_path, monkeypatch) -> Path:
     return snapshot
 
 
-def test_a_name_on_the_hub_is_looked_up_in_the_cache(ask, cached, capsys) -> None:
+def test_hub_name_is_found_in_the_cache(ask, cached, capsys) -> None:
     for revision in ([], ["--revision", "main"], ["--revision", COMMIT]):
         code, found = ask("org/clip-count", "--text", "cats", *revision)
         assert code == 0
@@ -255,7 +255,7 @@ def test_a_name_on_the_hub_is_looked_up_in_the_cache(ask, cached, capsys) -> Non
     assert "unknown: the weights are not in the cache" in capsys.readouterr().out
 
 
-def test_weights_that_are_not_downloaded_are_asked_of_the_hub(ask, cached, density_model, monkeypatch) -> None:
+def test_headers_of_missing_weights_come_from_the_hub(ask, cached, density_model, monkeypatch) -> None:
     weights = load_file(cached / "model.safetensors")
     (cached / "model.safetensors").unlink()
     half = {name: value.half() for name, value in weights.items()}
@@ -283,7 +283,7 @@ def test_weights_that_are_not_downloaded_are_asked_of_the_hub(ask, cached, densi
         (HfHubHTTPError, "cannot be loaded from the Hub: 500"),
     ],
 )
-def test_what_the_hub_refuses_is_explained(error, words, monkeypatch, capsys) -> None:
+def test_errors_of_the_hub_are_explained(error, words, monkeypatch, capsys) -> None:
     def refuse(*_args, **_options):
         raise error("500 Server Error", response=SimpleNamespace(headers={}, request=None))
 
@@ -292,7 +292,7 @@ def test_what_the_hub_refuses_is_explained(error, words, monkeypatch, capsys) ->
     assert words in capsys.readouterr().err
 
 
-def test_what_is_no_checkpoint_is_refused_with_advice(copy_of, density_folder, photos, tmp_path, capsys) -> None:
+def test_folders_without_a_checkpoint_are_rejected(copy_of, density_folder, photos, tmp_path, capsys) -> None:
     def error(model: Path | str, command: str = "info") -> str:
         arguments = [str(model)] if command == "info" else [str(photos), "--text", "cats", "--model", str(model)]
         assert main([command, *arguments]) == 2

@@ -55,7 +55,7 @@ def test_plain_clip_has_the_weights_and_the_logits(
         torch.testing.assert_close(model(**inputs).logits_per_image, logits)
 
 
-def test_plain_clip_mentions_nothing_of_this_package(clip_folder: Path) -> None:
+def test_plain_clip_has_no_trace_of_this_package(clip_folder: Path) -> None:
     assert not list(clip_folder.glob("*.py"))
     config = json.loads((clip_folder / "config.json").read_text())
     assert (config["model_type"], config["architectures"]) == ("clip", ["CLIPModel"])
@@ -129,7 +129,7 @@ def test_sentence_transformers_takes_the_plain_clip(clip_folder: Path, make_imag
         torch.testing.assert_close(embeds, expected[0], rtol=1e-4, atol=1e-5)
 
 
-def test_type_of_the_weights_is_as_asked(counting_folder: str, tmp_path: Path) -> None:
+def test_export_has_the_requested_dtype(counting_folder: str, tmp_path: Path) -> None:
     assert main(["export", "clip", counting_folder, "--output", str(tmp_path / "x"), "--dtype", "bfloat16"]) == 0
     assert {tensor.dtype for tensor in load_file(tmp_path / "x" / "model.safetensors").values()} == {torch.bfloat16}
     assert CLIPModel.from_pretrained(tmp_path / "x").dtype == torch.bfloat16

@@ -68,7 +68,7 @@ def test_the_result_is_written_though_nobody_reads_the_table_to_its_end(counted,
     assert json.loads(output.read_text())["metrics"]["mae"] == 2.5
 
 
-def test_without_a_training_part_there_is_no_mean(run, counted):
+def test_mean_needs_a_training_split(run, counted):
     _, printed = run("density", "--model", "mean", "--data", counted, "--train-split", "other", code=2)
     assert "--train-split" in printed.err
 
@@ -106,7 +106,7 @@ def test_detectors_that_do_not_do_are_refused(run, counted, counting_folder, owl
     assert "from 0 to 1" in printed.err
 
 
-def test_the_mean_and_a_detector_can_be_asked_whether_they_follow_the_prompt(run, make_image, owl_folder, tmp_path):
+def test_praco_measures_the_mean_and_a_detector(run, make_image, owl_folder, tmp_path):
     for name in "ab":
         make_image(48, 48, ord(name)).save(tmp_path / f"{name}.png")
     rows = [
@@ -168,7 +168,7 @@ def test_the_published_benchmark_lists_what_is_missing(run, countbench, counting
     assert run("countbench", "--model", counting_folder, "--data", folder, code=1)[0]["rows"] == written["rows"]
 
 
-def test_a_split_that_is_not_there_names_the_option(run, counting_folder, tmp_path):
+def test_missing_split_names_the_option(run, counting_folder, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"image": "a.png", "text": "two cats"}\n')
     _, printed = run("countbench", "--model", counting_folder, "--data", tmp_path, code=2)
     assert "Unknown split" in printed.err
@@ -210,7 +210,7 @@ def test_baselines_answer_the_nine_way_question(run, countbench, owl_folder):
     assert written["missing"] == 2
 
 
-def test_the_most_frequent_number_of_the_training_part_is_said(run, tmp_path, make_image):
+def test_mean_predicts_the_most_frequent_training_number(run, tmp_path, make_image):
     features = datasets.Features(
         {"image": datasets.Image(), "text": datasets.Value("string"), "number": datasets.Value("int64")}
     )

@@ -71,7 +71,7 @@ def test_scenes_give_a_table_and_json(run, tmp_path):
     assert f"{figures['f1']:.3f}" in cells["counting F1 on mosaics"]
 
 
-def test_an_annotated_folder_is_asked_for_plurals_and_not_for_crowds(run, coco, tmp_path):
+def test_annotated_folder_uses_plurals_and_skips_crowds(run, coco, tmp_path):
     path = tmp_path / "result.json"
     code, printed, remarks = run(
         "--data", coco, "--format", "coco", "--split", "val", "--negatives", "all", "--mosaics", "all", "--json", path
@@ -127,13 +127,13 @@ def test_local_rows_can_take_what_is_not_listed_as_absent(run, make_image, tmp_p
         (["--mosaics", "some"], "--mosaics"),
     ],
 )
-def test_what_cannot_be_measured_is_said(run, options, words):
+def test_invalid_data_is_rejected(run, options, words):
     code, printed, remarks = run(*options)
     assert (code, printed) == (2, "")
     assert words in remarks
 
 
-def test_a_model_of_another_kind_is_refused(run, counting_folder):
+def test_other_model_types_are_rejected(run, counting_folder):
     code, _, remarks = run("--limit", 2, model=counting_folder)
     assert code == 2
     assert "'count_clip'; expected a CLIP-Count density model" in remarks

@@ -44,7 +44,7 @@ def _run(*arguments, code=0):
     assert main(["evaluate", *map(str, arguments)]) == code
 
 
-def test_a_result_says_how_to_repeat_it(density_folder, density_rows, tmp_path, capsys):
+def test_result_records_how_to_repeat_it(density_folder, density_rows, tmp_path, capsys):
     output = tmp_path / "result.json"
     options = ["--data", density_rows, "--limit", 3, "--seed", 2, "--dtype", "bfloat16", "--json", output]
     _run("density", "--model", density_folder, *options)
@@ -247,7 +247,7 @@ def test_a_run_that_was_killed_goes_on(density_folder, make_image, tmp_path):
     assert [row["count"] for row in written["predictions"]] == list(range(number))
 
 
-def test_an_interrupted_run_says_that_it_goes_on(density_folder, density_rows, tmp_path, capsys, monkeypatch):
+def test_interrupted_run_names_its_cache(density_folder, density_rows, tmp_path, capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -283,9 +283,7 @@ CLIP_BENCHMARKS = ("countbench", "classification", "linear-probe", "few-shot")
 
 
 @pytest.mark.parametrize("benchmark", [*CLIP_BENCHMARKS, "density", "praco"])
-def test_a_model_of_another_kind_is_refused(
-    benchmark, text_model, density_folder, counting_folder, capsys, monkeypatch
-):
+def test_other_model_types_are_rejected(benchmark, text_model, density_folder, counting_folder, capsys, monkeypatch):
     _run(benchmark, "--model", text_model, "--limit", 2, code=2)
     assert "'bert'" in capsys.readouterr().err
     wrong = density_folder if benchmark in CLIP_BENCHMARKS else counting_folder
@@ -296,7 +294,7 @@ def test_a_model_of_another_kind_is_refused(
 
 
 @pytest.mark.parametrize("benchmark", [*CLIP_BENCHMARKS, "density", "praco"])
-def test_missing_columns_and_no_rows_are_said(
+def test_missing_columns_and_empty_data_are_rejected(
     benchmark, density_folder, counting_folder, make_image, tmp_path, capsys
 ):
     model = counting_folder if benchmark in CLIP_BENCHMARKS else density_folder
@@ -321,7 +319,7 @@ def test_missing_columns_and_no_rows_are_said(
     assert "is empty" in capsys.readouterr().err
 
 
-def test_counts_that_are_no_numbers_are_said(density_model, density_processor, density_rows, tmp_path, capsys):
+def test_counts_that_are_no_numbers_are_rejected(density_model, density_processor, density_rows, tmp_path, capsys):
     torch.nn.init.constant_(density_model.text_projection.weight, float("nan"))
     density_model.save_pretrained(tmp_path / "nan")
     density_processor.save_pretrained(tmp_path / "nan")
@@ -334,7 +332,7 @@ def test_counts_that_are_no_numbers_are_said(density_model, density_processor, d
 
 
 @pytest.mark.parametrize("benchmark", ["countbench", "classification"])
-def test_scores_that_are_no_numbers_are_said(benchmark, counting_model, counting_processor, tmp_path, capsys):
+def test_scores_that_are_no_numbers_are_rejected(benchmark, counting_model, counting_processor, tmp_path, capsys):
     torch.nn.init.constant_(counting_model.visual_projection.weight, float("nan"))
     counting_model.save_pretrained(tmp_path)
     counting_processor.save_pretrained(tmp_path)
@@ -353,7 +351,7 @@ def test_what_cannot_be_together_is_refused(density_folder, tmp_path, capsys):
     assert (tmp_path / "notes").read_text() == "mine"
 
 
-def test_a_name_that_is_nowhere_is_said(density_folder, capsys):
+def test_unknown_name_is_rejected(density_folder, capsys):
     _run("density", "--model", density_folder, "--data", "org/nowhere", code=2)
     error = capsys.readouterr().err
     assert "no data set org/nowhere on this machine" in error
