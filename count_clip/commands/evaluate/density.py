@@ -89,6 +89,10 @@ def _drawing(folder: str | None) -> Callable[[Mapping[str, Any], Any], None] | N
     namer = OverlayNamer(Path(folder).expanduser(), [])
 
     def draw(row: Mapping[str, Any], counted: Any) -> None:
+        from count_clip.evaluation.inference.encoding import read_image
+
+        if counted.image is None:  # baselines do not keep images
+            counted.image = read_image(row)
         write_overlay(counted, namer, Path(str(row.get("image_id") or "image")).name)
 
     return draw
