@@ -25,14 +25,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 from huggingface_hub.utils import tqdm
 
 from ..captions.numbers import NUMBER_TO_WORD, find_count
 from ..download.client import FetchConfig, FetchError, HttpClient, fetch_bytes
-from ..files.archives import ARCHIVE_SUFFIXES
 from ..files.atomic import remove_leftovers, write_whole
 from ..files.checks import existing_file, parse_json, path_inside, value_of
-from ..files.image_sources import Reference, image_problem, list_images, load_image, read_parquet_rows
+from ..files.image_sources import ARCHIVE_SUFFIXES, Reference, image_problem, list_images, load_image
 from ..formats.findings import Findings
 from ..schema import caption_features
 from .base import CountingSetBuilder, CountingSetConfig, folder_fingerprint
@@ -265,12 +266,32 @@ def _read_parquet(files: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Ref
     entries: list[dict[str, Any]] = []
     references: list[Reference | None] = []
     for file in files:
-        for place, row in enumerate(read_parquet_rows(file, ["text", "number"], ["image"], ["image_url"])):
+        for place, row in enumerate(_parquet_rows(file)):
             where = f"row {place} of {file}"
             text = value_of(row, "text", str, where)
             entries.append({"text": text, "number": _number_of(row, where), "image_url": row.get("image_url")})
             references.append((str(file), place))
     return entries, references
+
+
+def _parquet_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a parquet file without their images."""
+    required = ["image", "text", "number"]
+    try:
+        with pq.ParquetFile(file) as opened:
+            names = opened.schema_arrow.names
+            if missing := [name for name in required if name not in names]:
+                raise ValueError(
+                    f"Expected the columns {', '.join(required)} in {file}, but {', '.join(missing)} is not among "
+                    f"{', '.join(names)}. Check that it is the right file."
+                )
+            columns = [name for name in ("text", "number", "image_url") if name in names]
+            rows: list[dict[str, Any]] = opened.read(columns).to_pylist()
+            return rows
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"Expected {file} to be a parquet file, but it cannot be read: {error}. It may be cut short: get it again."
+        ) from error
 
 
 def _number_of(entry: Any, where: str) -> int:

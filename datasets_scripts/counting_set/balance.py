@@ -6,7 +6,6 @@ import itertools
 import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,68 +21,21 @@ _STAGES = "stages.json"
 
 
 def read_stages(output: Path) -> dict[str, Any] | None:
-    """
-    Read `stages.json` of a finished set.
-
-    Args:
-        output (`Path`): The folder of the set.
-
-    Returns:
-        `dict[str, Any]` or `None`: Its fingerprint, options and counts; `None` where there is no finished set.
-    """
+    """Read `stages.json` of a finished set (fingerprint, options, counts); `None` where there is no finished set."""
     path = output / _STAGES
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-@dataclass
-class Quota:
-    """
-    The rows of a number that are kept: those whose rank is below the limit, and some that are at it.
-
-    Args:
-        limit (`int`, *optional*): The rank; `None` keeps all rows.
-        at_limit (`int`): How many rows of this very rank are kept. (Rows that are equal have one rank.)
-    """
-
-    limit: int | None = None
-    at_limit: int = 0
-
-    def takes(self, rank: int) -> bool:
-        """Whether the next row is kept."""
-        if self.limit is None or rank < self.limit:
-            return True
-        if rank > self.limit or not self.at_limit:
-            return False
-        self.at_limit -= 1
-        return True
-
-
 def rank_of(row: Mapping[str, Any], seed: int) -> int:
-    """
-    Compute a random rank, the same for the same row and seed on every machine and in any order.
-
-    Args:
-        row (`Mapping[str, Any]`): The row, of which `image_id` and `text` matter.
-        seed (`int`): Another seed gives other ranks.
-
-    Returns:
-        `int`: 64 random bits.
-    """
+    """Compute 64 random bits from `image_id`, `text` and the seed, the same on every machine and in any order."""
     content = f"{seed} {row['image_id']} {row['text']}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
 def share_out(total: int, available: Mapping[int, int]) -> dict[int, int]:
     """
-    Divide a total of rows among numbers, as evenly as the available rows allow.
-
-    Args:
-        total (`int`): Rows in all.
-        available (`Mapping[int, int]`): Available rows of each number.
-
-    Returns:
-        `dict[int, int]`: Rows of each number: all where there are few, equally many of the others, and one more of
-        the most frequent ones where it does not divide.
+    Divide a total of rows among numbers, as evenly as the available rows of each allow: all where there are few,
+    equally many of the others, and one more of the most frequent ones where it does not divide.
     """
     shares: dict[int, int] = {}
     left = total
@@ -94,16 +46,15 @@ def share_out(total: int, available: Mapping[int, int]) -> dict[int, int]:
     return dict(sorted(shares.items()))
 
 
-def find_quotas(ranks: Iterator[tuple[int, int]], config: CaptionSetConfig) -> tuple[dict[int, Quota], dict[int, int]]:
+def choose_rows(
+    ranks: Iterator[tuple[int, int]], config: CaptionSetConfig
+) -> tuple[dict[int, Counter[int] | None], dict[int, int]]:
     """
-    Decide which rows are kept, in one pass that holds the ranks of these rows only.
-
-    Args:
-        ranks (`Iterator[tuple[int, int]]`): The number and the rank of each row.
-        config (`CaptionSetConfig`): The conditions.
+    Choose the rows that are kept, from the number and the rank of each, in one pass.
 
     Returns:
-        `tuple[dict[int, Quota], dict[int, int]]`: For each number, which rows are kept, and how many.
+        `tuple[dict[int, Counter[int] | None], dict[int, int]]`: For each number, how many rows of which ranks are kept
+        (`None` keeps all; equal rows have one rank), and how many in all. Only ranks of common numbers are in memory.
     """
     available: Counter[int] = Counter()
     lowest: dict[int, list[int]] = {}
@@ -115,18 +66,26 @@ def find_quotas(ranks: Iterator[tuple[int, int]], config: CaptionSetConfig) -> t
                 heapq.heappush(heap, -rank)
             elif heap and rank < -heap[0]:
                 heapq.heapreplace(heap, -rank)
-    common = {number: count for number, count in available.items() if number in config.common_numbers}
     shares = dict(available)
     if config.num_common is not None:
+        common = {number: count for number, count in available.items() if number in config.common_numbers}
         shares.update(share_out(config.num_common, common))
-    quotas = {}
-    for number, share in shares.items():
-        if share == available[number]:
-            quotas[number] = Quota()
-            continue
-        kept = sorted(-rank for rank in lowest.get(number, ()))[:share]
-        quotas[number] = Quota(kept[-1], kept.count(kept[-1])) if kept else Quota(-1)
-    return quotas, dict(sorted(shares.items()))
+    chosen = {
+        number: None if share == available[number] else Counter(sorted(-rank for rank in lowest[number])[:share])
+        for number, share in shares.items()
+    }
+    return chosen, dict(sorted(shares.items()))
+
+
+def is_chosen(number: int, rank: int, chosen: Mapping[int, Counter[int] | None]) -> bool:
+    """Whether the next row of a number and rank is kept; it is taken off the chosen ones."""
+    left = chosen[number]
+    if left is None:
+        return True
+    if not left[rank]:
+        return False
+    left[rank] -= 1
+    return True
 
 
 def write_balanced(
@@ -139,19 +98,7 @@ def write_balanced(
     unreadable: Mapping[int, str],
 ) -> dict[str, Any]:
     """
-    Write the set: its files, its card, its counts and its failures.
-
-    Args:
-        output (`Path`): The folder of the set.
-        fingerprint (`str`): Of the plan of the set.
-        parts (`PartFolder`): The rows that passed the stages.
-        shards (`Sequence[CaptionShard]`): Their shards.
-        config (`CaptionSetConfig`): The conditions.
-        source (`str`): The name of the source.
-        unreadable (`Mapping[int, str]`): The shards that are left out, and why.
-
-    Returns:
-        `dict[str, Any]`: What [`read_stages`] reads.
+    Write the files, card, counts and failures of the set from the finished parts; return what [`read_stages`] reads.
     """
     indices = [index for index in range(len(shards)) if index not in unreadable]
     counts, num_failures = StageCounts(), 0
@@ -167,9 +114,9 @@ def write_balanced(
         for index, reason in unreadable.items():
             file.write(json.dumps({"source": shards[index].name, "stage": "shard", "error": reason}) + "\n")
     rows = (row for batch in parts.batches(indices, ["number", "image_id", "text"]) for row in batch.to_pylist())
-    quotas, kept = find_quotas(((row["number"], rank_of(row, config.seed)) for row in rows), config)
+    chosen, kept = choose_rows(((row["number"], rank_of(row, config.seed)) for row in rows), config)
     rows = (row for batch in parts.batches(indices) for row in batch.to_pylist())
-    kept_rows = (row for row in rows if quotas[row["number"]].takes(rank_of(row, config.seed)))
+    kept_rows = (row for row in rows if is_chosen(row["number"], rank_of(row, config.seed), chosen))
     stages = {
         "fingerprint": fingerprint,
         "source": source,

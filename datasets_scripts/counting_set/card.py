@@ -26,14 +26,7 @@ _COLUMNS = {
 
 
 def write_card(output: Path, stages: Mapping[str, Any], features: datasets.Features) -> None:
-    """
-    Write `README.md`, with which `datasets.load_dataset` reads the folder and the Hub shows it.
-
-    Args:
-        output (`Path`): The folder of the set.
-        stages (`Mapping[str, Any]`): What was counted and how the set was made.
-        features (`datasets.Features`): Its columns.
-    """
+    """Write `README.md`, with which `datasets.load_dataset` reads the folder and the Hub shows it."""
     total = sum(stages["kept"].values())
     num_bytes = sum(file.stat().st_size for file in (output / "data").glob("*.parquet"))
     content = f"Content {stages['fingerprint']}."

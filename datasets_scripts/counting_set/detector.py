@@ -83,10 +83,10 @@ def suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, max_overlap: float)
     Args:
         boxes (`np.ndarray` of shape `(num_boxes, 4)`): `x0, y0, x1, y1`.
         scores (`np.ndarray` of shape `(num_boxes,)`): Their scores.
-        max_overlap (`float`): The largest intersection over union with a better box that a box may have.
+        max_overlap (`float`): The largest intersection over union of a kept box with a better one.
 
     Returns:
-        `list[int]`: The indices of those that are kept, best first; of equal scores the first box first.
+        `list[int]`: The indices of the kept boxes, best first; of equal scores the first box first.
     """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     waiting = np.argsort(-scores, kind="stable")
@@ -102,14 +102,8 @@ def suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, max_overlap: float)
 
 def is_class_of(label: str, head: str) -> bool:
     """
-    Tell whether a detector's class is the noun that a caption counts.
-
-    Args:
-        label (`str`): The class: "person", "wine glass".
-        head (`str`): The caption's noun, in the plural and in lower case: "women", "glasses".
-
-    Returns:
-        `bool`: Whether the noun is the plural of the class or of its last word, or both are people.
+    Whether a caption's plural noun ("women", "glasses") is the plural of a detector's class ("person", "wine glass"),
+    or of its last word, or both are people.
     """
     label = label.lower().strip()
     if not label:
@@ -173,16 +167,7 @@ class TransformersDetector:
         self.max_query_words = max_query_words
 
     def __call__(self, images: Sequence[Image.Image], nouns: Sequence[str]) -> list[list[Detection]]:
-        """
-        Find the objects in some images.
-
-        Args:
-            images (`Sequence[Image.Image]`): The images, RGB.
-            nouns (`Sequence[str]`): The nouns that a zero-shot model looks for, one for each image.
-
-        Returns:
-            `list[list[Detection]]`: The detections of each image.
-        """
+        """Return the detections of each RGB image; a zero-shot model looks for the noun of each image."""
         options = {"threshold": self.threshold, "batch_size": self.batch_size}
         if self.is_zero_shot:
             queries = [self.query.format(" ".join(noun.split()[-self.max_query_words :])) for noun in nouns]

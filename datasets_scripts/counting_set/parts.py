@@ -23,12 +23,9 @@ _GROUP_BYTES = 32 * 2**20
 
 def caption_set_features() -> datasets.Features:
     """
-    Describe a row of a counting set that was filtered from captions.
-
-    Returns:
-        `datasets.Features`: The columns of [`caption_features`]; `detected`, the detector's class, with the `scores`
-        and `boxes` (`[x0, y0, x1, y1]` in the upright image's own pixels) of its objects; `url` of the image;
-        `source` and `row`, the file that the caption is from and its place in it.
+    Describe a row of a counting set: the columns of [`caption_features`]; `detected`, the detector's class, with the
+    `scores` and `boxes` (`[x0, y0, x1, y1]` in the upright image's own pixels) of its objects; `url` of the image;
+    `source` and `row`, the file that the caption is from and its place in it.
     """
     number = datasets.Value("float32")
     return datasets.Features(
@@ -51,13 +48,7 @@ def plan_of(shards: Sequence[CaptionShard], config: CaptionSetConfig) -> dict[st
 
 @dataclass(frozen=True)
 class PartReport:
-    """
-    The counts of a finished shard.
-
-    Args:
-        counts (`StageCounts`): The captions after each stage.
-        failures (`tuple[dict[str, Any], ...]`): The images that were missing, broken or failed the detector.
-    """
+    """The counts of a finished shard, and the images that were missing, broken or failed the detector."""
 
     counts: StageCounts
     failures: tuple[dict[str, Any], ...]
@@ -79,35 +70,15 @@ class PartFolder(ResumableFolder):
         self, index: int, rows: Iterable[Mapping[str, Any]], counts: StageCounts, failures: Sequence[dict[str, Any]]
     ) -> PartReport:
         """
-        Write a part while its rows are computed.
-
-        Args:
-            index (`int`): The index of its shard.
-            rows (`Iterable[Mapping[str, Any]]`): Its rows.
-            counts (`StageCounts`): Complete when `rows` is exhausted.
-            failures (`Sequence[dict[str, Any]]`): Likewise.
-
-        Returns:
-            `PartReport`: The counts of the shard.
-
-        Raises:
-            OSError: If the disk is full; the parts that were finished before stay.
+        Write the part of a shard while its rows are computed; `counts` and `failures` are complete when `rows` is
+        exhausted.
         """
         write_rows(self._rows(index), rows)
         self.finish(f"{index:06d}", {"counts": counts.as_dict(), "failures": list(failures)})
         return PartReport(counts, tuple(failures))
 
     def batches(self, indices: Iterable[int], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """
-        Read the rows of some parts in batches.
-
-        Args:
-            indices (`Iterable[int]`): The indices of their shards.
-            columns (`Sequence[str]`, *optional*): The columns; all by default.
-
-        Returns:
-            `Iterator[pa.RecordBatch]`: Their rows, in order.
-        """
+        """Read the rows of some parts in batches, in order; all columns by default."""
         for index in indices:
             with pq.ParquetFile(self._rows(index), buffer_size=BUFFER_BYTES) as file:
                 yield from file.iter_batches(_GROUP_ROWS, columns=columns)

@@ -21,18 +21,11 @@ def do_with_ray(
     todo: Sequence[tuple[int, CaptionShard]], work: ShardWork, num_proc: int
 ) -> Iterator[tuple[int, PartReport | str]]:
     """
-    Process shards on a Ray cluster: the text stages in tasks, the image stages in actors that keep a detector.
+    Process shards on a Ray cluster: the text stages in tasks, the image stages in `num_proc` actors that keep a
+    detector.
 
-    Args:
-        todo (`Sequence[tuple[int, CaptionShard]]`): The shards and their indices.
-        work (`ShardWork`): The work.
-        num_proc (`int`): How many actors; each has a GPU where the cluster has any and there is a detector.
-
-    Returns:
-        `Iterator[tuple[int, PartReport | str]]`: The counts of each or why it cannot be read, as they are finished.
-
-    Raises:
-        ImportError: If Ray is not installed.
+    Each actor has a GPU where the cluster has any and there is a detector. Yields the counts of each shard or why it
+    cannot be read, as they are finished; raises `ImportError` if Ray is not installed.
     """
     try:
         import ray

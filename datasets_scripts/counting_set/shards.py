@@ -50,15 +50,7 @@ class ShardError(Exception):
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """
-    Turn the errors of a broken file into a [`ShardError`].
-
-    Args:
-        path (`str`): The file, or the name of a data set.
-
-    Raises:
-        ShardError: If the block raises one of them.
-    """
+    """Turn the errors of a broken file, or of a data set, into a [`ShardError`] that names it."""
     try:
         yield
     except (OSError, EOFError, pa.ArrowException, tarfile.TarError, datasets.exceptions.DatasetsError) as error:
@@ -68,11 +60,7 @@ def reading(path: str) -> Iterator[None]:
 @dataclass(frozen=True)
 class CaptionReading:
     """
-    A caption that passed the stages of the text.
-
-    Args:
-        number (`int`): The number that it states.
-        noun (`str`): What the number counts; empty where no noun was found.
+    A caption that passed the stages of the text: its number, and the noun that it counts (empty where none was found).
     """
 
     number: int
@@ -129,14 +117,7 @@ class Columns:
 
     def found_in(self, names: Sequence[str], where: str) -> "Columns":
         """
-        Find the columns of a shard.
-
-        Args:
-            names (`Sequence[str]`): All columns of the shard.
-            where (`str`): The shard, for the error.
-
-        Returns:
-            `Columns`: Their names as the shard writes them; those that are missing are `None`.
+        Find the columns among the names of a shard; those that are missing are `None`.
 
         Raises:
             ValueError: If there is no caption, or a column that was named is missing.
@@ -182,16 +163,7 @@ class CaptionShard(ABC):
 
     def records(self, read: ReadCaption) -> Iterator[CaptionRecord]:
         """
-        Read the shard.
-
-        Args:
-            read (`ReadCaption`): Called with each caption.
-
-        Returns:
-            `Iterator[CaptionRecord]`: The rows whose caption is wanted, in order.
-
-        Raises:
-            ShardError: If it cannot be read to its end.
+        Read the rows whose caption is wanted, in order; raise [`ShardError`] if the shard cannot be read to its end.
         """
         with reading(self.path):
             yield from self._records(read)
@@ -242,11 +214,10 @@ class CaptionShard(ABC):
 @dataclass(frozen=True)
 class ParquetShard(CaptionShard):
     """
-    Some row groups of a parquet file; of a group, the captions are read first, and images if one is wanted.
+    The row groups from `groups[0]` to before `groups[1]` of a parquet file, whose first row is `first_row` of the
+    file.
 
-    Args:
-        groups (`tuple[int, int]`): The first row group, and the one after the last.
-        first_row (`int`): The place of the first row in the file.
+    Of a group, the captions are read first, and images if one is wanted.
     """
 
     groups: tuple[int, int]
@@ -318,13 +289,7 @@ class JsonLinesShard(CaptionShard):
 @dataclass(frozen=True)
 class DatasetShard(CaptionShard):
     """
-    A shard of a data set that `datasets.load_dataset` knows, streamed; images are not decoded.
-
-    Args:
-        config (`str` or `None`): Its configuration.
-        split (`str`): Its split.
-        index (`int`): Which shard.
-        num_shards (`int`): Of how many.
+    Shard `index` of `num_shards` of a data set that `datasets.load_dataset` knows, streamed; images are not decoded.
     """
 
     config: str | None

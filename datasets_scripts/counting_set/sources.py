@@ -26,20 +26,13 @@ def find_shards(
     max_rows: int = 50_000,
 ) -> list[CaptionShard]:
     """
-    Find the shards of a source.
+    Find the shards of a source, in the order of their names.
 
     Args:
-        source (`str`): A folder or a file of parquet, tar (webdataset) or JSON lines, or the name of a data set that
-            `datasets.load_dataset` knows. Where a folder holds an archive and a table of one name (as img2dataset
-            writes them), the archive is read.
-        columns (`Columns`, *optional*): Names of the columns, where they are unusual.
-        split (`str`, *optional*, defaults to `"train"`): The split of a data set by its name.
-        config (`str`, *optional*): Its configuration.
-        max_rows (`int`, *optional*, defaults to 50,000): Parquet files with more rows are several shards, as far as
-            their row groups allow.
-
-    Returns:
-        `list[CaptionShard]`: The shards, in the order of their names.
+        source, columns, split, max_rows: As [`build_caption_set`] takes them. Parquet files are divided as far as
+            their row groups allow. Where a folder holds an archive and a table of one name (as img2dataset writes
+            them), the archive is read.
+        config (`str`, *optional*): The configuration of a data set by its name.
 
     Raises:
         ValueError: If there are none, or columns are missing.

@@ -143,16 +143,7 @@ class StageCounts:
             self.by_number.setdefault(stage, Counter()).update(numbers)
 
     def table(self, kept: Mapping[int, int] | None = None) -> list[tuple[str, int, Mapping[int, int]]]:
-        """
-        List the stages.
-
-        Args:
-            kept (`Mapping[int, int]`, *optional*): Rows of each number after balancing.
-
-        Returns:
-            `list[tuple[str, int, Mapping[int, int]]]`: The name of each stage, the captions after it, and how many of
-            these state each number.
-        """
+        """List the name of each stage, the captions after it, and how many of these state each number."""
         table: list[tuple[str, int, Mapping[int, int]]] = [("captions", self.totals["captions"], {})]
         for stage, name in _STAGES.items():
             if stage in self.by_number:
@@ -191,17 +182,7 @@ class DetectorError(RuntimeError):
 
 
 def choose_by_text(shard: CaptionShard, config: CaptionSetConfig, counts: StageCounts) -> Iterator[CaptionRecord]:
-    """
-    Read a shard and keep the captions that state a number of visible objects.
-
-    Args:
-        shard (`CaptionShard`): The shard.
-        config (`CaptionSetConfig`): The conditions.
-        counts (`StageCounts`): Updated while the shard is read.
-
-    Returns:
-        `Iterator[CaptionRecord]`: Those captions and their images.
-    """
+    """Read the captions of a shard that state a number of visible objects; `counts` is updated while it is read."""
 
     def read(caption: Any) -> CaptionReading | None:
         counts.totals["captions"] += 1
@@ -225,16 +206,7 @@ def choose_by_text(shard: CaptionShard, config: CaptionSetConfig, counts: StageC
 
 def open_image(content: bytes) -> Image.Image:
     """
-    Decode an image.
-
-    Args:
-        content (`bytes`): Its file.
-
-    Returns:
-        `Image.Image`: The image, upright and RGB.
-
-    Raises:
-        ImageError: If it cannot be decoded, or is suspiciously large.
+    Decode an image file upright and in RGB; raise [`ImageError`] if it cannot be decoded or is suspiciously large.
     """
     try:
         with Image.open(io.BytesIO(content), formats=tuple(SAFE_FORMATS)) as opened:
@@ -261,9 +233,6 @@ def choose_by_image(
         detector (`Detector`, *optional*): Finds the objects. Without one all images are kept.
         counts (`StageCounts`): Updated.
         failures (`list[dict[str, Any]]`): Receives every image that is missing, broken, or fails the detector.
-
-    Returns:
-        `Iterator[dict[str, Any]]`: The rows of the set.
 
     Raises:
         DetectorError: If the detector fails on one image after another.

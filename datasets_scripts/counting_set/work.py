@@ -16,14 +16,8 @@ from .stages import CaptionSetConfig, StageCounts, choose_by_image, choose_by_te
 @dataclass(frozen=True)
 class ShardWork:
     """
-    Everything that a process needs to know about the shards.
-
-    Args:
-        parts (`Path`): The folder of the parts.
-        config (`CaptionSetConfig`): The conditions of the stages.
-        downloads ([`FetchConfig`]): Options of the HTTP client.
-        device (`str`, *optional*): The detector's device.
-        detector (`Detector`, *optional*): A detector in the place of the one that the configuration names.
+    Everything that a process needs to know about the shards: the folder of the parts, the options, and a detector in
+    the place of the one that the configuration names.
     """
 
     parts: Path
@@ -33,16 +27,7 @@ class ShardWork:
     detector: Detector | None = None
 
     def do(self, index: int, shard: CaptionShard) -> PartReport | str:
-        """
-        Take a shard through the stages, and write its part.
-
-        Args:
-            index (`int`): The index of the shard.
-            shard (`CaptionShard`): The shard.
-
-        Returns:
-            `PartReport` or `str`: Its counts, or why it cannot be read.
-        """
+        """Take a shard through the stages and write its part; return its counts, or why it cannot be read."""
         counts = StageCounts()
         try:
             return self.finish(index, choose_by_text(shard, self.config, counts), counts)
@@ -50,17 +35,7 @@ class ShardWork:
             return str(error)
 
     def finish(self, index: int, records: Iterable[CaptionRecord], counts: StageCounts) -> PartReport:
-        """
-        Take the captions that passed the text stages through those of the images, and write the part of their shard.
-
-        Args:
-            index (`int`): The index of the shard.
-            records (`Iterable[CaptionRecord]`): The captions.
-            counts (`StageCounts`): The counts of the text stages; updated.
-
-        Returns:
-            `PartReport`: The counts of the shard.
-        """
+        """Take captions that passed the text stages through those of the images, and write the part of their shard."""
         failures: list[dict[str, Any]] = []
         if not self.config.captions_only:
             records = fetch_images(records, self.downloads)
@@ -84,14 +59,7 @@ def _load_detector(*options: Any) -> Detector:
 
 def fetch_images(records: Iterable[CaptionRecord], config: FetchConfig) -> Iterator[CaptionRecord]:
     """
-    Fetch the images of captions that have only a URL.
-
-    Args:
-        records (`Iterable[CaptionRecord]`): The captions.
-        config ([`FetchConfig`]): Options of the HTTP client.
-
-    Returns:
-        `Iterator[CaptionRecord]`: The captions in their order, each with an image or a problem.
+    Fetch the images of captions that have only a URL: the same captions in order, each with an image or a problem.
     """
     with HttpClient(config) as client:
         urls = ((record, record.url if record.image is None else None) for record in records)

@@ -12,13 +12,7 @@ from typing import Any
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """
-    Write a file under a temporary name, which becomes its own when the block ends without an error.
-
-    Args:
-        path (`Path`): The file; its folder exists.
-
-    Returns:
-        `Iterator[Path]`: The temporary file in the same folder, see [`remove_leftovers`].
+    Write a file under a temporary name in its folder, which becomes its own when the block ends without an error.
 
     Raises:
         OSError: If the file cannot be written, for example because the disk is full; an earlier file stays.

@@ -2,33 +2,35 @@
 
 import io
 import os
-from collections.abc import Sequence
+import tarfile
+import zipfile
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from .archives import archive_files, is_archive, read_archived
+from .checks import leads_out
 from .images import DECODER_ERRORS
 
 
 # Where an image is: the path of a file; or the path of an archive or a parquet file, and the name or row in it.
 Reference = str | tuple[str, str] | tuple[str, int]
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+# A malicious archive of a few kilobytes can hold terabytes.
+_MAX_IMAGE_BYTES = 200 * 2**20
+_MAX_COMPRESSED_TAR_BYTES = 4 * 2**30
 
 
 def list_images(place: Path) -> dict[str, Reference]:
     """
-    List the images of a folder, with its subfolders, or of an archive.
+    List the images of an archive or of a folder and its subfolders, by their names without folders.
 
-    Args:
-        place (`Path`): The folder or archive.
-
-    Returns:
-        `dict[str, Reference]`: Images by their names without folders. Files with unusual suffixes are included, for
-        URLs name images anyhow; `.json`, `.txt` and other files that are certainly none are not.
+    Files with unusual suffixes are included, for URLs name images anyhow; `.json`, `.txt` and other files that are
+    certainly none are not.
 
     Raises:
         ValueError: If an archive cannot be read or is malicious, or two images have one name.
@@ -53,18 +55,7 @@ def list_images(place: Path) -> dict[str, Reference]:
 
 
 def load_image(reference: Reference) -> dict[str, Any]:
-    """
-    Load an image as `datasets.Image` takes it.
-
-    Args:
-        reference (`Reference`): Where it is.
-
-    Returns:
-        `dict[str, Any]`: `path`, and `bytes` where the image is in another file.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
+    """Load an image as `datasets.Image` takes it; raise `ValueError` if it cannot be read."""
     if isinstance(reference, str):
         return {"path": reference, "bytes": None}
     file, place = reference
@@ -74,15 +65,7 @@ def load_image(reference: Reference) -> dict[str, Any]:
 
 
 def image_problem(reference: Reference) -> str | None:
-    """
-    Check that an image can be read, without decoding its pixels.
-
-    Args:
-        reference (`Reference`): Where it is.
-
-    Returns:
-        `str` or `None`: Why it cannot be read.
-    """
+    """State why an image cannot be read, without decoding its pixels; `None` if it can."""
     loaded = load_image(reference)
     content = loaded["bytes"]
     if isinstance(reference, tuple) and not content:
@@ -97,41 +80,6 @@ def image_problem(reference: Reference) -> str | None:
     return None
 
 
-def read_parquet_rows(
-    file: Path, columns: Sequence[str], others: Sequence[str] = (), optional: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """
-    Read some columns of a parquet file.
-
-    Args:
-        file (`Path`): The file.
-        columns (`Sequence[str]`): The columns to read.
-        others (`Sequence[str]`, *optional*): Required columns that are not read.
-        optional (`Sequence[str]`, *optional*): Columns that are read if the file has them.
-
-    Returns:
-        `list[dict[str, Any]]`: The rows.
-
-    Raises:
-        ValueError: If it cannot be read, or a column is missing.
-    """
-    required = [*others, *columns]
-    try:
-        with pq.ParquetFile(file) as opened:
-            names = opened.schema_arrow.names
-            if missing := [name for name in required if name not in names]:
-                raise ValueError(
-                    f"Expected the columns {', '.join(required)} in {file}, but {', '.join(missing)} is not among "
-                    f"{', '.join(names)}. Check that it is the right file."
-                )
-            rows: list[dict[str, Any]] = opened.read([*columns, *(n for n in optional if n in names)]).to_pylist()
-            return rows
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"Expected {file} to be a parquet file, but it cannot be read: {error}. It may be cut short: get it again."
-        ) from error
-
-
 @lru_cache(maxsize=2)
 def _parquet_images(file: str, process: int) -> list[bytes | None]:
     """The images of a small parquet file, whose column `image` holds their bytes alone or with a path."""
@@ -144,3 +92,93 @@ def _parquet_images(file: str, process: int) -> list[bytes | None]:
             "the right file."
         )
     return list(column.to_pylist())
+
+
+# --- archives, read in place --------------------------------------------------------------------
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is an archive, by its name."""
+    return path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def archive_files(path: Path) -> list[str]:
+    """
+    List the names of the files in a zip or tar archive, without those that macOS adds.
+
+    Raises:
+        ValueError: If it cannot be read, a name leads out of it, it has links or devices, or a file is too large for
+            an image.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as zip_archive:
+                found = [(one.filename, one.file_size, not one.is_dir()) for one in zip_archive.infolist()]
+        else:
+            with tarfile.open(path) as tar_archive:
+                members = tar_archive.getmembers()
+            for member in members:
+                if not (member.isfile() or member.isdir()):
+                    raise ValueError(
+                        f"Expected files and folders in {path}, but {member.name!r} is a link or a device. Do not "
+                        "unpack it: get the archive from its authors."
+                    )
+            found = [(one.name, one.size, one.isfile()) for one in members]
+    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ValueError(
+            f"Expected {path} to be a zip or tar archive, but it cannot be read: {error}. It may be cut short: get it "
+            "again."
+        ) from error
+    for name, size, _ in found:
+        if leads_out(name):
+            raise ValueError(
+                f"Expected names inside {path}, but got {name!r}, which leads out of it. Do not unpack it: get the "
+                "archive from its authors."
+            )
+        if size > _MAX_IMAGE_BYTES:
+            raise ValueError(
+                f"Expected images of at most {_MAX_IMAGE_BYTES >> 20} MiB in {path}, but {name!r} has "
+                f"{size >> 20} MiB. Remove it."
+            )
+    return [name for name, _, is_file in found if is_file and not _is_extra(name)]
+
+
+def read_archived(path: Path, name: str) -> bytes:
+    """Read a file of an archive, one of [`archive_files`]; raise `ValueError` if it cannot be read."""
+    # Forked processes share the position in a file that was open before.
+    archive = _opened(path, os.getpid())
+    try:
+        if isinstance(archive, dict):
+            return archive[name]
+        if isinstance(archive, zipfile.ZipFile):
+            return archive.read(name)
+        member = archive.extractfile(name)
+        return member.read() if member is not None else b""
+    except (tarfile.TarError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, KeyError) as error:
+        raise ValueError(
+            f"Expected to read {name!r} in {path}, but cannot: {error}. It may be cut short or encrypted: get it "
+            "again."
+        ) from error
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, process: int) -> zipfile.ZipFile | tarfile.TarFile | dict[str, bytes]:
+    if zipfile.is_zipfile(path):
+        return zipfile.ZipFile(path)
+    if path.suffix.lower() == ".tar":
+        return tarfile.open(path)
+    # A compressed tar has no random access, so it is read once.
+    with tarfile.open(path) as archive:
+        members = [member for member in archive.getmembers() if member.isfile()]
+        if sum(member.size for member in members) > _MAX_COMPRESSED_TAR_BYTES:
+            raise ValueError(
+                f"Expected at most {_MAX_COMPRESSED_TAR_BYTES >> 30} GiB in the compressed archive {path}, but it "
+                "holds more. Make it a zip, which can be read in any order."
+            )
+        read = ((member.name, archive.extractfile(member)) for member in members)
+        return {name: opened.read() for name, opened in read if opened is not None}
+
+
+def _is_extra(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return "__MACOSX" in parts or parts[-1].startswith(".")

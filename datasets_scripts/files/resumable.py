@@ -43,14 +43,11 @@ class ResumableFolder:
 
     def begin(self, plan: Mapping[str, Any], restart: bool = False) -> bool:
         """
-        Begin work in the folder or resume it.
+        Begin work in the folder or resume it; return whether there may be results of an earlier run.
 
         Args:
             plan (`Mapping[str, Any]`): What the results depend on.
             restart (`bool`, *optional*, defaults to `False`): Whether results of another plan are removed.
-
-        Returns:
-            `bool`: Whether there may be results of an earlier run.
 
         Raises:
             ValueError: If the folder was begun with another plan; the message lists the differences.
@@ -71,12 +68,7 @@ class ResumableFolder:
         return found == wanted
 
     def remove(self) -> None:
-        """
-        Remove the folder if it is one of these.
-
-        Raises:
-            FileExistsError: If the folder has files and no plan.
-        """
+        """Remove the folder; raise `FileExistsError` if it has files and no plan."""
         if not self.folder.is_dir():
             return
         if self.plan is None and any(self.folder.iterdir()):
@@ -184,17 +176,7 @@ def fingerprint_of(plan: Mapping[str, Any]) -> str:
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], most: int = 3) -> str:
-    """
-    Name the entries in which two plans differ.
-
-    Args:
-        found (`Mapping[str, Any]`): The earlier plan.
-        wanted (`Mapping[str, Any]`): The new one.
-        most (`int`, *optional*, defaults to 3): How many differences are listed.
-
-    Returns:
-        `str`: `"seed was 1 and is 2; shards: a.tar is new"`.
-    """
+    """Name the first entries in which two plans differ: `"seed was 1 and is 2; shards: a.tar is new"`."""
     all_of_them = list(_differences(found, wanted))
     more = [f"{len(all_of_them) - most:,} more"] if len(all_of_them) > most else []
     return "; ".join(all_of_them[:most] + more)

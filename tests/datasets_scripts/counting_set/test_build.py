@@ -23,7 +23,7 @@ from PIL import Image
 from count_clip.datasets_scripts.captions.numbers import NUMBER_TO_WORD, WORD_TO_NUMBER
 from count_clip.datasets_scripts.counting_set import balance as caption_balance
 from count_clip.datasets_scripts.counting_set import parts as caption_parts
-from count_clip.datasets_scripts.counting_set.balance import find_quotas, rank_of, share_out
+from count_clip.datasets_scripts.counting_set.balance import choose_rows, is_chosen, rank_of, share_out
 from count_clip.datasets_scripts.counting_set.build import CaptionSetReport, UnreadableShardsError, build_caption_set
 from count_clip.datasets_scripts.counting_set.stages import CaptionSetConfig, ImageError, open_image
 
@@ -420,9 +420,9 @@ def test_rows_are_divided_as_evenly_as_possible(total: int, available: dict[int,
 
 
 @given(rows=st.lists(st.tuples(st.sampled_from([2, 3, 7]), st.integers(0, 9)), max_size=60), total=st.integers(0, 20))
-def test_quotas_take_the_lowest_ranks(rows: list[tuple[int, int]], total: int) -> None:
-    quotas, kept = find_quotas(iter(rows), CaptionSetConfig(num_common=total))
-    taken = [(number, rank) for number, rank in rows if quotas[number].takes(rank)]
+def test_rows_of_the_lowest_ranks_are_kept(rows: list[tuple[int, int]], total: int) -> None:
+    chosen, kept = choose_rows(iter(rows), CaptionSetConfig(num_common=total))
+    taken = [(number, rank) for number, rank in rows if is_chosen(number, rank, chosen)]
     assert Counter(number for number, _ in taken) == +Counter(kept)
     for number in (2, 3):
         ranks = sorted(rank for other, rank in rows if other == number)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from count_clip.datasets_scripts.files import archives
-from count_clip.datasets_scripts.files.archives import archive_files, is_archive, read_archived
+from count_clip.datasets_scripts.files import image_sources
+from count_clip.datasets_scripts.files.image_sources import archive_files, is_archive, read_archived
 
 
 CONTENTS = {"a/one.jpg": b"1" * 2000, "a/b/two.jpg": b"22", "three.png": b""}
@@ -21,7 +21,7 @@ def write_zip(path: Path, contents: dict[str, bytes]) -> Path:
         packed.mkdir("a")
         for name, content in contents.items():
             entry = zipfile.ZipInfo("placeholder")
-            entry.filename = name  # as it is: the constructor mends some names
+            entry.filename = name  # as it is: the constructor changes some names
             packed.writestr(entry, content)
     return path
 
@@ -60,11 +60,11 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str, write: Calla
         archive_files(path)
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
-def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
+@pytest.mark.parametrize("member_type", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_are_refused(tmp_path: Path, member_type: bytes) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as packed:
         entry = tarfile.TarInfo("one.jpg")
-        entry.type = kind
+        entry.type = member_type
         entry.linkname = "/etc/passwd"
         packed.addfile(entry)
     with pytest.raises(ValueError, match=r"files and folders in .*x\.tar, but 'one\.jpg' is a link or a device"):
@@ -73,14 +73,14 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
 
 @pytest.mark.parametrize(("name", "write"), WRITERS[:3])
 def test_too_large_files_are_refused(tmp_path: Path, monkeypatch, name: str, write: Callable) -> None:
-    monkeypatch.setattr(archives, "_MAX_IMAGE_BYTES", 1000)
+    monkeypatch.setattr(image_sources, "_MAX_IMAGE_BYTES", 1000)
     with pytest.raises(ValueError, match=r"images of at most .* in .*, but 'a/one\.jpg' has"):
         archive_files(write(tmp_path / name, CONTENTS))
 
 
 def test_compressed_tar_that_grows_too_large_is_refused(tmp_path: Path, monkeypatch) -> None:
     path = write_tar(tmp_path / "x.tar.gz", CONTENTS)
-    monkeypatch.setattr(archives, "_MAX_COMPRESSED_TAR_BYTES", 2001)
+    monkeypatch.setattr(image_sources, "_MAX_COMPRESSED_TAR_BYTES", 2001)
     with pytest.raises(ValueError, match="in the compressed archive .*, but it holds more"):
         read_archived(path, "three.png")
 
