@@ -17,12 +17,8 @@ def after_import(modules: Sequence[str], action: Callable[[], None]) -> None:
     """
     Run an action now if one of these modules is imported already, or else after the first import of one.
 
-    The action is part of that import: it has run when the import returns, and its error is raised by the import. A
-    second call with the same action, before it has run, changes nothing.
-
-    Args:
-        modules (`Sequence[str]`): Full names of modules.
-        action (`Callable[[], None]`): The action. It may import the other modules of the list.
+    The action, which may import the other modules, is part of that import: it has run when the import returns, and its
+    error is raised by the import. A second call with the same action, before it has run, changes nothing.
     """
     if any(name in sys.modules for name in modules):
         action()

@@ -9,14 +9,14 @@ import pyarrow as pa
 
 def density_features() -> datasets.Features:
     """
-    Describe a row of a density set: what to count in an image, and where each one is.
+    Describe a row of a density set: what to count in an image, and the position of each object.
 
     Returns:
-        `datasets.Features`: `image`; `image_id` of the image (which may have several rows, one for each text);
-        `text`, what to count, in the plural; `count`; `points` `[x, y]`, `boxes` `[x0, y0, x1, y1]` and
-        `exemplar_boxes`, the boxes of some objects as examples, in the image's own pixels, where the middle of the
-        first pixel is 0.5; `description`, a longer text; `note`, why the count is not the number of points, and other
-        peculiarities. Sets without boxes, examples or descriptions have empty lists and nulls there.
+        `datasets.Features`: `image`; `image_id` of the image (which may have several rows, one for each text); `text`,
+            what to count, in the plural; `count`; `points` `[x, y]`, `boxes` `[x0, y0, x1, y1]` and `exemplar_boxes`,
+            the boxes of some objects as examples, in the image's own pixels, where the middle of the first pixel is
+            0.5; `description`, a longer text; `note`, why the count is not the number of points, and other
+            peculiarities. Sets without boxes, examples or descriptions have empty lists and nulls there.
     """
     coordinate = datasets.Value("float32")
     return datasets.Features(
@@ -66,20 +66,7 @@ def density_row(
     count: int | None = None,
 ) -> dict[str, Any]:
     """
-    Make a row of a density set.
-
-    Args:
-        image (`Any`): The image: what `datasets.Image` takes.
-        image_id (`str`): Its name.
-        text (`str`): What to count, in the plural.
-        points (`Sequence[Sequence[float]]`): `[x, y]` in the image's pixels.
-        boxes, exemplar_boxes (`Sequence[Sequence[float]]`, *optional*): `[x0, y0, x1, y1]` in the image's pixels.
-        description (`str`, *optional*): A longer text.
-        note (`str`, *optional*): Peculiarities of the row.
-        count (`int`, *optional*): By default the number of points.
-
-    Returns:
-        `dict[str, Any]`: The row, with every column of [`density_features`].
+    Make a row of a density set with every column of [`density_features`]; `count` is by default the number of points.
 
     Raises:
         ValueError: If the count is not the number of points and there is no note.
@@ -104,14 +91,8 @@ def density_row(
 
 def fill_row(row: Mapping[str, Any], features: datasets.Features) -> dict[str, Any]:
     """
-    Add the missing columns of a row: an empty list where the column holds lists, null elsewhere.
-
-    Args:
-        row (`Mapping[str, Any]`): Some of the columns.
-        features (`datasets.Features`): All of them.
-
-    Returns:
-        `dict[str, Any]`: The row with every column, in the order of `features`.
+    Add the missing columns of a row, in the order of `features`: an empty list where the column holds lists, else
+    null.
     """
     return {
         name: row[name] if name in row else [] if isinstance(feature, datasets.List) else None
@@ -120,16 +101,7 @@ def fill_row(row: Mapping[str, Any], features: datasets.Features) -> dict[str, A
 
 
 def as_stored(row: Mapping[str, Any], features: datasets.Features) -> dict[str, Any]:
-    """
-    Round the numbers of a row to the precision of their columns, so that streamed and stored rows are equal.
-
-    Args:
-        row (`Mapping[str, Any]`): A row.
-        features (`datasets.Features`): Its columns.
-
-    Returns:
-        `dict[str, Any]`: The row.
-    """
+    """Round the numbers of a row to the precision of their columns, so that streamed and stored rows are equal."""
     types = features.arrow_schema
     rounded = {
         name: pa.array([row[name]], types.field(name).type)[0].as_py()

@@ -32,10 +32,8 @@ SHARD_LENGTH = 100
 
 def folder_fingerprint(folder: str | os.PathLike[str]) -> str:
     """
-    Hash the state of a folder: its files' names, sizes and times of change.
-
-    Args:
-        folder (`str` or `os.PathLike`): The folder, which need not exist; hidden files and folders are ignored.
+    Hash the state of a folder, which need not exist: the names, sizes and times of change of its files but hidden
+    ones.
     """
     digest = hashlib.sha256()
     for parent, folders, files in os.walk(os.path.expanduser(folder)):
@@ -111,16 +109,7 @@ class CountingSetBuilder(CardBuilder):
     PUBLISHED_SIZES: dict[str, dict[str, int]] = {}
 
     def read_folder(self, folder: Path, findings: Findings) -> dict[str, list[dict[str, Any]]]:
-        """
-        Read the set.
-
-        Args:
-            folder (`Path`): The folder of the set.
-            findings ([`Findings`]): Collects what is unusual.
-
-        Returns:
-            `dict[str, list[dict[str, Any]]]`: The rows of each split, which [`finish_row`] completes.
-        """
+        """Read the rows of each split, which [`finish_row`] completes; add what is unusual to the findings."""
         raise NotImplementedError
 
     def source(self) -> str:
@@ -163,16 +152,13 @@ class CountingSetBuilder(CardBuilder):
 
     def handle_missing(self, folder: Path, what: str, names: Sequence[str], findings: Findings) -> None:
         """
-        Raise an error for missing files, or add them to the findings, as the option `missing` states.
+        Raise `FileNotFoundError` for missing files, or add them to the findings, as the option `missing` states.
 
         Args:
             folder (`Path`): The folder of the set.
             what (`str`): What is expected, without the folder's name.
             names (`Sequence[str]`): The missing ones, if any.
             findings ([`Findings`]): Collects what is left out.
-
-        Raises:
-            FileNotFoundError: If something is missing and `missing` is `"error"`.
         """
         if names and self.config.missing == "error":
             shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

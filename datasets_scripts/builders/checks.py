@@ -27,18 +27,13 @@ _LAST = 0.01
 
 def fix_points(points: Sequence[Any], size: tuple[int, int], where: str) -> tuple[list[list[float]], Oddities]:
     """
-    Check the points of an image, and move those a little outside to its edge.
-
-    Args:
-        points (`Sequence[Any]`): Should be `[x, y]` in the image's pixels.
-        size (`tuple[int, int]`): The image's width and height.
-        where (`str`): The name of the annotation in messages.
+    Check the points `[x, y]` of an image of a width and height, and move those a little outside to its edge.
 
     Returns:
         `tuple[list[list[float]], Oddities]`: As many points, and what is unusual.
 
     Raises:
-        ValueError: If one is no point, or far outside the image.
+        ValueError: If one is no point, or far outside the image; the message names the annotation, `where`.
     """
     width, height = size
     fixed, num_moved = [], 0
@@ -58,9 +53,7 @@ def fix_points(points: Sequence[Any], size: tuple[int, int], where: str) -> tupl
 
 def fix_boxes(boxes: Sequence[Any], size: tuple[int, int], where: str) -> tuple[list[list[float]], Oddities]:
     """
-    Check the boxes `[x0, y0, x1, y1]` of an image, and cut those that reach a little outside.
-
-    The arguments, results and errors are those of [`fix_points`].
+    Check the boxes `[x0, y0, x1, y1]` of an image as [`fix_points`] does, and cut those that reach a little outside.
     """
     width, height = size
     fixed: list[list[float]] = []

@@ -13,6 +13,7 @@ The English words by which [`counted_noun`] judges whether a number in a caption
 * words around the number: `ends_phrase`, before which its noun stands; `stock_words` of image libraries;
   `ordinal_before` ("Book Two", "BBC Two"); `determiners`; `sets`; `images` ("A portrait of Two Sisters" shows two);
   `media`, near which a capitalised number is in a title; `business` ("Three Dogs Brewery"); `known_names`
+* `people`: other words of captions for a detector's class "person"
 """
 
 import csv
@@ -21,21 +22,10 @@ from importlib import resources
 from typing import Literal
 
 
-CountReason = Literal[
-    "counts",
-    "abstract",
-    "group",
-    "measure",
-    "name",
-    "no_noun",
-    "not_plural",
-    "number",
-    "ordinal",
-    "place",
-    "time",
-    "title",
-    "vague",
-]
+CountReason = (
+    Literal["counts", "abstract", "group", "measure", "name", "no_noun"]
+    | Literal["not_plural", "number", "ordinal", "place", "time", "title", "vague"]
+)
 
 
 def _read() -> dict[str, frozenset[str]]:

@@ -6,10 +6,12 @@ The paper's filter, which removes both, is here, too.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,39 +27,13 @@ NOT_COUNTING_RATE = 0.38
 # the annotations has. These were written by people who looked at the image; the web's are no better.
 WRONG_NUMBER_RATE = 0.27
 
+with Path(__file__).with_name("faults.csv").open(encoding="utf-8", newline="") as _file:
+    _ROWS = list(csv.DictReader(_file))
+# The frequency of each fault among the 158 labelled captions (names count as titles; places and unclear ones are left
+# out). None was a price or a size; one each, for the web has them.
+FAULT_WEIGHTS = {row["fault"]: int(row["weight"]) for row in _ROWS}
 # Captions in which a number counts nothing visible.
-NOT_COUNTING: dict[str, tuple[str, ...]] = {
-    "modifier": (
-        "a {number} piece set of {name}",
-        "{name} on a {number} tier stand",
-        "{number} color print of {name}",
-    ),
-    "abstract": ("{number} ways to draw {name}", "{name} in {number} styles", "{number} ideas for {name}"),
-    "list": ("{number} best tips for {name}", "top {number} reasons for {name}"),
-    "no_noun": ("{name} for {number}", "{name} and a table for {number}"),
-    "title": ("{name}: part {number}", "{name}, book {number}"),
-    "ordinal": ("lesson {number}: {name}", "chapter {number}, {name}"),
-    "time": ("{name} from {number} years ago", "{name} in {number} minutes", "{number} days of {name}"),
-    "age": ("{name} for ages {number} and up",),
-    "price": ("{name} for {number} dollars", "{number} dollar {name}"),
-    "size": ("{name}, {number} inches wide", "{number} feet of {name}"),
-    "score": ("{name} win by {number} points",),
-}
-# The frequency of each among the 158 labelled captions (names count as titles; places and unclear ones are left out).
-# None was a price or a size; one each, for the web has them.
-FAULT_WEIGHTS = {
-    "modifier": 37,
-    "abstract": 24,
-    "list": 1,
-    "no_noun": 18,
-    "title": 36,
-    "ordinal": 9,
-    "time": 12,
-    "age": 2,
-    "price": 1,
-    "size": 1,
-    "score": 4,
-}
+NOT_COUNTING = {fault: tuple(row["template"] for row in _ROWS if row["fault"] == fault) for fault in FAULT_WEIGHTS}
 _FAULTS = tuple(FAULT_WEIGHTS)
 _FAULT_BOUNDS = np.cumsum([FAULT_WEIGHTS[fault] for fault in _FAULTS]) / sum(FAULT_WEIGHTS.values())
 
@@ -65,12 +41,8 @@ _FAULT_BOUNDS = np.cumsum([FAULT_WEIGHTS[fault] for fault in _FAULTS]) / sum(FAU
 @dataclass(frozen=True)
 class NoisyCaption:
     """
-    A caption that may be faulty.
-
-    Args:
-        text (`str`): The caption.
-        number (`int`): The number of its number word, whatever that counts; 0 without one.
-        fault (`str`): What is wrong with the number: a key of `NOT_COUNTING`, `"wrong"`, or empty.
+    A caption that may be faulty: its text, the number of its number word whatever that counts (0 without one), and the
+    fault of the number (a key of `NOT_COUNTING`, `"wrong"`, or empty).
     """
 
     text: str
@@ -90,15 +62,12 @@ def spoil_caption(
 
     Args:
         caption (`str`): The caption. Without a number it stays as it is.
-        name (`str`): What is counted, in the plural.
+        name (`str`): The name of the counted objects, in the plural.
         rng (`numpy.random.RandomState`): The random generator.
-        not_counting_rate (`float`, *optional*, defaults to 0.38):
-            Share of the captions whose number counts nothing: any of two to ten.
-        wrong_number_rate (`float`, *optional*, defaults to 0.27):
-            Share of the others that state another number than the image shows.
-
-    Returns:
-        [`NoisyCaption`].
+        not_counting_rate (`float`, *optional*, defaults to 0.38): Share of the captions whose number counts nothing:
+            any of two to ten.
+        wrong_number_rate (`float`, *optional*, defaults to 0.27): Share of the others that state another number than
+            the image shows.
     """
     match = find_count(caption)
     spoils, is_wrong, which = rng.random_sample(3)
@@ -183,16 +152,7 @@ class NoisyCaptions(Sequence[dict[str, Any]]):
         return [*self.rows.column_names, "true_number"]
 
     def column(self, name: str, indices: Iterable[int] | None = None) -> list[Any]:
-        """
-        Return one label of all rows, or of some, without drawing them.
-
-        Args:
-            name (`str`): A column other than the image.
-            indices (`Iterable[int]`, *optional*): Which rows; by default all.
-
-        Returns:
-            `list[Any]`: One value a row.
-        """
+        """Return one label (not the image) of all rows, or of those of `indices`, without drawing them."""
         if name not in ("text", "number", "true_number"):
             return self.rows.column(name, indices)
         if self._columns is None:
@@ -217,24 +177,21 @@ FILTERS = ("naive", "objects", "full")
 
 def filter_counting(rows: NoisyCaptions, how: str = "full") -> tuple[list[int], dict[str, int]]:
     """
-    Choose the rows of the counting set, as the paper's stages do.
+    Choose the rows of the counting set, as the paper's stages do (Paiss et al., 2023, Sec. 3.1,
+    https://huggingface.co/papers/2302.12066).
 
     Args:
         rows ([`NoisyCaptions`]): Captions with faults.
-        how (`str`, *optional*, defaults to `"full"`):
-            The last stage: `"naive"` keeps every caption with a number word, `"objects"` those whose number counts
-            objects by [`counts_objects`], and `"full"` those of which as many are in the image. The true number
-            replaces a detector without errors.
+        how (`str`, *optional*, defaults to `"full"`): The last stage: `"naive"` keeps every caption with a number
+            word, `"objects"` those whose number counts objects by [`counts_objects`], and `"full"` those of which as
+            many are in the image. The true number replaces a detector without errors.
 
     Returns:
         The indices of the rows that are kept, and how many are left after each stage: `rows`, `with_number`,
-        `counting_objects` and `number_in_image`.
+            `counting_objects` and `number_in_image`.
 
     Raises:
         ValueError: If the filter is unknown.
-
-    Source:
-        Paiss et al., 2023, Sec. 3.1 (https://huggingface.co/papers/2302.12066).
     """
     if how not in FILTERS:
         raise ValueError(f"Expected the filter to be one of {', '.join(FILTERS)}, but got {how!r}. Name one of them.")

@@ -25,7 +25,7 @@ _QUOTES = "'’‘\"“”″"
 @dataclass(frozen=True)
 class CountedNoun:
     """
-    What the number in a caption counts.
+    The counted noun of a caption.
 
     Args:
         reason (`str`): `"counts"` where the number counts visible objects; else why not.
@@ -45,15 +45,7 @@ class CountedNoun:
 
 def counted_noun(caption: str, start: int, end: int) -> CountedNoun:
     """
-    Find what a number word in a caption counts.
-
-    Args:
-        caption (`str`): The caption.
-        start (`int`): Where the number word begins.
-        end (`int`): Where it ends.
-
-    Returns:
-        `CountedNoun`: The noun, or the reason why the number counts no visible objects.
+    Find what the number word `caption[start:end]` counts: the noun, or the reason why it counts no visible objects.
     """
     before = _tokens(caption[max(0, start - _NEAR) : start])
     after = _tokens(caption[end : end + _NEAR])

@@ -57,9 +57,6 @@ def find_count(caption: str, stated: int | None = None) -> CountMatch | None:
         stated (`int`, *optional*): The number that counts, where the data states it: the first word of this number is
             then taken instead of the first number word ("two views of three dogs").
 
-    Returns:
-        `CountMatch` or `None`: The number, or `None` where there is none.
-
     Raises:
         TypeError: If the caption is not a string.
     """
@@ -76,19 +73,10 @@ def find_count(caption: str, stated: int | None = None) -> CountMatch | None:
 
 def counts_objects(caption: str) -> bool:
     """
-    Tell whether the number word of a caption counts visible objects.
+    Whether a caption states a number, see [`find_count`], of a plural noun that images can show.
 
     "Three dogs on a lawn" does; "three years ago", "for two", "a three piece suit", "Book Three" and "three ways to"
     do not. [`read_count`] gives the reason.
-
-    Args:
-        caption (`str`): The caption.
-
-    Returns:
-        `bool`: Whether the caption states a number, see [`find_count`], of a plural noun that images can show.
-
-    Raises:
-        TypeError: If the caption is not a string.
     """
     reading = read_count(caption)
     return reading is not None and reading.counts
@@ -96,17 +84,7 @@ def counts_objects(caption: str) -> bool:
 
 def read_count(caption: str) -> CountedNoun | None:
     """
-    Find what the number word of a caption counts.
-
-    Args:
-        caption (`str`): The caption.
-
-    Returns:
-        `CountedNoun` or `None`: The noun and whether it is visible, or the reason why the number counts no objects;
-        `None` where [`find_count`] finds no number.
-
-    Raises:
-        TypeError: If the caption is not a string.
+    Find what the number word of a caption counts, or why it counts no objects; `None` where [`find_count`] finds none.
     """
     match = find_count(caption)
     return None if match is None else counted_noun(caption, match.start, match.end)
@@ -114,16 +92,10 @@ def read_count(caption: str) -> CountedNoun | None:
 
 def replace_count(caption: str, number: int, stated: int | None = None) -> str:
     """
-    Replace the number that a caption states.
+    Replace the number that a caption states; the arguments are those of [`find_count`] and the new number, two to ten.
 
-    Args:
-        caption (`str`): A caption that states a number; see [`find_count`].
-        number (`int`): The new number, two to ten.
-        stated (`int`, *optional*): See [`find_count`].
-
-    Returns:
-        `str`: The caption with the other word, written like the one it replaces: "Ten" becomes "Two", "TEN" becomes
-        "TWO". Replacing there and back gives the caption again, unless the word is written otherwise ("tEn").
+    The other word is written like the one it replaces: "Ten" becomes "Two", "TEN" becomes "TWO". Replacing there and
+    back gives the caption again, unless the word is written otherwise ("tEn").
 
     Raises:
         ValueError: If the caption states no number, or `number` is not in two to ten.
@@ -138,17 +110,10 @@ def replace_count(caption: str, number: int, stated: int | None = None) -> str:
 
 def counting_captions(caption: str, stated: int | None = None) -> list[str]:
     """
-    State each of the nine numbers in a caption.
-
-    Args:
-        caption (`str`): A caption that states a number; see [`find_count`].
-        stated (`int`, *optional*): See [`find_count`].
-
-    Returns:
-        `list[str]`: Nine captions, from two to ten; the one with the stated number is the caption itself.
+    State each of the nine numbers, two to ten, in a caption; the one with the stated number is the caption itself.
 
     Raises:
-        ValueError: If the caption states no number.
+        ValueError: If the caption states no number, see [`find_count`].
     """
     match = _require_count(caption, stated)
     return [_replaced(caption, match, number) for number in NUMBER_TO_WORD]
@@ -156,17 +121,13 @@ def counting_captions(caption: str, stated: int | None = None) -> list[str]:
 
 def counterfactuals(caption: str, k: int = 1, seed: int = 0, stated: int | None = None) -> list[str]:
     """
-    Make captions that state wrong numbers.
+    Make `k` different captions that state wrong numbers, in random order.
 
     Args:
-        caption (`str`): A caption that states a number; see [`find_count`].
+        caption, stated: As [`find_count`] takes them.
         k (`int`, *optional*, defaults to 1): How many, one to eight.
         seed (`int`, *optional*, defaults to 0): The same caption and seed give the same captions, on every machine;
             change it from epoch to epoch.
-        stated (`int`, *optional*): See [`find_count`].
-
-    Returns:
-        `list[str]`: `k` different captions in random order. None states the true number.
 
     Raises:
         ValueError: If the caption states no number, or `k` is not in one to eight, or the seed is negative.

@@ -1,47 +1,14 @@
 """Names of categories in the plural, as prompts use them."""
 
+import csv
+from pathlib import Path
+
+
 __all__ = ["plural_of"]
 
 # Exceptions to the rules below, by the last word of a name; some words are plural already or have no plural.
-_IRREGULAR = {
-    "aircraft": "aircraft",
-    "atlas": "atlases",
-    "bison": "bison",
-    "broccoli": "broccoli",
-    "canvas": "canvases",
-    "child": "children",
-    "deer": "deer",
-    "die": "dice",
-    "fish": "fish",
-    "foot": "feet",
-    "glasses": "glasses",
-    "gas": "gases",
-    "goose": "geese",
-    "jeans": "jeans",
-    "leaf": "leaves",
-    "lens": "lenses",
-    "loaf": "loaves",
-    "man": "men",
-    "moose": "moose",
-    "mouse": "mice",
-    "ox": "oxen",
-    "person": "people",
-    "potato": "potatoes",
-    "scarf": "scarves",
-    "scissors": "scissors",
-    "sheep": "sheep",
-    "shelf": "shelves",
-    "skis": "skis",
-    "species": "species",
-    "stomach": "stomachs",
-    "sunglasses": "sunglasses",
-    "tomato": "tomatoes",
-    "tooth": "teeth",
-    "trousers": "trousers",
-    "tv": "TVs",
-    "wolf": "wolves",
-    "woman": "women",
-}
+with Path(__file__).with_name("plurals.csv").open(encoding="utf-8", newline="") as _file:
+    _IRREGULAR = {row["singular"]: row["plural"] for row in csv.DictReader(_file)}
 # English for a person ends in "man"; these do not.
 _NO_PEOPLE = ("caiman", "german", "human", "ottoman", "roman", "shaman", "talisman")
 _VOWELS = "aeiou"
@@ -49,17 +16,11 @@ _VOWELS = "aeiou"
 
 def plural_of(name: str) -> str:
     """
-    Put the name of a category in the plural: `"person"` becomes `"people"`, `"wine glass"` `"wine glasses"`,
-    `"slice of bread"` `"slices of bread"`.
+    Put the name of a category in the plural: `"person"` becomes `"people"`, `"wine glass"` `"wine glasses"`, `"slice
+    of bread"` `"slices of bread"`.
 
-    The last word is changed, or the one before "of", by the rules of English spelling and a list of words that do not
-    follow them.
-
-    Args:
-        name (`str`): A name in the singular, of one word or several, also joined by `_` or `-`.
-
-    Returns:
-        `str`: The name in the plural, with spaces for underscores.
+    The last word is changed, or the one before "of", by the rules of English spelling and a list of exceptions. Words
+    may be joined by spaces, `_` (which becomes a space) or `-`.
 
     Raises:
         ValueError: If the name is empty.

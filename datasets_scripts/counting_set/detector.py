@@ -7,16 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..captions.lexicon import WORDS
 from ..captions.plurals import plural_of
 
-
-# Captions have other words for the detector's class "person".
-_PEOPLE_WORDS = """
-    adults babies boys brothers businessmen businesspeople businesswomen children dancers daughters doctors fans
-    females firefighters friends girls guys humans kids ladies males men people persons players police policemen
-    runners sisters skiers snowboarders soldiers sons students surfers teenagers teens toddlers women workers
-"""
-_PEOPLE = frozenset(_PEOPLE_WORDS.split())
 
 # Takes images and, for each, a plural noun to look for (ignored by a detector with its own classes); returns the
 # detections of each image.
@@ -109,7 +102,7 @@ def is_class_of(label: str, head: str) -> bool:
     if not label:
         return False
     if label in ("person", "people", "human"):
-        return head in _PEOPLE
+        return head in WORDS["people"]
     return head in (label, label.split()[-1], plural_of(label).lower().split()[-1])
 
 

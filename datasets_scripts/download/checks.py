@@ -29,13 +29,8 @@ _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 
 def is_public(address: str) -> bool:
     """
-    Tell IP addresses of the internet from those of this machine and its own network.
-
-    Args:
-        address (`str`): An IP address: `"192.0.2.1"`, `"2001:db8::1"`.
-
-    Returns:
-        `bool`: Whether it is public.
+    Whether an IP address (`"192.0.2.1"`, `"2001:db8::1"`) is of the internet, and not of this machine or its own
+    network.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -54,9 +49,6 @@ def opts_out(values: Iterable[str], directives: Sequence[str], robot: str = "cou
         values (`Iterable[str]`): The headers `X-Robots-Tag`: `"noai, noimageai"`, `"otherbot: noindex"`.
         directives (`Sequence[str]`): Those that are obeyed, in lower case.
         robot (`str`, *optional*, defaults to `"count-clip"`): Directives for other robots do not count.
-
-    Returns:
-        `str` or `None`: The directive, if there is one.
     """
     for value in values:
         for_us = True
@@ -71,16 +63,7 @@ def opts_out(values: Iterable[str], directives: Sequence[str], robot: str = "cou
 
 
 def seconds_to_wait(header: str | None, now: datetime.datetime | None = None) -> float | None:
-    """
-    Read the header `Retry-After`.
-
-    Args:
-        header (`str`, *optional*): A number of seconds or a date.
-        now (`datetime.datetime`, *optional*): The time.
-
-    Returns:
-        `float` or `None`: Seconds; `None` if the header is neither.
-    """
+    """Read the seconds in the header `Retry-After`, a number or a date; `None` if it is neither."""
     if header is None:
         return None
     if re.fullmatch(r"\s*\d{1,9}(\.\d+)?\s*", header, re.ASCII):
@@ -109,17 +92,10 @@ def check_beginning(content: bytes) -> None:
 
 def check_image(content: bytes, max_pixels: int) -> str:
     """
-    Decode an image to see that it is one, and complete.
-
-    Args:
-        content (`bytes`): Its file.
-        max_pixels (`int`): The largest image; a larger one is not decoded.
-
-    Returns:
-        `str`: The suffix of its format: `".jpg"`.
+    Decode an image to check that it is one, and complete; return the suffix of its format, `".jpg"`.
 
     Raises:
-        FetchError: If it is none, or too large.
+        FetchError: If it is none, or has more than `max_pixels`; a larger image is not decoded.
     """
     if not content:
         raise FetchError("the response is empty")

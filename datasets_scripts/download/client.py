@@ -26,12 +26,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class FetchResult:
     """
-    The outcome of a URL.
-
-    Args:
-        content (`bytes`, *optional*): The content; `None` if it could not be fetched.
-        problem (`str`): Why not; empty if it could.
-        suffix (`str`): Of an image, the suffix of its format: `".jpg"`.
+    The content of a URL and, of an image, the suffix of its format (`".jpg"`); or the problem if it could not be
+    fetched.
     """
 
     content: bytes | None
@@ -67,30 +63,16 @@ class HttpClient:
         self._loop.close()
 
     def fetch(self, url: str, image: bool = True) -> Future[FetchResult]:
-        """
-        Begin to fetch a URL.
-
-        Args:
-            url (`str`): The URL.
-            image (`bool`, *optional*, defaults to `True`): Whether only a complete image is of use.
-
-        Returns:
-            `Future[FetchResult]`: Its outcome.
-        """
+        """Begin to fetch a URL; `image` states whether only a complete image is of use."""
         if not self._thread.is_alive():  # started with the first URL, for there may be none
             self._thread.start()
         return self._run(self._fetch(url, image))
 
     def in_order(self, items: Iterable[tuple[T, str | None]]) -> Iterator[tuple[T, FetchResult | None]]:
         """
-        Fetch images and keep their order.
+        Fetch the images of items, each with its URL (`None` where there is nothing to fetch), and keep their order.
 
-        Args:
-            items (`Iterable[tuple[T, str | None]]`): Anything and its URL; `None` where there is nothing to fetch.
-
-        Returns:
-            `Iterator[tuple[T, FetchResult | None]]`: The same with the outcomes. A few are fetched ahead, and no more
-            are in memory.
+        A few are fetched ahead, and no more are in memory.
         """
         ahead: deque[tuple[T, Future[FetchResult] | None]] = deque()
         for item, url in items:
@@ -131,16 +113,10 @@ class HttpClient:
 
 def wait_before(attempt: int, error: FetchError, config: FetchConfig) -> float | None:
     """
-    Compute how long to wait before another attempt.
+    Compute the seconds to wait after the failed attempt number `attempt`; `None` if another is not worthwhile.
 
-    Args:
-        attempt (`int`): The number of the failed attempt, from one.
-        error (`FetchError`): Its error.
-        config ([`FetchConfig`]): The patience.
-
-    Returns:
-        `float` or `None`: Seconds: twice as long each time, and by chance up to a half more or less, so that not all
-        requests return at once; at least the server's `Retry-After`. `None` if another attempt is not worthwhile.
+    The wait is twice as long each time, and by chance up to a half more or less, so that not all requests return at
+    once; it is at least the server's `Retry-After`.
     """
     if not error.may_pass or (error.retry_after or 0.0) > config.max_wait:
         return None
@@ -150,14 +126,7 @@ def wait_before(attempt: int, error: FetchError, config: FetchConfig) -> float |
 
 def fetch_bytes(url: str, config: FetchConfig | None = None) -> bytes:
     """
-    Fetch any content.
-
-    Args:
-        url (`str`): A URL with `http` or `https`.
-        config ([`FetchConfig`], *optional*): Options of the client.
-
-    Returns:
-        `bytes`: The content.
+    Fetch any content of a URL with `http` or `https`.
 
     Raises:
         FetchError: If there is none, it is cut short or too large, or the URL leads where it must not.

@@ -37,12 +37,7 @@ class _Host:
 
 
 class HostLimits:
-    """
-    Limits the requests to each server and in all.
-
-    Args:
-        config (`FetchConfig`): The limits.
-    """
+    """Limits the requests to each server and in all."""
 
     def __init__(self, config: FetchConfig) -> None:
         self._config = config
@@ -82,12 +77,7 @@ class HostLimits:
 
 
 class RequestSender:
-    """
-    Sends requests; each of its methods runs in one event loop.
-
-    Args:
-        config (`FetchConfig`): Its options.
-    """
+    """Sends requests; each of its methods runs in one event loop."""
 
     def __init__(self, config: FetchConfig) -> None:
         self._config = config
@@ -109,14 +99,7 @@ class RequestSender:
 
     async def send(self, url: str, image: bool) -> bytes:
         """
-        Send a request, once, and follow its redirects.
-
-        Args:
-            url (`str`): The URL.
-            image (`bool`): Whether only an image is of use.
-
-        Returns:
-            `bytes`: The content of the response, unpacked.
+        Send a request, once, and follow its redirects; return the unpacked content of the response.
 
         Raises:
             FetchError: If there is no response with content, or it is refused.
@@ -245,12 +228,6 @@ class _Unpacker:
 def parse_url(url: str) -> httpx.URL:
     """
     Parse a URL of a list, which may have spaces and letters that a request must not have.
-
-    Args:
-        url (`str`): The URL.
-
-    Returns:
-        `httpx.URL`: The URL of the request.
 
     Raises:
         FetchError: If it is none of `http` or `https`.

@@ -12,12 +12,9 @@ class Findings:
 
     def add(self, what: str, place: str, left_out: bool = False) -> None:
         """
-        Add a place.
+        Add a place of a finding, which is in the plural: "Points outside their image, moved to its edge".
 
-        Args:
-            what (`str`): The finding, in the plural: "Points outside their image, moved to its edge".
-            place (`str`): Where it was found.
-            left_out (`bool`, *optional*, defaults to `False`): Whether this removed something from the rows.
+        `left_out` states whether this removed something from the rows.
         """
         self._found.setdefault(what, []).append(place)
         if left_out:
@@ -40,13 +37,8 @@ class Findings:
 
     def lines(self, num_examples: int = 5, every_left_out: bool = True) -> list[str]:
         """
-        Describe each finding in a line.
-
-        Args:
-            num_examples (`int`, *optional*, defaults to 5):
-                How many places to name for each finding.
-            every_left_out (`bool`, *optional*, defaults to `True`):
-                Whether to name every place where something was left out.
+        Describe each finding in a line with `num_examples` places, or all where something was left out
+        (`every_left_out`).
         """
         return [
             _line(what, places, None if every_left_out and what in self._left_out else num_examples)

@@ -15,7 +15,7 @@ def read_mat_points(file: Path) -> tuple[list[list[float]], int | None]:
 
     Returns:
         `tuple[list[list[float]], int | None]`: `[x, y]` of each point as written, and the number that the file states,
-        if it states one.
+            if it states one.
 
     Raises:
         ImportError: If scipy is not installed.

@@ -35,7 +35,7 @@ Names = Mapping[str, str] | Callable[[str], str] | None
 @dataclass
 class FolderReport:
     """
-    What a reader found, and what it left out.
+    The content of a folder, and what its reader left out.
 
     Args:
         folder (`str`): The folder.
@@ -59,14 +59,7 @@ class FolderReport:
 
 
 class ObjectRows(list[dict[str, Any]]):
-    """
-    Rows of the density schema, whose `image` is the image's absolute path.
-
-    Args:
-        rows (`Iterable[dict[str, Any]]`): The rows.
-        report (`FolderReport`): What the reader found and what it left out.
-        features (`datasets.Features`): The columns.
-    """
+    """Rows of the density schema, whose `image` is the image's absolute path, with the report of their reader."""
 
     def __init__(self, rows: Iterable[dict[str, Any]], report: FolderReport, features: datasets.Features) -> None:
         super().__init__(rows)
@@ -104,12 +97,8 @@ class FoundImage:
 
 def polygon_features() -> datasets.Features:
     """
-    Describe a row of the density schema with the outlines of its objects.
-
-    Returns:
-        `datasets.Features`: Those of [`density_features`], and `polygons`: for each object, in the order of `points`,
-        the outlines of its visible regions as x0, y0, x1, y1, ... in the image's pixels; empty for objects with
-        another kind of outline.
+    Describe a row of the density schema with `polygons`: for each object, in the order of `points`, the outlines of
+    its visible regions as x0, y0, x1, y1, ... in the image's pixels; empty for objects with another form of outline.
     """
     features = density_features()
     features["polygons"] = datasets.List(datasets.List(datasets.List(datasets.Value("float32"))))
@@ -121,13 +110,7 @@ class FolderReader:
     Collects the annotations of a folder and makes rows of them. Each format adds its images and objects.
 
     Args:
-        path (`str` or `Path`): The folder.
-        split (`str`, *optional*): The split to read.
-        names (`Mapping[str, str]` or `Callable[[str], str]`, *optional*): The text for each name, in the plural.
-        text (`str`, *optional*): Instead of `names`: one text for all objects.
-        images (`str`): The folder of the images, inside `path`.
-        empty_boxes (`str`, *optional*, defaults to `"drop"`): `"drop"`, `"keep"` or `"error"`: what to do with boxes
-            without area.
+        path, split, names, text, images, empty_boxes: As [`read_object_folder`] takes them.
         polygons (`bool`, *optional*, defaults to `False`): Whether the rows have the objects' outlines.
 
     Raises:
@@ -176,11 +159,7 @@ class FolderReader:
         first_pixel: float = 0.0,
         polygons: list[list[float]] | None = None,
     ) -> None:
-        """
-        Add an object with a box (x0, y0, x1, y1) in pixels, numbered from `first_pixel`.
-
-        The middle of the box is the object's point.
-        """
+        """Add an object with a box (x0, y0, x1, y1), numbered from `first_pixel`, whose middle is its point."""
         checked = self._checked_box(box, image.size, where)
         if checked is not None:
             x0, y0 = (max(corner - first_pixel, 0.0) for corner in checked[:2])

@@ -68,11 +68,8 @@ def voc_splits(folder: Path) -> list[str]:
 
 def read_split_list(file: Path) -> list[str]:
     """
-    Read the list of a split, with the name of an image on each line.
-
-    Raises:
-        FileNotFoundError: If there is no such list.
-        ValueError: If it is empty, or has a name twice.
+    Read the list of a split, with the name of an image on each line; raise `ValueError` if it is empty or has one
+    twice.
     """
     existing_file(file, those_there(file.parent, "*.txt"))
     # The list of a class has a second column: whether the class is in the image.

@@ -129,13 +129,7 @@ def card_data(
 
 
 def columns_table(names: Sequence[str], more: Mapping[str, str] | None = None) -> str:
-    """
-    Describe columns in a table.
-
-    Args:
-        names (`Sequence[str]`): The columns.
-        more (`Mapping[str, str]`, *optional*): Descriptions of columns that only this set has, or has differently.
-    """
+    """Describe columns in a table; `more` describes those that only this set has, or has differently."""
     known = {**_COLUMNS, **(more or {})}
     lines = [f"| `{name}` | {known[name]} |" for name in dict.fromkeys(names) if name in known]
     return "\n".join(["| column | |", "| --- | --- |", *lines])
@@ -143,7 +137,7 @@ def columns_table(names: Sequence[str], more: Mapping[str, str] | None = None) -
 
 def card_text(title: str, configs: Sequence[CardConfig], made: str, source: str, faults: Sequence[str]) -> str:
     """
-    Write the card of a built set.
+    Write the card (`README.md`) of a built set.
 
     Args:
         title (`str`): The set's name.
@@ -151,9 +145,6 @@ def card_text(title: str, configs: Sequence[CardConfig], made: str, source: str,
         made (`str`): The command that made it, and with what.
         source (`str`): The source of the set.
         faults (`Sequence[str]`): Known errors of the set, a line each.
-
-    Returns:
-        `str`: The content of `README.md`.
     """
     infos = [config.info for config in configs]
     card = DatasetCard.from_template(

@@ -67,17 +67,10 @@ def eval_result(
 
 def model_index_of(name: str, entries: Sequence[EvalResult]) -> list[dict[str, Any]]:
     """
-    Make the `model-index` of a card.
+    Make the value of `model-index` of a card from a model's results.
 
     The Hub's own writer (huggingface_hub 2.4) groups by task type, dataset and revision, and takes the names of task
     and dataset from the first of a group, which are wrong for a second benchmark of one task type on the same data.
-
-    Args:
-        name (`str`): The model's name.
-        entries (`Sequence[EvalResult]`): Its results.
-
-    Returns:
-        `list[dict[str, Any]]`: The value of `model-index`.
     """
     groups: dict[tuple[Any, ...], list[EvalResult]] = {}
     for entry in entries:
