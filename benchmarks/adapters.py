@@ -39,11 +39,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import PrinterCallback, set_seed
 from transformers.utils import logging
 
 from count_clip.datasets_scripts.countscenes.builder import CountScenes
-from count_clip.evaluation.benchmarks.countbench import evaluate_countbench, evaluate_zero_shot
+from count_clip.evaluation.benchmarks.classification import evaluate_classification
+from count_clip.evaluation.benchmarks.countbench import evaluate_countbench
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
 from count_clip.modeling.modeling_count_clip import CLIPForCounting
 from count_clip.modeling.processing_clip_count_density import CLIPCountDensityProcessor
@@ -219,11 +221,19 @@ class CountingTask:
         """CountBench's protocol on unseen and on seen classes, and zero-shot classification of the unseen ones."""
         how: dict[str, Any] = {"batch_size": 64, "progress": False}
         names = sorted({row["name"] for row in self.unseen_rows})
-        classes = evaluate_zero_shot(trainer.model, trainer.processing_class, self.unseen_rows, names, **how)
+        classes = evaluate_classification(
+            trainer.model,
+            trainer.processing_class,
+            Dataset.from_list(self.unseen_rows),
+            label_column="name",
+            names=names,
+            templates=["a photo of {}"],
+            **how,
+        )
         figures = [
             evaluate_countbench(trainer.model, trainer.processing_class, self.unseen_rows, **how).accuracy,
             evaluate_countbench(trainer.model, trainer.processing_class, self.seen_rows, **how).accuracy,
-            classes.accuracy,
+            classes.top_1,
         ]
         return {name: 100 * figure for name, figure in zip(self.columns, figures, strict=True)}
 

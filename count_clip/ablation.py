@@ -76,20 +76,11 @@ def run_ablation(
     output: Path, config: Mapping[str, Any], seeds: Sequence[int], base: str | None = None, fresh: bool = False
 ) -> dict[str, Any]:
     """
-    Train and measure all arms; write a table (Markdown and JSON) and the confusion matrices.
+    Train and measure all arms; returns the content of `ablation.json`, with a table in Markdown and
+    the confusion matrices.
 
-    Args:
-        output (`Path`): The output folder. Finished trainings in it are reused.
-        config (`Mapping[str, Any]`): From [`read_config`].
-        seeds (`Sequence[int]`): The seeds of B, C and D.
-        base (`str`, *optional*): The CLIP to start from, a folder or a name on the Hub; by default one is trained.
-        fresh (`bool`, *optional*, defaults to `False`): Whether to train everything again.
-
-    Returns:
-        `dict`: The content of `ablation.json`.
-
-    Raises:
-        FileExistsError: If a folder holds files that no ablation wrote.
+    Finished trainings in the folder are reused unless `fresh`. `base` is the CLIP to start from, a folder or a name on
+    the Hub; by default one is trained. Raises a `FileExistsError` if a folder holds files that no ablation wrote.
     """
     started = time.time()
     output.mkdir(parents=True, exist_ok=True)
@@ -130,19 +121,11 @@ def run_ablation(
 
 def read_config(path: Path | None = None, settings: Sequence[str] = (), quick: bool = False) -> dict[str, Any]:
     """
-    Read the configuration of an ablation and check it.
+    Read the sections `scenes`, `number_rate`, `noise`, `base`, `arms` and `evaluation` from a YAML file like `CONFIG`,
+    and apply `settings`, `PART.KEY=VALUE` each.
 
-    Args:
-        path (`Path`, *optional*): A YAML file; `count_clip/ablation.yaml` by default.
-        settings (`Sequence[str]`, *optional*): Changes, `PART.KEY=VALUE` each.
-        quick (`bool`, *optional*, defaults to `False`): Whether to apply `QUICK`.
-
-    Returns:
-        `dict`: The sections `scenes`, `number_rate`, `noise`, `base`, `arms` and `evaluation`.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If a section or key is unknown or missing, or a value is invalid.
+    Raises a `FileNotFoundError` if there is no such file, and a `ValueError` if a section or key is unknown or
+    missing, or a value is invalid.
     """
     from count_clip.trainers.running.arguments import check_keys, load_config, merge_keys, parse_overrides
 
@@ -202,16 +185,8 @@ def base_run(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def arm_run(name: str, seed: int, model: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """
-    The run configuration of `trainers/run.py` that fine-tunes the base.
-
-    Args:
-        name (`str`): `"B"`, `"C"` or `"D"`.
-        seed (`int`): The seed of row order, counterfactuals and scenes.
-        model (`str`): The base.
-        config (`Mapping[str, Any]`): From [`read_config`].
-
-    Returns:
-        `dict`: The content of the YAML file.
+    The run configuration of `trainers/run.py` that fine-tunes the base `model` as arm B, C or D; the seed is that of
+    row order, counterfactuals and scenes.
     """
     run = copy.deepcopy(dict(config["arms"]))
     which, has_loss = FILTERS[name]
@@ -259,21 +234,14 @@ def _train(folder: Path, run: Mapping[str, Any], arm: Arm, parent: str = "") -> 
 
 def measure(model: str, folder: Path, key: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Measure a model on scenes of unseen classes, or return the results of an earlier run.
-
-    Args:
-        model (`str`): The checkpoint.
-        folder (`Path`): The folder of `measured.json`, which keeps the results.
-        key (`str`): The key of the checkpoint's training.
-        config (`Mapping[str, Any]`): From [`read_config`].
-
-    Returns:
-        `dict`: Accuracy, mean deviation, off by one, confusion matrix and zero-shot accuracy.
+    Measure a checkpoint on scenes of unseen classes, or return the results that `folder` has of the same `key`, that
+    of the checkpoint's training.
     """
     import torch
 
     from count_clip.datasets_scripts.countscenes.builder import CountScenes
-    from count_clip.evaluation.benchmarks.countbench import evaluate_countbench, evaluate_zero_shot
+    from count_clip.evaluation.benchmarks.classification import evaluate_classification
+    from count_clip.evaluation.benchmarks.countbench import evaluate_countbench
     from count_clip.modeling.modeling_count_clip import CLIPForCounting
     from count_clip.modeling.processing_count_clip import CountCLIPProcessor
 
@@ -284,13 +252,14 @@ def measure(model: str, folder: Path, key: str, config: Mapping[str, Any]) -> di
         if measured["how"] == how:
             return measured
     looks = {"number_rate": 1.0, **config["scenes"], "num_scenes": options["num_scenes"], "seed": options["seed"]}
-    rows = list(CountScenes("test", config="benchmark", **looks))
-    names = sorted({row["name"] for row in rows})
+    rows = CountScenes("test", config="benchmark", **looks)
+    names = sorted(set(rows.column("name")))
     device = "cuda" if torch.cuda.is_available() else None
     common: dict[str, Any] = {"batch_size": options["batch_size"], "device": device, "progress": False}
     loaded = CLIPForCounting.from_pretrained(model, dtype=torch.float32)
     processor = CountCLIPProcessor.from_pretrained(model)
     counting = evaluate_countbench(loaded, processor, rows, **common)
+    classes = {"label_column": "name", "names": names, "templates": ["a photo of {}"]}
     measured = {
         "how": how,
         "accuracy": counting.accuracy,
@@ -298,7 +267,7 @@ def measure(model: str, folder: Path, key: str, config: Mapping[str, Any]) -> di
         "mean_deviation": counting.mean_deviation,
         "off_by_one": counting.off_by_one,
         "confusion": counting.confusion.tolist(),
-        "zero_shot": evaluate_zero_shot(loaded, processor, rows, names, **common).accuracy,
+        "zero_shot": evaluate_classification(loaded, processor, rows, **classes, **common).top_1,
         "num_names": len(names),
         "n": counting.n,
     }

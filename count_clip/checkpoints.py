@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from huggingface_hub.errors import (
     SafetensorsParsingError,
     StrictDataclassError,
 )
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from yaml import YAMLError
 
 
@@ -28,7 +27,6 @@ DENSITY, RANKS, PLAIN = "density", "ranks captions", "ranks captions, untaught"
 COUNTS_BY = {"clip_count_density": DENSITY, "count_clip": RANKS, "clip": PLAIN}
 
 _SMALL_FILES = ["*.json", "*.txt", "README.md"]
-_SHORT_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class CheckpointError(ValueError):
@@ -75,17 +73,10 @@ class CheckpointInfo:
 
 def find_checkpoint(model: str, revision: str | None = None) -> Path:
     """
-    Find the small files of a checkpoint; download those of a name on the Hub if they are not in the cache.
+    Find the folder of a checkpoint's small files; those of a name on the Hub are downloaded if they are not in the
+    cache.
 
-    Args:
-        model (`str`): A folder or a name on the Hub.
-        revision (`str`, *optional*): Branch, tag or commit on the Hub.
-
-    Returns:
-        `Path`: A folder with a `config.json` or `adapter_config.json`.
-
-    Raises:
-        CheckpointError: If there is no such checkpoint, or it cannot be reached.
+    Raises a [`CheckpointError`] if there is no such checkpoint, or it cannot be reached.
     """
     folder = Path(model).expanduser()
     if not is_local(model):
@@ -151,17 +142,8 @@ def has_tokenizer(folder: Path) -> bool:
 
 def adapters_base(folder: Path, model: str) -> str | None:
     """
-    Return the base model of the adapters in a folder.
-
-    Args:
-        folder (`Path`): The small files of a checkpoint, from [`find_checkpoint`].
-        model (`str`): The name for error messages.
-
-    Returns:
-        `str`: The base's folder or name on the Hub; `None` if the folder holds a full model.
-
-    Raises:
-        CheckpointError: If the adapters name no base, or several.
+    The base model of the adapters in a folder, or `None` for a full model; [`CheckpointError`] if they name no base,
+    or several.
     """
     paths = _adapter_configs(folder)
     if not paths or (folder / "config.json").is_file():
@@ -178,17 +160,9 @@ def adapters_base(folder: Path, model: str) -> str | None:
 
 def describe_checkpoint(folder: Path, model: str) -> CheckpointInfo:
     """
-    Describe a checkpoint.
+    Describe the checkpoint with these small files; headers of missing weights are read from the Hub.
 
-    Args:
-        folder (`Path`): Its small files, from [`find_checkpoint`].
-        model (`str`): Its folder or its name on the Hub, which is asked for the headers of missing weights.
-
-    Returns:
-        [`CheckpointInfo`]
-
-    Raises:
-        CheckpointError: If the configuration or the weights cannot be read.
+    Raises a [`CheckpointError`] if the configuration or the weights cannot be read.
     """
     adapters = _adapter_configs(folder)
     if adapters and not (folder / "config.json").is_file():
@@ -271,19 +245,19 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _tensors(folder: Path) -> Iterator[tuple[str, tuple[str, int]]]:
     """Name, type and size of every tensor in the safetensors files of a folder."""
+    from count_clip.trainers.hub.card import tensors_in
+
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*/adapter_model.safetensors")]):
         try:
-            with safe_open(path, framework="numpy") as file:
-                for name in file.keys():  # noqa: SIM118 (it is no dictionary)
-                    tensor = file.get_slice(name)
-                    dtype = str(tensor.get_dtype())
-                    yield name, (_SHORT_NAMES.get(dtype, dtype), math.prod(tensor.get_shape()))
+            yield from ((name, (dtype, size)) for name, dtype, size in tensors_in(path))
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"The weights {path} cannot be read: {error}") from error
 
 
 def _tensors_on_hub(folder: Path, model: str) -> dict[str, tuple[str, int]]:
     """The same from the Hub, for weights that are not downloaded; empty if unavailable."""
+    from count_clip.trainers.hub.card import DTYPE_NAMES
+
     if folder.parent.name != "snapshots":
         return {}
     try:
@@ -291,7 +265,7 @@ def _tensors_on_hub(folder: Path, model: str) -> dict[str, tuple[str, int]]:
     except (OSError, ValueError, HTTPError, NotASafetensorsRepoError, SafetensorsParsingError):
         return {}
     return {
-        name: (_SHORT_NAMES.get(tensor.dtype, tensor.dtype), tensor.parameter_count)
+        name: (DTYPE_NAMES.get(tensor.dtype, tensor.dtype), tensor.parameter_count)
         for file in metadata.files_metadata.values()
         for name, tensor in file.tensors.items()
     }

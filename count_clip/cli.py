@@ -37,13 +37,8 @@ COMMANDS = (count, info, index, search, explain, evaluate, report, data, convert
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Run a command.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): The arguments; those of the process by default.
-
-    Returns:
-        `int`: 0 success, 1 some files or rows failed, 2 the command could not run, 130 interrupted, 141 broken pipe.
+    Run a command; returns the exit code: 0 success, 1 some files or rows failed, 2 the command could not run, 130
+    interrupted, 141 broken pipe.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()

@@ -54,14 +54,8 @@ def run_demo(
     """
     Train, count, write images, checkpoints and cards, and print the results.
 
-    Args:
-        output (`Path`): The output folder. Finished trainings in it are reused.
-        changes (`Mapping[str, Sequence[str]]`): `--key value` pairs of each stage, from [`parse_settings`].
-        fresh (`bool`, *optional*, defaults to `False`): Whether to train everything again.
-        released (`Path`, *optional*): The folder of the released checkpoints.
-
-    Raises:
-        FileExistsError: If a folder holds files that no demonstration wrote.
+    Finished trainings in the folder are reused unless `fresh`; `changes` are the `--key value` pairs of each stage.
+    Raises a `FileExistsError` if a folder holds files that no demonstration wrote.
     """
     started = time.time()
     runs = {stage: output / "runs" / title for stage, title in TITLES.items()}
@@ -100,17 +94,8 @@ def check_released(released: Path) -> None:
 
 def parse_settings(settings: Sequence[str], released: Path = RELEASED) -> dict[str, list[str]]:
     """
-    Parse changes of the stages' configurations.
-
-    Args:
-        settings (`Sequence[str]`): `STAGE.KEY=VALUE` each.
-        released (`Path`, *optional*): The folder of the released checkpoints.
-
-    Returns:
-        `dict[str, list[str]]`: The `--key value` pairs of each stage.
-
-    Raises:
-        ValueError: If a stage or key is unknown, or a value is invalid.
+    The `--key value` pairs of each stage from `STAGE.KEY=VALUE`; `ValueError` if a stage or key is unknown, or a value
+    is invalid.
     """
     from count_clip.trainers.running.arguments import parse_run
 

@@ -15,33 +15,16 @@ from ._version import __version__
 
 
 def stage_folder(folder: Path) -> ResumableFolder:
-    """
-    The folder of a training, with the plan of it in `stage.json`.
-
-    Args:
-        folder (`Path`): The output folder of the training.
-
-    Returns:
-        [`ResumableFolder`]: Its `remove` keeps folders that hold anything else.
-    """
+    """The output folder of a training, with its plan in `stage.json`; `remove` keeps folders with any other files."""
     return ResumableFolder(folder, "stage.json")
 
 
 def run_stage(folder: Path, config: str, overrides: Sequence[str], parent: str = "") -> dict[str, Any]:
     """
-    Run one training, or reuse what an earlier run of the same configuration left.
+    Run one training, or reuse the result of the same configuration; returns the figures in `results.json`.
 
-    Args:
-        folder (`Path`): The output folder of the training.
-        config (`str`): Its YAML file, or the name of one in `trainers/configs`.
-        overrides (`Sequence[str]`): `--key value` pairs that change it; `output_dir` is set here.
-        parent (`str`, *optional*): What the training starts from, see [`stage_key`].
-
-    Returns:
-        `dict`: The figures that `trainers/run.py` wrote to `results.json`.
-
-    Raises:
-        FileExistsError: If the folder holds other files.
+    `overrides` are `--key value` pairs that change the YAML file, `parent` names the start of the training, see
+    [`stage_key`]. Raises a `FileExistsError` if the folder holds other files.
     """
     from count_clip.trainers.run import RESULTS_NAME, train
     from count_clip.trainers.running.arguments import find_config, parse_run
@@ -60,15 +43,7 @@ def run_stage(folder: Path, config: str, overrides: Sequence[str], parent: str =
 
 
 def stage_key(folder: Path) -> str:
-    """
-    Name what a training was run for.
-
-    Args:
-        folder (`Path`): The folder of a training.
-
-    Returns:
-        `str`: The same for the same configuration and the same start; empty where nothing was trained.
-    """
+    """A key of the configuration and the start of a training; empty if nothing was trained in the folder."""
     plan = stage_folder(folder).plan
     return "" if plan is None else fingerprint_of(plan)
 

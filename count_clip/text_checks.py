@@ -36,18 +36,10 @@ class TextCheck:
 
 def check_text(folder: Path, info: CheckpointInfo, text: str) -> TextCheck:
     """
-    Check whether a model can count by a text.
+    Check whether a model can count by a text: a prompt for a density model, or a caption with a number or `{}` for a
+    CLIP.
 
-    Args:
-        folder (`Path`): The checkpoint's files.
-        info ([`CheckpointInfo`]): Its description.
-        text (`str`): A prompt for a density model, or a caption with a number or `{}` for a CLIP.
-
-    Returns:
-        [`TextCheck`]
-
-    Raises:
-        CheckpointError: If the model does not count, or its processor cannot be loaded.
+    Raises a [`CheckpointError`] if the model does not count, or its processor cannot be loaded.
     """
     if info.model_type.startswith("adapter"):
         bases = " or ".join(info.base_model) or "which its configuration does not name"

@@ -1,4 +1,4 @@
-"""Frames of a video as upright images. Reading needs PyAV, which `pip install count-clip[video]` brings."""
+"""Frames of a video as upright images. Reading needs PyAV, an extra: `pip install count-clip[video]`."""
 
 from __future__ import annotations
 
@@ -29,21 +29,10 @@ class VideoFrame:
 
 def read_frames(path: Path, every: float = 1.0, max_frames: int | None = None) -> Iterator[VideoFrame]:
     """
-    Read frames at even intervals, one at a time.
+    Read frames one at a time, the first of each interval of `every` seconds (0: all frames), at most `max_frames`.
 
-    Args:
-        path (`Path`): The video.
-        every (`float`, *optional*, defaults to 1.0): Seconds between frames: the first frame of each interval is read.
-            0 reads all frames.
-        max_frames (`int`, *optional*): The most frames.
-
-    Yields:
-        [`VideoFrame`]: In the order of time.
-
-    Raises:
-        VideoError: If there is no such file, PyAV is missing, or the file cannot be decoded (after the frames before
-            the damage).
-        ValueError: If `every` is negative or `max_frames` is below 1.
+    Raises a [`VideoError`] if there is no such file, PyAV is missing, or the file cannot be decoded (after the frames
+    before the damage), and a `ValueError` if `every` is negative or `max_frames` is below 1.
     """
     if not (every >= 0 and math.isfinite(every)):
         raise ValueError(f"Expected `every` as seconds, 0 or more, but got {every}.")

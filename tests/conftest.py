@@ -81,13 +81,13 @@ def hub_here(hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     from huggingface_hub import constants, hf_api
     from transformers.utils import hub as transformers_hub
 
-    monkeypatch.setattr(hf_api.api, "endpoint", hub.address)
-    # transformers keeps an interface of its own, with the address that it had first.
+    monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
+    # transformers keeps an interface of its own, with the URL from its import.
     monkeypatch.setattr(transformers_hub, "_hf_api", None)
     for name, value in hub.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace("https://huggingface.co", hub.address)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace("https://huggingface.co", hub.url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     hosts = constants.HF_URL_HOSTS | {"127.0.0.1"}
     monkeypatch.setattr(constants, "HF_URL_HOSTS", hosts)

@@ -1,8 +1,8 @@
 """
 A Hub on this machine, in memory, for tests of pushing and loading: repositories of models and data sets.
 
-It speaks what `huggingface_hub` 2.4 asks for when a folder is uploaded and read again, plainly or as a stream. A
-client has to be told in its environment before it is imported, see `HubStandIn.environment`.
+It serves the requests of `huggingface_hub` 2.4 that upload a folder and read it, plainly or as a stream. A client
+needs the variables of `HubStandIn.environment` before it is imported.
 `python tests/hub_stand_in.py` serves until it is interrupted.
 """
 
@@ -19,22 +19,22 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 # Uploaded apart from the commit, as the Hub does with large files.
 LARGE_FILES = (".parquet", ".safetensors", ".bin", ".pt")
-_KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
+_REPO_TYPES = {"models": "model", "datasets": "dataset", "spaces": "space"}
 
 
 @dataclass
 class Repository:
-    """What each branch of a repository holds after each commit, and what was sent for it."""
+    """The content of each branch after each commit, and the uploaded files."""
 
     private: bool
     gated: str | bool = False
-    """`"auto"` or `"manual"`: files are for those only whom the owner let in."""
+    """`"auto"` or `"manual"`: files are for users whom the owner admitted."""
     admitted: set[str] = field(default_factory=set)
-    """Tokens of those; who may write may read too."""
+    """Their tokens; tokens that may write may read, too."""
     branches: dict[str, list[tuple[str, dict[str, bytes]]]] = field(default_factory=lambda: {"main": []})
     tags: dict[str, str] = field(default_factory=dict)
     sent: list[set[str]] = field(default_factory=list)
-    """Of each commit that was asked for, the files it brought."""
+    """The files of each requested commit."""
 
     @property
     def commits(self) -> list[tuple[str, dict[str, bytes]]]:
@@ -61,9 +61,9 @@ class HubStandIn:
     """
     The server; a context manager that serves while it is open.
 
-    `repositories` are by kind and name, `("dataset", "org/set")`; `requests` is what was asked, as `"GET /path"`.
-    `tokens` says who may come: `"write"` may do everything in the namespace `org`, `"read"` may read; a token that is
-    not among them has expired. `failures` are pairs of a pattern and a code: requests that fit are refused with it.
+    `repositories` are by type and name, `("dataset", "org/set")`; `requests` has all requests, as `"GET /path"`.
+    `tokens` have roles: `"write"` allows everything in the namespace `org`, `"read"` allows reading; other tokens have
+    expired. `failures` are pairs of a pattern and a code: matching requests are refused with it.
     """
 
     def __init__(self) -> None:
@@ -82,15 +82,15 @@ class HubStandIn:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
-    def address(self) -> str:
+    def url(self) -> str:
         """For `HF_ENDPOINT`."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs that is to talk to this Hub and to no other."""
+        """The variables of a process that uses this Hub only."""
         return {
-            "HF_ENDPOINT": self.address,
+            "HF_ENDPOINT": self.url,
             "HF_TOKEN": "hf_test",
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_OFFLINE": "0",
@@ -98,9 +98,9 @@ class HubStandIn:
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",
         }
 
-    def files(self, kind: str, name: str) -> dict[str, bytes]:
-        """What a repository holds now."""
-        return self.repositories[kind, name].commits[-1][1]
+    def files(self, repo_type: str, name: str) -> dict[str, bytes]:
+        """The present files of a repository."""
+        return self.repositories[repo_type, name].commits[-1][1]
 
     def __enter__(self) -> "HubStandIn":
         self._thread.start()
@@ -116,14 +116,14 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Say nothing on stderr."""
+        """No log on stderr."""
 
     def _answer(self) -> None:
-        address = urlsplit(self.path)
+        url = urlsplit(self.path)
         body = self._body()
-        asked = f"{self.command} {unquote(address.path)}"
+        asked = f"{self.command} {unquote(url.path)}"
         self.hub.requests.append(asked)
-        query = {key: values[0] for key, values in parse_qs(address.query).items()}
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
         for pattern, code in self.hub.failures:
             if re.search(pattern, asked):
                 self._refuse(code, "Broken", "It is broken.")
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, None, "Invalid credentials in Authorization header")
             return
         for pattern, method in self._ROUTES:
-            if found := re.fullmatch(pattern, f"{self.command} {address.path}"):
+            if found := re.fullmatch(pattern, f"{self.command} {url.path}"):
                 with self.hub.lock:
                     method(self, body, query, *found.groups())
                 return
@@ -143,12 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
             return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        pieces = []
+        chunks = []
         while length := int(self.rfile.readline().split(b";")[0], 16):
-            pieces.append(self.rfile.read(length))
+            chunks.append(self.rfile.read(length))
             self.rfile.readline()
         self.rfile.readline()
-        return b"".join(pieces)
+        return b"".join(chunks)
 
     def _send(self, content: Any, code: int = 200, **headers: str) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -175,20 +175,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, None, "Invalid username or password.")
         elif role != "write" or not name.startswith("org/"):
             namespace = name.split("/")[0]
-            self._refuse(403, None, f"You don't have the rights to change things under the namespace {namespace}")
+            self._refuse(403, None, f"You don't have the rights to write to the namespace {namespace}")
         return role == "write" and name.startswith("org/")
 
-    def _repository(self, kind: str, name: str) -> Repository | None:
+    def _repository(self, repo_type: str, name: str) -> Repository | None:
         """A repository that who asks may know of; where there is none, the refusal is sent."""
-        repository = self.hub.repositories.get((_KINDS[kind], name))
+        repository = self.hub.repositories.get((_REPO_TYPES[repo_type], name))
         if repository is None or (repository.private and self._token() is None):
             self._refuse(404 if self._token() else 401, "RepoNotFound", "Repository not found")
             return None
         return repository
 
-    def _state(self, kind: str, name: str, revision: str = "main") -> tuple[str, dict[str, bytes]] | None:
+    def _state(self, repo_type: str, name: str, revision: str = "main") -> tuple[str, dict[str, bytes]] | None:
         """A revision of a repository; where there is none, the refusal is sent."""
-        repository = self._repository(kind, name)
+        repository = self._repository(repo_type, name)
         if repository is None:
             return None
         state = repository.at(unquote(revision))
@@ -207,56 +207,56 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, body: bytes, query: dict[str, str]) -> None:
         wanted = json.loads(body)
-        kind = wanted.get("type") or "model"
+        repo_type = wanted.get("type") or "model"
         name = f"{wanted.get('organization') or 'org'}/{wanted['name']}"
-        url = f"{self.hub.address}/{'' if kind == 'model' else kind + 's/'}{name}"
+        url = f"{self.hub.url}/{'' if repo_type == 'model' else repo_type + 's/'}{name}"
         if not self._may_write(name):
             return
-        if (kind, name) in self.hub.repositories:
+        if (repo_type, name) in self.hub.repositories:
             self._send({"error": "exists", "url": url}, 409, X_Error_Code="RepoExists")
             return
-        self.hub.repositories[kind, name] = Repository(wanted.get("visibility") == "private")
-        self.hub.repositories[kind, name].commit({".gitattributes": b""})
+        self.hub.repositories[repo_type, name] = Repository(wanted.get("visibility") == "private")
+        self.hub.repositories[repo_type, name].commit({".gitattributes": b""})
         self._send({"url": url})
 
     def _validate(self, body: bytes, query: dict[str, str]) -> None:
         self._send({"errors": [], "warnings": []})
 
-    def _settings(self, body: bytes, query: dict[str, str], kind: str, name: str) -> None:
-        repository = self._repository(kind, name)
+    def _settings(self, body: bytes, query: dict[str, str], repo_type: str, name: str) -> None:
+        repository = self._repository(repo_type, name)
         if repository is not None and self._may_write(name):
             wanted = json.loads(body)
             repository.gated = wanted.get("gated", repository.gated)
             repository.private = wanted.get("visibility", "private" if repository.private else "public") == "private"
             self._send({"gated": repository.gated, "visibility": "private" if repository.private else "public"})
 
-    def _refs(self, body: bytes, query: dict[str, str], kind: str, name: str) -> None:
-        if repository := self._repository(kind, name):
+    def _refs(self, body: bytes, query: dict[str, str], repo_type: str, name: str) -> None:
+        if repository := self._repository(repo_type, name):
             branches = {branch: states[-1][0] for branch, states in repository.branches.items()}
 
-            def listed(kind: str, refs: dict[str, str]) -> list[dict[str, str]]:
-                return [{"name": one, "ref": f"refs/{kind}/{one}", "targetCommit": oid} for one, oid in refs.items()]
+            def listed(group: str, refs: dict[str, str]) -> list[dict[str, str]]:
+                return [{"name": one, "ref": f"refs/{group}/{one}", "targetCommit": oid} for one, oid in refs.items()]
 
             self._send(
                 {"branches": listed("heads", branches), "tags": listed("tags", repository.tags), "converts": []}
             )
 
-    def _branch(self, body: bytes, query: dict[str, str], kind: str, name: str, branch: str) -> None:
-        state = self._state(kind, name, json.loads(body or b"{}").get("startingPoint", "main"))
+    def _branch(self, body: bytes, query: dict[str, str], repo_type: str, name: str, branch: str) -> None:
+        state = self._state(repo_type, name, json.loads(body or b"{}").get("startingPoint", "main"))
         if state is None or not self._may_write(name):
             return
-        branches = self.hub.repositories[_KINDS[kind], name].branches
+        branches = self.hub.repositories[_REPO_TYPES[repo_type], name].branches
         if unquote(branch) in branches:
             self._refuse(409, None, f"Reference {unquote(branch)} already exists")
             return
         branches[unquote(branch)] = [state]
         self._send({})
 
-    def _tag(self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str) -> None:
-        state = self._state(kind, name, revision)
+    def _tag(self, body: bytes, query: dict[str, str], repo_type: str, name: str, revision: str) -> None:
+        state = self._state(repo_type, name, revision)
         if state is None or not self._may_write(name):
             return
-        tags = self.hub.repositories[_KINDS[kind], name].tags
+        tags = self.hub.repositories[_REPO_TYPES[repo_type], name].tags
         tag = json.loads(body)["tag"]
         if tag in tags:
             self._refuse(409, None, f"Tag {tag} already exists")
@@ -264,8 +264,8 @@ class _Handler(BaseHTTPRequestHandler):
         tags[tag] = state[0]
         self._send({})
 
-    def _preupload(self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str) -> None:
-        state = self._state(kind, name, revision)
+    def _preupload(self, body: bytes, query: dict[str, str], repo_type: str, name: str, revision: str) -> None:
+        state = self._state(repo_type, name, revision)
         if state and self._may_write(name):
             entries = []
             for wanted in json.loads(body)["files"]:
@@ -280,7 +280,7 @@ class _Handler(BaseHTTPRequestHandler):
         for wanted in json.loads(body)["objects"]:
             entry = {"oid": wanted["oid"], "size": wanted["size"]}
             if wanted["oid"] not in self.hub.large_files:
-                entry["actions"] = {"upload": {"href": f"{self.hub.address}/upload/{wanted['oid']}"}}
+                entry["actions"] = {"upload": {"href": f"{self.hub.url}/upload/{wanted['oid']}"}}
             objects.append(entry)
         self._send({"transfer": "basic", "objects": objects}, Content_Type="application/vnd.git-lfs+json")
 
@@ -291,11 +291,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.large_files[digest] = body
         self._send({})
 
-    def _commit(self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str) -> None:
-        state = self._state(kind, name, revision)
+    def _commit(self, body: bytes, query: dict[str, str], repo_type: str, name: str, revision: str) -> None:
+        state = self._state(repo_type, name, revision)
         if state is None or not self._may_write(name):
             return
-        repository, branch = self.hub.repositories[_KINDS[kind], name], unquote(revision)
+        repository, branch = self.hub.repositories[_REPO_TYPES[repo_type], name], unquote(revision)
         if branch not in repository.branches:
             self._refuse(400, None, f"{branch} is no branch")
             return
@@ -325,20 +325,22 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         repository.sent.append(sent)
         commit = repository.commit(files, branch)
-        url = f"{self.hub.address}/{'' if kind == 'models' else kind + '/'}{name}/commit/{commit}"
+        url = f"{self.hub.url}/{'' if repo_type == 'models' else repo_type + '/'}{name}/commit/{commit}"
         self._send({"commitOid": commit, "commitUrl": url})
 
-    def _info(self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str | None = None) -> None:
-        if state := self._state(kind, name, revision or "main"):
-            repository = self.hub.repositories[_KINDS[kind], name]
+    def _info(
+        self, body: bytes, query: dict[str, str], repo_type: str, name: str, revision: str | None = None
+    ) -> None:
+        if state := self._state(repo_type, name, revision or "main"):
+            repository = self.hub.repositories[_REPO_TYPES[repo_type], name]
             siblings = [{"rfilename": path} for path in state[1]]
             about = {"id": name, "private": repository.private, "gated": repository.gated, "tags": []}
             self._send({**about, "sha": state[0], "siblings": siblings})
 
     def _tree(
-        self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str, folder: str | None = None
+        self, body: bytes, query: dict[str, str], repo_type: str, name: str, revision: str, folder: str | None = None
     ) -> None:
-        state = self._state(kind, name, revision)
+        state = self._state(repo_type, name, revision)
         if state is None:
             return
         prefix = f"{unquote(folder).rstrip('/')}/" if folder else ""
@@ -358,19 +360,19 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._send(list(entries.values()))
 
-    def _paths_info(self, body: bytes, query: dict[str, str], kind: str, name: str, revision: str) -> None:
-        if state := self._state(kind, name, revision):
+    def _paths_info(self, body: bytes, query: dict[str, str], repo_type: str, name: str, revision: str) -> None:
+        if state := self._state(repo_type, name, revision):
             asked = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode()).get("paths", [])
             self._send([_file_entry(path, state[1][path]) for path in asked if path in state[1]])
 
     def _resolve(
-        self, body: bytes, query: dict[str, str], kind: str | None, name: str, revision: str, path: str
+        self, body: bytes, query: dict[str, str], repo_type: str | None, name: str, revision: str, path: str
     ) -> None:
-        kind = (kind or "models/").rstrip("/")
-        state = self._state(kind, name, revision)
+        repo_type = (repo_type or "models/").rstrip("/")
+        state = self._state(repo_type, name, revision)
         if state is None:
             return
-        repository, token = self.hub.repositories[_KINDS[kind], name], self._token()
+        repository, token = self.hub.repositories[_REPO_TYPES[repo_type], name], self._token()
         path = unquote(path)
         if repository.gated and token not in repository.admitted and self.hub.tokens.get(token or "") != "write":
             self._refuse(403 if token else 401, "GatedRepo", "Access to this repository is restricted")
@@ -425,5 +427,5 @@ def _file_entry(path: str, content: bytes) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with HubStandIn() as running:
-        print(running.address, flush=True)
+        print(running.url, flush=True)
         threading.Event().wait()

@@ -58,15 +58,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def train(run: RunArguments, args: TrainingArguments, command: str | None = None) -> dict[str, Any]:
     """
-    Do one run.
+    Train and measure the model of a run; returns the figures, which `results.json` in `args.output_dir` has, too.
 
-    Args:
-        run ([`RunArguments`]): The model and the rows.
-        args ([`CountingConfig`] or [`DensityConfig`]): The arguments of the trainer.
-        command (`str`, *optional*): The command of the run, for the card.
-
-    Returns:
-        `dict`: The figures, also in `results.json` in `args.output_dir`.
+    `command` is the command of the run, for the card.
     """
     started = time.time()
     checkpoint = checkpoint_to_resume(args)

@@ -194,19 +194,8 @@ def _send(
 
 def push_built(folder: str | Path, destination: Destination, message: str = "Upload with count-clip") -> Pushed:
     """
-    Push a built data set.
-
-    Args:
-        folder (`str` or `Path`): What `data build` wrote.
-        destination ([`Destination`]): The repository; without `private`, a new one is private where the set's licence
-            is not an open one.
-        message (`str`, *optional*): The message of the commit.
-
-    Returns:
-        [`Pushed`].
-
-    Raises:
-        HubError: If the push fails.
+    Push the folder that `data build` wrote; by default a new repository is private if the licence of the set is not an
+    open one. Raises a `HubError` if the push fails.
     """
     from count_clip.datasets_scripts.publish.parquet import files_to_push, is_private_by_default
     from count_clip.trainers.hub.repository import push_folder
@@ -239,8 +228,8 @@ def _ask(options: argparse.Namespace, destination: Destination, size: int, numbe
             "Pushing needs consent, and there is no terminal to ask for it. Add --yes, or --dry-run to look."
         )
     visibility = "private if it is new" if destination.private else "public unless it is private already"
-    question = f"Push {number} files ({size / 1e6:,.1f} MB) to {destination.repo_id} ({visibility})? [y/N] "
-    print(question, end="", file=sys.stderr, flush=True)
+    prompt = f"Push {number} files ({size / 1e6:,.1f} MB) to {destination.repo_id} ({visibility})? [y/N] "
+    print(prompt, end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandError("Nothing was pushed.")
 

@@ -151,12 +151,7 @@ def _image_cards(result: Result, label: str, options: argparse.Namespace) -> lis
 
 
 def _options_of(result: Result) -> argparse.Namespace:
-    """
-    The options of the `count-clip evaluate` command that wrote a result.
-
-    Raises:
-        CommandError: If the file has no such command, or this version does not accept it.
-    """
+    """The options of the `count-clip evaluate` command that wrote a result; `CommandError` without a valid one."""
     import io
     from contextlib import redirect_stderr
 

@@ -82,16 +82,8 @@ def check_exportable(source: str, config: Any) -> None:
 @contextmanager
 def new_folder(output: str | Path) -> Iterator[Path]:
     """
-    Write a folder under a temporary name beside it and rename it on success.
-
-    Args:
-        output (`str` or `Path`): The folder, new or empty.
-
-    Yields:
-        `Path`: The temporary folder.
-
-    Raises:
-        ExportError: If the folder is not empty or cannot be written.
+    Yield a temporary folder that is renamed to `output` on success; [`ExportError`] if `output` is not empty or cannot
+    be written.
     """
     place = Path(output).expanduser().resolve()
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
@@ -148,18 +140,7 @@ def _compare(counting: CLIPForCounting, folder: Path) -> float:
 def random_clip_inputs(
     config: Any, num_images: int, num_texts: int, length: int = 8, size: int | None = None
 ) -> dict[str, torch.Tensor]:
-    """
-    Make reproducible random images and texts.
-
-    Args:
-        config: The configuration of the model.
-        num_images, num_texts (`int`): Numbers of images and texts.
-        length (`int`, *optional*, defaults to 8): Tokens of the longest text; shorter ones are padded.
-        size (`int`, *optional*): Side of the images; by default the vision tower's.
-
-    Returns:
-        `dict`: `pixel_values`, `input_ids` and `attention_mask`.
-    """
+    """Reproducible random images and texts of at most `length` tokens, the shorter ones padded."""
     generator = torch.Generator().manual_seed(num_images * 1000 + num_texts * 100 + length)
     text, side = config.text_config, size or config.vision_config.image_size
     # Without the special tokens at the end of CLIP's vocabulary.

@@ -173,19 +173,8 @@ def export_onnx(
 
 def export_parts(model: Any, folder: Path, parts: Sequence[str], opset: int = OPSET) -> list[OnnxFile]:
     """
-    Export parts of a model as ONNX files, without processor and README.
-
-    Args:
-        model: In float32 and in evaluation mode.
-        folder (`Path`): The folder to write.
-        parts (`Sequence[str]`): Keys of `PARTS[model_type]`.
-        opset (`int`, *optional*, defaults to 18): The version of ONNX's operators.
-
-    Returns:
-        `list[OnnxFile]`
-
-    Raises:
-        ExportError: If the export fails, or an output differs.
+    Export parts of a model in float32 and evaluation mode as ONNX files, without processor and README; [`ExportError`]
+    if the export fails, or an output differs.
     """
     known = PARTS[model.config.model_type]
     return [_export_part(model, name, known[name], folder, opset) for name in parts]
@@ -193,17 +182,8 @@ def export_parts(model: Any, folder: Path, parts: Sequence[str], opset: int = OP
 
 def part_inputs(model: Any, part: str, num_images: int, num_texts: int, length: int) -> dict[str, torch.Tensor]:
     """
-    Make reproducible random inputs of a part.
-
-    Args:
-        model: The model.
-        part (`str`): A key of `PARTS[model_type]`.
-        num_images (`int`): Images, or windows of images.
-        num_texts (`int`): Texts, or embedded prompts per window.
-        length (`int`): Tokens of the longest text.
-
-    Returns:
-        `dict[str, torch.Tensor]`: By the names of the part's inputs.
+    Reproducible random inputs of a part, by name; `num_images` may be windows, `num_texts` embedded prompts per
+    window.
     """
     return _inputs(model, PARTS[model.config.model_type][part], num_images, num_texts, length)
 

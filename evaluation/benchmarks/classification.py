@@ -225,8 +225,6 @@ def evaluate_classification(
     Measure the zero-shot classification of a CLIP, as CLIP's authors do.
 
     Args:
-        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
-        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
         rows: A labelled `datasets.Dataset`, or another sequence of rows with `column_names`.
         label_column (`str`, *optional*, defaults to `"label"`): The column with the classes: `ClassLabel`, words,
             or integers with `names`.
@@ -234,9 +232,7 @@ def evaluate_classification(
         names (`Sequence[str]`, *optional*): Names of the classes; by default those of the data.
         templates (`Sequence[str]`, *optional*, defaults to `DEFAULT_TEMPLATES`): Sentences with one `{}` each.
         batch_size (`int`, *optional*, defaults to 32): Images, or prompts, at once.
-        device (`str` or `torch.device`, *optional*): Where to run; the model is moved there.
-        dtype (`torch.dtype`, *optional*): The dtype to run in; the model is converted.
-        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
+        model, processor, device, dtype, progress: As in [`evaluate_countbench`].
 
     Returns:
         [`ClassificationResult`]: The figures, and the skipped rows.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -25,7 +24,7 @@ from ..functional import (
     predicted_numbers,
 )
 from ..inference.encoding import Encoder, SkippedRow, evaluating, read_ahead, read_image, usable_rows
-from .labelled import nothing_measured
+from .labelled import check_finite, nothing_measured
 
 
 @dataclass(frozen=True)
@@ -108,36 +107,12 @@ class CountBenchResult:
         }
 
 
-@dataclass(frozen=True)
-class ZeroShotResult:
-    """Result of zero-shot classification of the objects."""
-
-    accuracy: float
-    """Share of the rows with the right name among the candidates."""
-    predictions: list[str]
-    """The predicted name of each measured row."""
-    references: list[str]
-    """The true name of each measured row."""
-    n: int
-    """Rows measured."""
-    skipped: list[SkippedRow] = field(default_factory=list)
-    """Rows that could not be measured."""
-
-
 def nine_captions(text: str, number: int | None = None) -> tuple[int, list[str]]:
     """
-    The nine captions of one row, and which number is the true one.
+    The true number of a caption, and the caption with each of two to ten in the place of its number word.
 
-    Args:
-        text (`str`): A caption that states a number of objects as a word from two to ten.
-        number (`int`, *optional*): The true number, if the data has it. In a caption with several number words, the
-            word for this number is replaced; without it the first one.
-
-    Returns:
-        `tuple[int, list[str]]`: The true number, and the caption with each of two to ten in its place.
-
-    Raises:
-        ValueError: If the caption has no such number, or not the one of the data.
+    Without `number`, the true number of the data, the first number word counts. Raises a `ValueError` if the caption
+    has no such number, or another than `number`.
     """
     if number and number not in NUMBER_TO_WORD:
         raise ValueError(f"the true number {number} is not one of two to ten")
@@ -217,74 +192,8 @@ def evaluate_countbench(
         image_embeds = torch.cat(embeds)  # (N, P)
         text_embeds = encoder.tokens(captions, progress)
         scores = torch.einsum("np,ncp->nc", image_embeds, text_embeds.unflatten(0, (len(numbers), -1))).numpy()
-    _check_scores(scores)
+    check_finite(scores)
     return CountBenchResult.of_scores(scores, numbers, indices, skipped)
-
-
-def evaluate_zero_shot(
-    model: Any,
-    processor: Any,
-    rows: Iterable[Mapping[str, Any]],
-    names: Sequence[str],
-    template: str = "a photo of {}",
-    batch_size: int = 32,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-    progress: bool = True,
-) -> ZeroShotResult:
-    """
-    Classify the objects among candidate names, which training to count should not make worse.
-
-    Args:
-        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
-        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
-        rows: Rows with `image` and `name`, and where the data has it `image_id`.
-        names (`Sequence[str]`): The candidates, each once.
-        template (`str`, *optional*, defaults to `"a photo of {}"`): The sentence around a name.
-        batch_size (`int`, *optional*, defaults to 32): Images, or sentences, at once.
-        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
-        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
-        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
-
-    Returns:
-        [`ZeroShotResult`]: The accuracy (guessing gives one over the number of names), and the rows left out.
-
-    Raises:
-        ValueError: If names repeat or are fewer than two, if the template has no place for one, if no row can be
-            measured, or if the model's scores are not finite.
-        TypeError: If the model is no CLIP.
-    """
-    candidates = list(names)
-    repeated = sorted(name for name, times in Counter(candidates).items() if times > 1)
-    if len(candidates) < 2 or repeated:
-        raise ValueError(
-            f"Expected at least two different names to choose from, but got {len(candidates)}"
-            + (f", with {repeated} more than once." if repeated else ".")
-        )
-    if template.count("{}") != 1:
-        raise ValueError(f"Expected one {{}} in the template for the name, but got {template!r}.")
-    skipped: list[SkippedRow] = []
-    references: list[str] = []
-    with evaluating(model, device, dtype) as (where, precision):
-        encoder = Encoder(model, processor, where, precision, batch_size)
-
-        def answer(row: Mapping[str, Any]) -> str:
-            if row.get("name") not in candidates:
-                raise ValueError(f"its name {row.get('name')!r} is not among the {len(candidates)} candidates")
-            return str(row["name"])
-
-        embeds = []
-        for pixel_values, answers in _batches(encoder, rows, answer, skipped, progress):
-            embeds.append(encoder.images(pixel_values))
-            references.extend(name for _, name in answers)
-        if not references:
-            raise ValueError(nothing_measured(skipped))
-        text_embeds = encoder.texts([template.replace("{}", name) for name in candidates])
-        scores = (torch.cat(embeds) @ text_embeds.T).numpy()
-    _check_scores(scores)
-    names = [candidates[best] for best in scores.argmax(axis=1)]
-    right = sum(name == truth for name, truth in zip(names, references, strict=True))
-    return ZeroShotResult(right / len(names), names, references, len(names), skipped)
 
 
 def _batches(
@@ -304,20 +213,8 @@ def _batches(
     return read_ahead(batches())
 
 
-def _check_scores(scores: NDArray[Any]) -> None:
-    """Raise a `ValueError` for the scores of broken weights: NaN would win every comparison, or lose it."""
-    if not np.isfinite(scores).all():
-        bad = int((~np.isfinite(scores)).any(axis=1).sum())
-        raise ValueError(
-            f"The model's scores of {bad} of {len(scores)} images are NaN or infinite: its weights are broken, or "
-            "the dtype is too narrow for it (try float32)."
-        )
-
-
 __all__ = [
     "CountBenchResult",
-    "ZeroShotResult",
     "evaluate_countbench",
-    "evaluate_zero_shot",
     "nine_captions",
 ]

@@ -190,8 +190,8 @@ def check_finite(vectors: NDArray[Any]) -> None:
     bad = int((~np.isfinite(vectors)).any(axis=1).sum())
     if bad:
         raise ValueError(
-            f"The features of {bad} of {len(vectors)} images are NaN or infinite: the model's weights are broken, or "
-            "the dtype is too narrow (try float32)."
+            f"The model's outputs for {bad} of {len(vectors)} images are NaN or infinite: its weights are broken, or "
+            "the dtype is too narrow for it (try float32)."
         )
 
 

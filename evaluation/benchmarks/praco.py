@@ -74,13 +74,11 @@ def evaluate_praco(
             one of another image, is absent. PrACo does so with FSC-147, whose rows name one class an image.
         seed (`int`, *optional*, defaults to 0): The seed of the draws, which do not depend on the order of the rows.
         batch_size (`int`, *optional*, defaults to 16): Maps (windows times prompts) at once.
-        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
-        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
-        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
         window (`str`, *optional*): `"sliding"`, or `"whole"` for each image in one pass; by default that of
             the processor's configuration.
         cache ([`ResultCache`], *optional*): Of this model, dtype and window: images and mosaics whose counts are in it
             are not counted in again, and the counts of others are put there.
+        device, dtype, progress: As in [`evaluate_density`].
 
     Returns:
         [`PracoResult`]: The figures, those of a counter that ignores the prompt, each count, and what was left out.

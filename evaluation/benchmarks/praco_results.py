@@ -106,7 +106,7 @@ class PracoResult:
     figures: PracoFigures
     """The figures of the model."""
     counts_all: PracoFigures
-    """The figures of a counter that counts all labelled objects of an image, whatever the prompt."""
+    """The figures of a counter that ignores the prompt and counts all labelled objects of an image."""
     intervals: dict[str, tuple[float, float]]
     """95 % bootstrap intervals over the images: of `named_mae`, `other_mae`, `absent_mae` and the figures' names."""
     num_images: int

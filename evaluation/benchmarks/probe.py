@@ -336,18 +336,13 @@ def embed_splits(
     Encode the images of all splits of a labelled data set.
 
     Args:
-        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
-        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
         train, validation, test: Labelled data sets; `validation` may be `None`.
         label_column (`str`, *optional*, defaults to `"label"`): The column with the classes.
         image_column (`str`, *optional*, defaults to `"image"`): The column with the images.
         names (`Sequence[str]`, *optional*): Names of the classes; by default those of the training split.
         projected (`bool`, *optional*, defaults to `False`): Whether to use the unit embeddings that are compared with
             texts instead of the vision tower's output before its projection, as CLIP's authors do.
-        batch_size (`int`, *optional*, defaults to 32): Images at once.
-        device (`str` or `torch.device`, *optional*): Where to run; the model is moved there.
-        dtype (`torch.dtype`, *optional*): The dtype to run in; the model is converted.
-        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
+        model, processor, batch_size, device, dtype, progress: As in [`evaluate_countbench`].
 
     Returns:
         [`ProbeSplits`]: The features of each split.

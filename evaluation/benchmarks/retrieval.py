@@ -146,16 +146,12 @@ def evaluate_retrieval(
     image.
 
     Args:
-        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
-        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor. rows: Rows with `image` and
-        `text` (a caption, or a list of them), and optionally `image_id` (rows with the same
-            one have one image), `number` (of the objects; by default the one that a caption states in a word) and
-            `name` (of the objects).
+        rows: Rows with `image` and `text` (a caption, or a list of them), and optionally `image_id` (rows
+            with the same one have one image), `number` (of the objects; by default the one that a caption states in a
+            word) and `name` (of the objects).
         batch_size (`int`, *optional*, defaults to 32): Images, or captions, at once.
         seed (`int`, *optional*, defaults to 0): Seed of the intervals.
-        device (`str` or `torch.device`, *optional*): Where to run; the model is moved there.
-        dtype (`torch.dtype`, *optional*): The dtype to run in; the model is converted.
-        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
+        model, processor, device, dtype, progress: As in [`evaluate_countbench`].
 
     Returns:
         [`RetrievalResult`]: The ranks, and the skipped rows.

@@ -127,9 +127,8 @@ def _number(value: float) -> str:
 
 def _emptiest(covered: NDArray[np.float32], size: tuple[int, int], margin: int, wish: int, taken: Box | None) -> Box:
     """
-    The corner where a plate hides least of the density; the wished one unless another hides clearly less.
-
-    Corners are numbered upper left, upper right, lower left, lower right; one that overlaps `taken` is left out.
+    The corner where a plate hides least of the density and does not overlap `taken`; `wish` unless another hides
+    clearly less.
     """
     height, width = covered.shape
     boxes: list[tuple[float, Box]] = []

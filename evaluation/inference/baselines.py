@@ -31,13 +31,7 @@ from .encoding import SkippedRow, read_image, usable_rows
 
 class MeanCounter(BatchCounter):
     """
-    Predicts the same count for every image and prompt.
-
-    Args:
-        count (`float`): The count: the mean of the training split.
-
-    Raises:
-        ValueError: If it is no count.
+    Predicts the same count for every image and prompt, the mean of the training split; `ValueError` if it is no count.
     """
 
     def __init__(self, count: float) -> None:
@@ -186,19 +180,11 @@ def countbench_by_counting(
     progress: bool = True,
 ) -> CountBenchResult:
     """
-    Run the CountBench protocol by counting what the caption names: the prediction is the nearest of two to ten.
+    Run the CountBench protocol by counting the objects of the caption: the prediction is the nearest of two to ten.
 
-    Args:
-        counter ([`ImageCounter`]): What counts: a detector, or a constant.
-        rows: Rows with `image` and `text`, and where the data has them `number`, `name` and `image_id`.
-        cache ([`ResultCache`], *optional*): Of this counter: images whose count is in it are not counted in again.
-        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
-
-    Returns:
-        [`CountBenchResult`]: The figures; a row's score of a number is minus its distance from the count.
-
-    Raises:
-        ValueError: If no row can be measured.
+    Rows have `image` and `text`, and optionally `number`, `name` and `image_id`; images whose count is in the `cache`
+    of this counter are not counted again. The score of a number is minus its distance from the count. Raises a
+    `ValueError` if no row can be measured.
     """
     skipped: list[SkippedRow] = []
     numbers: dict[int, int] = {}  # by the row's index, in the order of the data

@@ -1,4 +1,4 @@
-"""Faster inference with the towers of a CLIP on a CPU, with the same embeddings."""
+"""Features of images and texts from the towers of a CLIP; for texts with less work on a CPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel
+from transformers import CLIPModel, CLIPTextModel
 from transformers.activations import QuickGELUActivation
 from transformers.models.clip.modeling_clip import (
     CLIPMLP,
@@ -15,43 +15,18 @@ from transformers.models.clip.modeling_clip import (
     CLIPEncoder,
     CLIPEncoderLayer,
     CLIPTextEmbeddings,
-    CLIPVisionEmbeddings,
 )
 
 from count_clip.modeling.modeling_clip_count_density import is_traced
 from count_clip.modeling.optimization_cpu import is_plain, linear
 
 
-# On a CPU: more of them do not fit into its caches between two layers.
-IMAGES_AT_ONCE = 8
-
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def image_features(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
-    """
-    As `model.get_image_features`: features `(num_images, projection_dim)` of `pixel_values`, not normalised.
-
-    In inference on a CPU, the products of an unchanged tower go through oneDNN, and its last layer is computed for the
-    class token alone.
-    """
-    if not (_takes_shortcuts(model, "get_image_features") and _is_plain_vision_tower(model.vision_model)):
-        return _pooled(model.get_image_features(pixel_values=pixel_values))
-    return torch.cat([_image_features(model, part) for part in pixel_values.split(IMAGES_AT_ONCE)])
-
-
-def _image_features(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
-    tower = model.vision_model
-    states = tower.pre_layrnorm(tower.embeddings(pixel_values))  # (B, N, D)
-    num_images, num_tokens = states.shape[:2]
-
-    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        query, key, value = (x.unflatten(0, (num_images, -1)) for x in (query, key, value))
-        return _attention(tower.encoder, query, key, value)
-
-    class_tokens = torch.arange(num_images, device=states.device) * num_tokens
-    states = _run_layers(tower.encoder, states.flatten(0, 1), attend, class_tokens, attend)
-    return linear(model.visual_projection, tower.post_layernorm(states))
+    """As `model.get_image_features`: features `(num_images, projection_dim)` of `pixel_values`, not normalised."""
+    return _pooled(model.get_image_features(pixel_values=pixel_values))
 
 
 def text_features(model: Any, tokenizer: Any, token_ids: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -62,24 +37,28 @@ def text_features(model: Any, tokenizer: Any, token_ids: Sequence[Sequence[int]]
     computed once (the mask is causal), the last layer for the end-of-text tokens alone, and padding never. For other
     models and devices the tokenizer pads.
     """
-    if not (_takes_shortcuts(model, "get_text_features") and _is_plain_text_tower(model.text_model)):
+    if not _takes_shortcuts(model):
         tokens = tokenizer.pad({"input_ids": [list(ids) for ids in token_ids]}, return_tensors="pt")
         tokens = {name: tokens[name].to(_device(model)) for name in ("input_ids", "attention_mask")}
         return _pooled(model.get_text_features(**tokens))
     tower = model.text_model
-    tree = _PrefixTree([_read_part(ids, tower.eos_token_id) for ids in token_ids])
+    num_heads = tower.config.num_attention_heads
+    tree = _PrefixTree([_up_to_end(ids, tower.eos_token_id) for ids in token_ids])
     embeddings = tower.embeddings
     states = embeddings.token_embedding(tree.tokens) + embeddings.position_embedding(tree.positions)  # (nodes, D)
 
     def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         query, key, value = (x[tree.paths] for x in (query, key, value))  # (T, L, D)
-        return _attention(tower.encoder, query, key, value, is_causal=True)[tree.occurrences]
+        return _attention(num_heads, query, key, value, is_causal=True)[tree.occurrences]
 
     def attend_at_ends(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         mask = tree.is_token[:, None, None]  # (T, 1, 1, L)
-        return _attention(tower.encoder, query[:, None], key[tree.paths], value[tree.paths], mask)
+        return _attention(num_heads, query[:, None], key[tree.paths], value[tree.paths], mask)
 
-    states = _run_layers(tower.encoder, states, attend, tree.ends, attend_at_ends)
+    *layers, last = tower.encoder.layers
+    for layer in layers:
+        states = _run_layer(layer, states, attend)
+    states = _run_layer(last, states, attend_at_ends, tree.ends)
     return linear(model.text_projection, tower.final_layer_norm(states))
 
 
@@ -121,15 +100,6 @@ class _PrefixTree:
         """`(num_nodes,)`: a place in the flattened paths at which each node stands."""
 
 
-def _run_layers(
-    encoder: Any, states: torch.Tensor, attend: Attend, read: torch.Tensor, attend_last: Attend
-) -> torch.Tensor:
-    """All layers over `(rows, D)` states, the last one for the rows in `read` only."""
-    for layer in encoder.layers[:-1]:
-        states = _run_layer(layer, states, attend)
-    return _run_layer(encoder.layers[-1], states, attend_last, read)
-
-
 def _run_layer(layer: Any, states: torch.Tensor, attend: Attend, read: torch.Tensor | None = None) -> torch.Tensor:
     attention, mlp = layer.self_attn, layer.mlp
     normed = layer.layer_norm1(states)
@@ -148,7 +118,7 @@ def _run_layer(layer: Any, states: torch.Tensor, attend: Attend, read: torch.Ten
 
 
 def _attention(
-    encoder: Any,
+    num_heads: int,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -156,50 +126,36 @@ def _attention(
     is_causal: bool = False,
 ) -> torch.Tensor:
     """Attention of `(B, N, D)` queries to `(B, M, D)` keys and values, `(B * N, D)`."""
-    num_heads = encoder.config.num_attention_heads
     query, key, value = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value))
     attended = nn.functional.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal)
     return attended.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
-def _read_part(token_ids: Sequence[int], eos_token_id: int) -> list[int]:
-    """A text up to the token at which it is read; no state depends on what comes later."""
+def _up_to_end(token_ids: Sequence[int], eos_token_id: int) -> list[int]:
+    """A text up to the token whose state is its embedding; no state depends on later tokens."""
     ids = list(token_ids)
     if eos_token_id == 2:
-        # Old CLIP configurations carry a wrong id; there the text is read at its highest token.
+        # Old CLIP configurations have a wrong id; the embedding is that of the highest token.
         return ids[: ids.index(max(ids)) + 1]
     return ids[: ids.index(eos_token_id) + 1] if eos_token_id in ids else ids[:1]
 
 
-def _takes_shortcuts(model: Any, method: str) -> bool:
-    """Whether a method is `CLIPModel`'s own, and nobody trains, traces or computes elsewhere."""
-    own = getattr(CLIPModel, method)
-    if getattr(type(model), method, None) is not own or method in vars(model):
+def _takes_shortcuts(model: Any) -> bool:
+    """Whether the text tower is `CLIPModel`'s (linear layers may be wrapped, as by LoRA), in inference on a CPU."""
+    name = "get_text_features"
+    if getattr(type(model), name, None) is not CLIPModel.get_text_features or name in vars(model):
         return False
-    if model.training or torch.is_grad_enabled() or is_traced():
+    if model.training or torch.is_grad_enabled() or is_traced() or _device(model).type != "cpu":
         return False
-    return _device(model).type == "cpu"
-
-
-def _is_plain_vision_tower(tower: Any) -> bool:
-    return is_plain(tower, CLIPVisionModel) and is_plain(tower.embeddings, CLIPVisionEmbeddings) and _has_layers(tower)
-
-
-def _is_plain_text_tower(tower: Any) -> bool:
-    if not (is_plain(tower, CLIPTextModel) and is_plain(tower.embeddings, CLIPTextEmbeddings) and _has_layers(tower)):
+    tower = model.text_model
+    if not (is_plain(tower, CLIPTextModel) and is_plain(tower.embeddings, CLIPTextEmbeddings)):
         return False
-    return is_plain(tower.embeddings.token_embedding, nn.Embedding)
-
-
-def _has_layers(tower: Any) -> bool:
-    return is_plain(tower.encoder, CLIPEncoder) and all(_is_plain_layer(layer) for layer in tower.encoder.layers)
-
-
-def _is_plain_layer(layer: Any) -> bool:
-    """Whether a layer is `transformers`' own; its linear layers may be wrapped, as LoRA does."""
-    if not is_plain(layer, CLIPEncoderLayer):
+    if not (is_plain(tower.embeddings.token_embedding, nn.Embedding) and is_plain(tower.encoder, CLIPEncoder)):
         return False
-    return is_plain(layer.self_attn, CLIPAttention) and is_plain(layer.mlp, CLIPMLP)
+    return all(
+        is_plain(layer, CLIPEncoderLayer) and is_plain(layer.self_attn, CLIPAttention) and is_plain(layer.mlp, CLIPMLP)
+        for layer in tower.encoder.layers
+    )
 
 
 def _device(model: Any) -> torch.device:

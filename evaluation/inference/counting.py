@@ -31,18 +31,11 @@ def cached_counts(
     values_are: str = "counts",
 ) -> Iterator[tuple[Any, list[float], Counted | None]]:
     """
-    Count in images, except in those whose counts are in a cache; the counts of the others are put there.
+    Count in images that are not in the cache yet; yields the tag, the values, and the [`Counted`] or `None` for cached
+    ones, not in order.
 
-    Args:
-        counter ([`ImageCounter`]): The engine.
-        requests (iterable of `(image, prompts, tag)`): RGB images with their prompts; see [`ImageCounter`].
-        cache ([`ResultCache`], *optional*): Of this engine.
-        values_of (`Callable`, *optional*): What to take from a result; by default the counts.
-        values_are (`str`, *optional*): Distinguishes values in the cache that `values_of` computes in another way.
-
-    Yields:
-        `tuple`: The request's tag; its values; the [`Counted`], or `None` where the values are from the cache. Values
-        from the cache are not in order. Without values the [`Counted`] has an `error`.
+    `values_of` selects the values of a result, by default the counts, and `values_are` distinguishes them in the
+    cache. Without values the [`Counted`] has an `error`.
     """
     known: list[tuple[Any, list[float], None]] = []
 

@@ -60,17 +60,9 @@ def usable_rows(
     progress: bool = False,
 ) -> Iterator[tuple[int, Mapping[str, Any], _Item]]:
     """
-    Read the rows of a data set, and list those that cannot be measured.
+    Yield the index, the row and the result of `read` for the rows of a data set, as in [`read_rows`].
 
-    Args:
-        rows: As in [`read_rows`].
-        read (`Callable`): Reads what is needed of a row; a `ValueError` (an `ImageError` is one) is the reason why the
-            row cannot be measured.
-        skipped (`list[SkippedRow]`): Where such rows are listed.
-        progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar on stderr.
-
-    Yields:
-        `tuple`: The index, the row, and the result of `read`.
+    Rows for which `read` raises a `ValueError` (an `ImageError` is one) are listed in `skipped`, with its message.
     """
     for index, row, reason in tqdm(
         read_rows(rows), total=num_rows(rows), desc="images", disable=not progress, leave=False

@@ -1,7 +1,7 @@
 """
 An index of images that is built once and searched by texts: "three dogs".
 
-The embeddings are in a FAISS index of the `datasets` library; `pip install 'count-clip[retrieval]'` brings FAISS.
+The embeddings are in a FAISS index of the `datasets` library; `pip install 'count-clip[retrieval]'` installs FAISS.
 """
 
 from __future__ import annotations
@@ -137,17 +137,10 @@ class ImageIndex:
 
     def search(self, embeds: Any, top: int = 10) -> list[list[Hit]]:
         """
-        Find the images most similar to embeddings.
+        Find the `top` images most similar to embeddings `(num_queries, projection_dim)` of texts or images of this
+        model; the most similar first for each.
 
-        Args:
-            embeds (array or tensor of shape `(num_queries, projection_dim)`): Of texts or images, of this model.
-            top (`int`, *optional*, defaults to 10): The most hits for each.
-
-        Returns:
-            `list[list[Hit]]`: For each query, the most similar first.
-
-        Raises:
-            ImageIndexError: If the embeddings are of another size or not finite, or `top` is below 1.
+        Raises an [`ImageIndexError`] if the embeddings are of another size or not finite, or `top` is below 1.
         """
         queries = np.ascontiguousarray(embeds, dtype=np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.about["dimensions"]:
@@ -175,21 +168,11 @@ class ImageIndex:
         self, model: Any, processor: Any, texts: Sequence[str], top: int = 10, batch_size: int = 64
     ) -> list[list[Hit]]:
         """
-        Find the images most similar to texts.
+        Find the `top` images most similar to each text, with the model of the index and its processor; the most
+        similar first.
 
-        Args:
-            model ([`CLIPModel`]): The model of the index.
-            processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): Its processor.
-            texts (`Sequence[str]`): The texts.
-            top (`int`, *optional*, defaults to 10): The most hits for each.
-            batch_size (`int`, *optional*, defaults to 64): Texts at once.
-
-        Returns:
-            `list[list[Hit]]`: For each text, the most similar first.
-
-        Raises:
-            ImageIndexError: If the index is of another model, or the model's embeddings are not finite.
-            ValueError: If a text is empty or longer than the model reads.
+        Raises an [`ImageIndexError`] if the index is of another model, or the embeddings are not finite, and a
+        `ValueError` if a text is empty or longer than the model reads.
         """
         self.check_model(model)
         with evaluating(model) as (where, precision):
@@ -265,19 +248,14 @@ def build_index(
     the same. Images that are no longer among the rows leave the index.
 
     Args:
-        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
-        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
         rows: Rows with `image` and optionally `image_id` (a unique name; of rows with one name the first counts; by
             default the row's number), `file`, `time` (of a frame), `row`, `version` (changes with the content) and
             `error` (why there is no image).
         folder (`str` or `os.PathLike`): The folder of the index.
-        batch_size (`int`, *optional*, defaults to 32): Images at once.
         model_name (`str`, *optional*): The model's name in messages.
         about (`Mapping[str, Any]`, *optional*): More for the record of the index, as JSON: the source of the images.
         total (`int`, *optional*): The number of rows, for the progress bar, if `rows` has no length.
-        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
-        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it.
-        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
+        model, processor, batch_size, device, dtype, progress: As in [`evaluate_countbench`].
 
     Returns:
         [`ImageIndex`]: The index; images that could not be read are in its `about["skipped"]`.

@@ -321,7 +321,6 @@ def explain(
 
     Args:
         model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included. Fused attention kernels are off meanwhile.
-        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
         images (`Sequence`): Images that `open_image` accepts.
         texts (`Sequence[str]`): A caption for each.
         score (`str`, *optional*, defaults to `"similarity"`): `"similarity"` explains the logit of image and
@@ -332,9 +331,7 @@ def explain(
         wrong_texts (`Sequence[Sequence[str]]`, *optional*): For the margin, equally many other captions for each
             image; by default those with the other numbers from two to ten.
         batch_size (`int`, *optional*, defaults to 8): Pairs at once; the attention of all layers is in memory.
-        device (`str` or `torch.device`, *optional*): Where to run; the model is moved there.
-        dtype (`torch.dtype`, *optional*): The dtype to run in; the model is converted.
-        progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar on stderr.
+        processor, device, dtype, progress: As in [`evaluate_countbench`].
 
     Returns:
         `list[Relevance]`: One for each pair.

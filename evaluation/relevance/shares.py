@@ -189,19 +189,14 @@ def evaluate_relevance(
     The shares are compared with those of evenly distributed relevance.
 
     Args:
-        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.
-        processor ([`CLIPProcessor`] or [`CountCLIPProcessor`]): The model's processor.
         rows: Rows with `image`, `text` (a caption that states the number of the objects as a word from two to ten) and
             `boxes` `[x0, y0, x1, y1]` of these objects in the image's pixels, and optionally `number` and
             `image_id`.
         score (`str`, *optional*, defaults to `"similarity"`): The explained score, see [`explain`].
         start_layer (`int`, *optional*, defaults to 0): See [`explain`].
-        batch_size (`int`, *optional*, defaults to 8): Pairs at once.
         seed (`int`, *optional*, defaults to 0): Seed of the intervals.
-        device (`str` or `torch.device`, *optional*): Where to run; the model is moved there.
-        dtype (`torch.dtype`, *optional*): The dtype to run in; the model is converted.
-        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar on stderr.
         on_result (`Callable`, *optional*): Called with index, row and relevance of each measured row.
+        model, processor, batch_size, device, dtype, progress: As in [`evaluate_countbench`].
 
     Returns:
         [`RelevanceShares`]: The shares, and the skipped rows.

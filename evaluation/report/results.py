@@ -133,17 +133,10 @@ class Result:
 
 def read_result(path: str | Path) -> Result:
     """
-    Read one result file.
+    Read and check one result file that `count-clip evaluate ... --json FILE` wrote.
 
-    Args:
-        path (`str` or `Path`): A file that `count-clip evaluate ... --json FILE` wrote.
-
-    Returns:
-        [`Result`]: The checked content.
-
-    Raises:
-        ResultError: If the file cannot be read, is not JSON or cut off, is of an unknown benchmark or another format,
-            has no rows, holds NaN or an infinite number, or lacks something that its benchmark needs.
+    Raises a [`ResultError`] if the file cannot be read, is not JSON or cut off, is of an unknown benchmark or another
+    format, has no rows, holds NaN or an infinite number, or lacks something that its benchmark needs.
     """
     try:
         data = Path(path).expanduser().read_bytes()

@@ -95,10 +95,10 @@ def test_parts_share_no_class(benchmark, model):
     small = ["--train_scenes", "12", "--test_scenes", "12", "--image_size", "64"]
     bench = benchmark.Benchmark(benchmark.parse(["--model", model, *small]))
     task = bench.task
-    kinds = [{row["text"] for row in rows} for rows in (task.train_rows, task.validation_rows)]
-    kinds.append({row["text"] for name in ("MAE, unseen", "MAE, before") for row in task.measured[name]})
-    assert all(one.isdisjoint(other) for one, other in combinations(kinds, 2))
-    assert {row["text"] for row in task.measured["MAE, seen"]}.isdisjoint(kinds[1] | kinds[2])
+    names_of = [{row["text"] for row in rows} for rows in (task.train_rows, task.validation_rows)]
+    names_of.append({row["text"] for name in ("MAE, unseen", "MAE, before") for row in task.measured[name]})
+    assert all(one.isdisjoint(other) for one, other in combinations(names_of, 2))
+    assert {row["text"] for row in task.measured["MAE, seen"]}.isdisjoint(names_of[1] | names_of[2])
     assert (
         max(row["count"] for row in task.train_rows) > 10 >= max(row["count"] for row in task.measured["MAE, before"])
     )
@@ -132,9 +132,9 @@ def test_every_method_is_measured_for_the_counting_clip_too(benchmark, clip, cap
 def test_parts_for_counting_share_no_class(benchmark, clip):
     small = ["--train_scenes", "18", "--test_scenes", "18", "--image_size", "64"]
     task = benchmark.Benchmark(benchmark.parse(["--task", "counting", "--model", clip, *small])).task
-    kinds = [{row["name"] for row in rows} for rows in (task.train_rows, task.validation_rows, task.unseen_rows)]
-    assert all(one.isdisjoint(other) for one, other in combinations(kinds, 2))
-    assert {row["name"] for row in task.seen_rows}.isdisjoint(kinds[1] | kinds[2])
+    names_of = [{row["name"] for row in rows} for rows in (task.train_rows, task.validation_rows, task.unseen_rows)]
+    assert all(one.isdisjoint(other) for one, other in combinations(names_of, 2))
+    assert {row["name"] for row in task.seen_rows}.isdisjoint(names_of[1] | names_of[2])
     for rows in (task.validation_rows, task.unseen_rows, task.seen_rows):
         assert sorted(row["number"] for row in rows) == sorted([*range(2, 11)] * 2)
 

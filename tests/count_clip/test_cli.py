@@ -47,8 +47,8 @@ def test_count_prints_a_line_for_each_image_and_prompt(photos, density_folder, e
     places += [(photos / "more" / "b.JPG", "cats"), (photos / "more" / "b.JPG", "dogs")]
     assert len(lines) == 4
     for line, (path, text) in zip(lines, places, strict=True):
-        count, said, file = line.split(maxsplit=2)
-        assert (said, file) == (text, str(path))
+        count, prompt, file = line.split(maxsplit=2)
+        assert (prompt, file) == (text, str(path))
         assert float(count) == pytest.approx(expected(path, text), abs=0.06)
 
 

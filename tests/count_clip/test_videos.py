@@ -29,7 +29,7 @@ def _gray(index: int) -> int:
 
 @pytest.fixture
 def film(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a video whose frames say their number by their brightness, with a white upper left quarter."""
+    """Writes a video whose brightness is the number of the frame, with a white upper left quarter."""
 
     def write(
         name: str = "film.mp4",

@@ -63,7 +63,7 @@ def checkpoints(
 @pytest.fixture
 def hub_with_checkpoints(hub_here, checkpoints, monkeypatch) -> Any:
     """The Hub, with the checkpoints under their names; `datasets` asks it too."""
-    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub_here.address)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub_here.url)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     for name, folder in checkpoints.items():
         repository = sys.modules["hub_stand_in"].Repository(private=False)

@@ -39,7 +39,7 @@ BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S
 )
 
-# Added to a command unless it says so itself: fewer rows, and on one device whatever the machine has.
+# Added to a command unless it has them: fewer rows, and one device on any machine.
 SHORTER = {
     # The stand-in for a CLIP reads no more than forty characters.
     ("evaluate", "classification"): ["--limit", "4", "--device", "cpu", "--template", "{}"],
@@ -49,7 +49,7 @@ SHORTER = {
     ("index",): ["--device", "cpu"],
     ("search",): ["--device", "cpu"],
 }
-# The stand-in for a CLIP has a token a character, and so cannot read the longest captions, which is said with a 1.
+# The stand-in for a CLIP has a token a character, and so cannot read the longest captions; the exit code is 1.
 PARTIAL = [("evaluate", "relevance")]
 # Added to a run: a few steps with a few rows, on the CPU, in this process.
 SMALL_RUN = ["--max_steps", "2", "--dataloader_num_workers", "0", "--save_strategy", "no", "--disable_tqdm", "true"]
@@ -150,7 +150,7 @@ def check(words: list[str], where: str) -> None:
 
 
 def run(words: list[str], where: str) -> None:
-    """Do what a command says, in this process."""
+    """Run a command in this process."""
     program, *rest = words
     if program == "count-clip":
         more = [] if rest[-1] == "--help" else _shorter(rest)
@@ -169,7 +169,7 @@ def run(words: list[str], where: str) -> None:
             ]
         train([config, *overrides, *SMALL_RUN, *small])
     else:
-        raise AssertionError(f"{where}: {' '.join(words)} cannot be run here. Say why in a comment before the block.")
+        raise AssertionError(f"{where}: {' '.join(words)} cannot be run here. Give the reason in a comment.")
 
 
 def _shorter(arguments: list[str]) -> list[str]:
@@ -199,23 +199,23 @@ def _run_of(words: list[str], where: str) -> tuple[str, list[str]]:
 
 
 def _help_of(name: str) -> str:
-    """What a benchmark says of its options."""
+    """The help text of a benchmark."""
     assert name in BENCHMARKS, f"There is no benchmarks/{name}.py."
     spec = importlib.util.spec_from_file_location(f"{name}_of_docs", REPOSITORY / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    said = io.StringIO()
+    printed = io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(said),
+        contextlib.redirect_stdout(printed),
         contextlib.suppress(SystemExit),
     ):
         patch.setattr(sys, "argv", [name, "--help"])
         module.main()
     del sys.modules[spec.name]
-    return said.getvalue()
+    return printed.getvalue()
 
 
 def _check_extras(text: str, where: str) -> None:

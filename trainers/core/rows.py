@@ -54,15 +54,7 @@ class Rows:
         return len(self._places)
 
     def column(self, name: str) -> list[Any]:
-        """
-        Read a column, without decoding images where the source can do that.
-
-        Args:
-            name (`str`): Which column.
-
-        Returns:
-            `list`: A value a row; `None` where a row lacks it.
-        """
+        """Read a column, without decoding images if the source can; `None` for rows without it."""
         column: list[Any] = [None] * len(self)
         for number, (source, values) in enumerate(self._parts):
             chosen = np.flatnonzero(self._places[:, 0] == number)

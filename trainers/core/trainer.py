@@ -41,13 +41,8 @@ class BaseTrainer(HubTrainer):
     """
     The base class of the trainers.
 
-    Args:
-        model: The model.
-        args: The arguments.
-        data_collator: For training batches.
-        eval_collator: For batches of `evaluate` and `predict`.
-        epoch_listeners: Objects with `set_epoch`.
-        kwargs: Further arguments of a `Trainer`.
+    `data_collator` makes the batches of training, `eval_collator` those of `evaluate` and `predict`; `epoch_listeners`
+    are objects with `set_epoch`. The other arguments are those of a `Trainer`.
     """
 
     # The losses are means over a batch.
@@ -97,8 +92,7 @@ class BaseTrainer(HubTrainer):
 
     def _replicate_scalars(self) -> None:
         """
-        Keep whole copies of scalar parameters: FSDP2 shards tensors by their first axis and refuses models with a
-        logit scale, which has none (torch 2.13).
+        Replicate scalar parameters, since FSDP2 cannot shard tensors without an axis, as the logit scale (torch 2.13).
         """
         plugin = self.accelerator.state.fsdp_plugin
         if plugin.cpu_ram_efficient_loading:
@@ -223,9 +217,7 @@ class BaseTrainer(HubTrainer):
 
 def _with_own_generator(loader: Any) -> Any:
     """
-    Keep a data loader from drawing a seed from the global generator whenever it starts its workers.
-
-    With persistent workers a resumed run starts them once more than an uninterrupted one, and dropout would differ.
+    Give a data loader its own generator: a resumed run starts persistent workers once more, and dropout would differ.
     """
     base = getattr(loader, "base_dataloader", loader)
     if base.generator is None:

@@ -163,20 +163,10 @@ def counting_flags(rows: Any) -> list[bool]:
 
 def number_weights(numbers: Iterable[int]) -> dict[int, float]:
     """
-    Weights with which all numbers contribute alike to the counting loss, however rare they are in the training set.
+    Weights of two to ten with which all numbers contribute equally to the counting loss: inverse frequencies with a
+    mean of 1 over the rows; 1 for numbers that do not occur. `ValueError` without numbers.
 
-    Args:
-        numbers (`Iterable[int]`): The numbers in the captions of the counting rows.
-
-    Returns:
-        `dict[int, float]`: For each of two to ten its inverse frequency, with a mean of 1 over the rows; 1 for numbers
-        that do not occur.
-
-    Raises:
-        ValueError: If there are no numbers.
-
-    Source:
-        Mestha et al., 2024 (https://huggingface.co/papers/2406.03586).
+    Source: Mestha et al., 2024 (https://huggingface.co/papers/2406.03586).
     """
     frequency = Counter(numbers)
     if not frequency:

@@ -126,11 +126,7 @@ def _shift(x: float, y: float) -> NDArray[np.float64]:
 def _warp(
     image: Image.Image, size: tuple[int, int], matrix: NDArray[np.float64], side: int, resample: Any
 ) -> Image.Image:
-    """
-    The window that `matrix` cuts from the image resized to `size` (width, height); black outside the image.
-
-    Only the visible region is resized.
-    """
+    """The window that `matrix` cuts from the image resized to `size` (width, height); black outside the image."""
     inverse = np.linalg.inv(matrix)
     corners = inverse @ np.array([[0, side, 0, side], [0, 0, side, side], [1, 1, 1, 1]], dtype=np.float64)
     # Whole pixels are exact up to rounding errors; interpolation needs one more on each side.

@@ -132,15 +132,8 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
 
     def window(self, image: Image.Image, points: ArrayLike, index: int) -> tuple[Image.Image, NDArray[np.float64]]:
         """
-        Cut and augment the window of a sample in the current epoch.
-
-        Args:
-            image (`PIL.Image.Image`): RGB.
-            points (array of shape `(num_points, 2)`): x and y in pixels of the image.
-            index (`int`): The sample, for the random choices.
-
-        Returns:
-            The window, and the points in its pixels; some may lie outside.
+        Cut and augment the window of a sample in the current epoch; returns it and the points in its pixels, of which
+        some may be outside.
         """
         generator = sample_generator(self.seed, self._epoch.get(), index)
         length = self.resize * generator.uniform(self.scale_jitter[0], self.scale_jitter[1])
@@ -149,16 +142,11 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
 
 def density_target(points: ArrayLike, size: tuple[int, int], sigma: float = 1.0) -> NDArray[np.float32]:
     """
-    Draw a Gaussian for each point; each point inside adds 1 to the sum, also at the border.
+    Draw a Gaussian for each point `(x, y)` on a map of objects per pixel, `size` (height, width); each point inside
+    adds 1 to the sum, also at the border.
 
-    Args:
-        points (array of shape `(num_points, 2)`): x and y in pixels; pixel 0 spans 0 to 1. Points outside are
-            dropped.
-        size (`tuple[int, int]`): Height and width of the map.
-        sigma (`float`): Standard deviation in pixels; the Gaussian ends at four of them.
-
-    Returns:
-        `np.ndarray` of shape `size`: Objects per pixel.
+    Pixel 0 spans 0 to 1, points outside are dropped, and a Gaussian of standard deviation `sigma` pixels ends at four
+    of them.
     """
     height, width = size
     xy = np.asarray(points, dtype=np.float64).reshape(-1, 2)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,17 @@ LOSS_IMAGE = "training_loss.png"
 PROCESSOR_CONFIGS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 _HEADINGS = {"model": "", "usage": "## Use\n\n", "figures": "## Figures\n\n", "training": "## Training\n\n"}
-# Cards that other tools write where nobody has written anything yet, and our own of adapters.
+# Marks of generated cards, by other tools and by us.
 _GENERATED = (
     "[More Information Needed]",
     "generated automatically according to the information the Trainer had access to",
     "<!-- Written by count-clip. Delete this line to keep your changes. -->",
 )
 _EMPTY = {
-    "figures": "Nothing has been measured with this checkpoint, or nobody wrote it down.",
+    "figures": "No measurement of this checkpoint is recorded.",
     "training": "How it was trained is not recorded.",
 }
-_SHORT_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -346,7 +346,7 @@ def _render(
         {
             "model_type": model_type,
             "place": repo_id,
-            # Weights in half precision are computed with in float32 unless somebody wants it otherwise.
+            # Half-precision weights are loaded in float32 by default.
             "dtype": "" if dtype in (None, "float32") else ', dtype="float32"',
             "sizes": [*_sizes(folder, model_type), *_weights(folder)],
             "auto": "AutoProcessor" if has_images else "AutoTokenizer",
@@ -412,20 +412,26 @@ def _sizes(folder: Path, model_type: str) -> list[tuple[str, str]]:
     return rows
 
 
+def tensors_in(path: Path) -> Iterator[tuple[str, str, int]]:
+    """Name, type and size of every tensor in a safetensors file, from its header."""
+    with safe_open(path, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+            tensor = file.get_slice(name)
+            yield name, DTYPE_NAMES.get(tensor.get_dtype(), tensor.get_dtype()), math.prod(tensor.get_shape())
+
+
 def _weights(folder: Path) -> list[tuple[str, str]]:
-    """Numbers of parameters by type, from the headers of the files."""
+    """Numbers of parameters by type."""
     numbers: dict[str, int] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
-                tensor = file.get_slice(name)
-                dtype = _SHORT_NAMES.get(tensor.get_dtype(), tensor.get_dtype())
-                numbers[dtype] = numbers.get(dtype, 0) + math.prod(tensor.get_shape())
+        for _, dtype, size in tensors_in(path):
+            numbers[dtype] = numbers.get(dtype, 0) + size
     return [("parameters", ", ".join(f"{number:,} in {dtype}" for dtype, number in numbers.items()))] * bool(numbers)
 
 
 __all__ = [
     "CARD",
+    "DTYPE_NAMES",
     "LOSS_IMAGE",
     "CardError",
     "Figure",
@@ -435,5 +441,6 @@ __all__ = [
     "figures_from_file",
     "load_card",
     "read_json",
+    "tensors_in",
     "write_model_card",
 ]

@@ -97,21 +97,13 @@ class HubTrainer(Trainer):
         **kwargs: Any,
     ) -> Any:
         """
-        Save and push the model, the processor, the code and the card.
+        Save and push the model, the processor, the code and the card; returns [`Pushed`], or `None` on other processes
+        than the first.
 
-        Args:
-            commit_message (`str`, *optional*): The message of the commit.
-            blocking (`bool`, *optional*): Has no effect: the call returns when the push is done.
-            token (`str`, *optional*): A token of the Hub; by default that of the arguments or the one logged in.
-            revision (`str`, *optional*): The branch.
-            private (`bool`, *optional*): Whether a new repository is private.
-            kwargs: For [`create_model_card`], which is called if there are some or no card has been written.
-
-        Returns:
-            [`Pushed`]; `None` on other processes than the first.
-
-        Raises:
-            HubError: If the push fails; the model is saved in `output_dir` all the same.
+        The call returns when the push is done; `blocking` has no effect. `token` is by default that of the arguments
+        or of the login, `revision` is the branch, `private` the visibility of a new repository. `kwargs` are for
+        [`create_model_card`], which is called if there are any or no card has been written. Raises a [`HubError`] if
+        the push fails; the model is saved in `output_dir` before.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
@@ -189,11 +181,11 @@ def _link(source: str, target: str) -> str:
 
 
 def _check_base(base: str | None) -> None:
-    """Refuse to train adapters for the Hub on a base that nobody else has, before the training."""
+    """Refuse to train adapters for the Hub on a base that is not on the Hub, before the training."""
     if base is None or Path(base).expanduser().exists():
         raise HubError(
             f"The adapters of this run belong to {f'the folder {base}' if base else 'a base without a name'}, which "
-            "nobody else has. Push the base first and start from its name on the Hub; or leave out `push_to_hub` and "
+            "is not on the Hub. Push the base first and start from its name there; or leave out `push_to_hub` and "
             "push the adapters afterwards with `count-clip push FOLDER ORG/NAME --base-model ORG/NAME`."
         )
 

@@ -32,7 +32,7 @@ _TAKEN = (
     *("merges.txt", "adapter_config.json", CARD, "LICENSE*", "NOTICE*"),
     *("*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp", "*.svg"),
 )
-# What a training leaves beside its result, and what is generated anew.
+# Other files of a training, and files that are generated anew.
 _EXPECTED_TO_STAY = (
     *("checkpoint-*", "runs", "training_args.bin", "trainer_state.json", "results.json", "*_results.json"),
     *("*.py", "__pycache__", ".*", "*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "pytorch_model*.bin"),
@@ -220,8 +220,8 @@ def _set_base(path: Path, base_model: str | None) -> None:
     base = base_model or written
     if not base or _is_local(base):
         raise ReleaseError(
-            f"The adapters belong to {f'the folder {base}' if base else 'a base without a name'}, which nobody else "
-            "has. Push the base first, then name it: --base-model ORG/NAME."
+            f"The adapters belong to {f'the folder {base}' if base else 'a base without a name'}, which is not "
+            "on the Hub. Push the base first, then name it: --base-model ORG/NAME."
         )
     config["base_model_name_or_path"] = base
     if base != written:

@@ -28,7 +28,7 @@ from huggingface_hub.utils import validate_repo_id
 MAIN = "main"
 _TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{6,}")
 _NEW_TOKEN = "make one with the right to write at https://huggingface.co/settings/tokens, then `hf auth login`"
-_NO_TOKEN = "Nobody is logged in to the Hub. Use `hf auth login`, or set HF_TOKEN."
+_NO_TOKEN = "Not logged in to the Hub. Use `hf auth login`, or set HF_TOKEN."
 
 
 class HubError(ValueError):
@@ -88,18 +88,9 @@ def push_folder(
     """
     Push a folder in one commit. Files that the repository has already are not sent again.
 
-    Args:
-        destination ([`Destination`]): The repository.
-        folder (`Path`): The files.
-        message (`str`): The message of the commit.
-        stale (`Sequence[str]`, *optional*): Patterns of files that the commit deletes where the folder lacks them.
-        allow (`Sequence[str]`, *optional*): Patterns of the files to push; by default all.
-
-    Returns:
-        [`Pushed`].
-
-    Raises:
-        HubError: If it fails; then nothing has changed but, perhaps, that there is a new, empty repository.
+    `stale` are patterns of files that the commit deletes if the folder lacks them, `allow` patterns of the files to
+    push, by default all. Raises a [`HubError`] if it fails; then nothing has changed, except that a new, empty
+    repository may exist.
     """
     prepare_repository(destination)
     api, where = destination.api, destination.repository
@@ -116,7 +107,9 @@ def push_folder(
             parent_commit=head,
         )
     if destination.tag is not None:
-        with explained(destination, f"The commit {commit.oid} is there, but could not be tagged {destination.tag}. "):
+        with explained(
+            destination, f"The commit {commit.oid} was pushed, but could not be tagged {destination.tag}. "
+        ):
             api.create_tag(**where, tag=destination.tag, revision=commit.oid)
     return Pushed(str(commit.commit_url), commit.oid, commit.oid != head)
 

@@ -61,19 +61,12 @@ def adapter_configs(
     spec: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str, tokenizer: Any
 ) -> dict[str, PeftConfig]:
     """
-    Read the `peft` key.
+    Names and configurations of the adapters of the `peft` key; one without a name is `"default"`.
 
-    Args:
-        spec (`Mapping`, `Sequence[Mapping]` or `str`): One adapter or several: `type` (`visual_prompt`,
-            `context_prompt`, or a method of PEFT such as `lora`), optionally a `name`, and fields of the type's
-            configuration. A text alone is a type.
-        tokenizer: For the texts that context prompts start from.
-
-    Returns:
-        `dict[str, PeftConfig]`: Names and configurations. One adapter without a name is `"default"`.
-
-    Raises:
-        ValueError: If a type or a key is unknown, a value is of the wrong type, or two adapters have one name.
+    An adapter has a `type` (`visual_prompt`, `context_prompt`, or a method of PEFT such as `lora`), optionally a
+    `name`, and fields of the type's configuration; a text alone is a type. The tokenizer is for the texts that context
+    prompts start from. Raises a `ValueError` if a type or a key is unknown, a value is of the wrong type, or two
+    adapters have one name.
     """
     several = not isinstance(spec, Mapping | str)
     configs: dict[str, PeftConfig] = {}

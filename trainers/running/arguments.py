@@ -125,20 +125,13 @@ _Loader.add_implicit_resolver(
 
 def parse_run(path: str, overrides: Sequence[str]) -> tuple[RunArguments, TrainingArguments]:
     """
-    Read a run's YAML file, and change it as the command line demands.
+    Read a run's YAML file, or one of this package by name, change it as the command line demands, and return the
+    arguments of the run and of its trainer.
 
-    Args:
-        path (`str`): The file, or the name of one of the files that come with this package.
-        overrides (`Sequence[str]`): `--key value`, `--key=value`, `--key` alone for true, and `--key.inner value`.
-            `--config name` chooses one of the file's `variants`, whose keys replace the file's own; the other
-            overrides replace both.
-
-    Returns:
-        The run's own arguments and those of its trainer.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a key is unknown or a value is of the wrong type. The message names the key and its line.
+    Overrides are `--key value`, `--key=value`, `--key` alone for true, and `--key.inner value`. `--config name`
+    chooses one of the file's `variants`, whose keys replace the file's own; the other overrides replace both. Raises a
+    `FileNotFoundError` if there is no such file, and a `ValueError` that names the key and its line if a key is
+    unknown or a value is of the wrong type.
     """
     file = find_config(path)
     changes = parse_overrides(overrides)

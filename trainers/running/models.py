@@ -111,20 +111,10 @@ def sample_rows(rows: Rows) -> Rows:
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024, max_length: int = 77) -> CLIPTokenizer:
     """
-    Train a CLIP tokenizer on captions: byte-level, lower-case, with ends of words.
+    Train a CLIP tokenizer on captions: byte-level, lower-case, with ends of words; it encodes every string.
 
-    The same texts give the same tokenizer. It encodes every string.
-
-    Args:
-        texts (`Iterable[str]`): Captions.
-        vocab_size (`int`, *optional*, defaults to 1024): Upper bound of its tokens.
-        max_length (`int`, *optional*, defaults to 77): Positions of the text tower.
-
-    Returns:
-        [`CLIPTokenizer`].
-
-    Raises:
-        ValueError: If the vocabulary is too small for the bytes.
+    `vocab_size` is the upper bound of its tokens, `max_length` the positions of the text tower. The same texts give
+    the same tokenizer. Raises a `ValueError` if the vocabulary is too small for the bytes.
     """
     alphabet = sorted(ByteLevel.alphabet())
     letters = alphabet + [letter + END_OF_WORD for letter in alphabet]
@@ -164,19 +154,11 @@ def build_counting_model(
     scratch: Mapping[str, Any], texts: Iterable[str], model_config: Mapping[str, Any] | None = None
 ) -> tuple[CLIPForCounting, CountCLIPProcessor]:
     """
-    Make a [`CLIPForCounting`] with new weights, and its processor.
+    Make a [`CLIPForCounting`] with new weights, and its processor with a tokenizer trained on `texts`.
 
-    Args:
-        scratch (`Mapping`): Its size: `vision` (fields of a `CLIPVisionConfig`), `text` (fields of a
-            `CLIPTextConfig`), `projection_dim`, `vocab_size`; by default CLIP's.
-        texts (`Iterable[str]`): Captions, for the tokenizer.
-        model_config (`Mapping`, *optional*): Other fields of the [`CountCLIPConfig`].
-
-    Returns:
-        The model and its processor.
-
-    Raises:
-        ValueError: If a key is unknown.
+    `scratch` has the sizes: `vision` (fields of a `CLIPVisionConfig`), `text` (fields of a `CLIPTextConfig`),
+    `projection_dim` and `vocab_size`, by default CLIP's; `model_config` has other fields of the [`CountCLIPConfig`].
+    Raises a `ValueError` if a key is unknown.
     """
     tokenizer, fields = _towers(scratch, texts, {})
     config = CountCLIPConfig(**fields, **(model_config or {}))
@@ -187,20 +169,11 @@ def counting_model_from_density(
     name_or_path: str, model_config: Mapping[str, Any] | None = None
 ) -> tuple[CLIPForCounting, CountCLIPProcessor]:
     """
-    Start a [`CLIPForCounting`] from the towers of a density model, and make its processor.
+    Start a [`CLIPForCounting`] from the trained towers of a [`CLIPCountDensityModel`], and make its processor.
 
     Patch embeddings that localize objects help the class token of a small tower to count, which it learns slowly from
     captions alone. The visual projection starts as that of the patches; the last norm and the logit scale are new.
-
-    Args:
-        name_or_path (`str`): A [`CLIPCountDensityModel`] without visual prompts, whose vision tower was trained.
-        model_config (`Mapping`, *optional*): Other fields of the [`CountCLIPConfig`].
-
-    Returns:
-        The model and its processor.
-
-    Raises:
-        ValueError: If the checkpoint is not of a density model, or its vision tower needs prompts.
+    Raises a `ValueError` if the checkpoint is not of a density model, or has visual prompts.
     """
     density = CLIPCountDensityModel.from_pretrained(name_or_path, dtype=torch.float32)
     if density.visual_prompts is not None:

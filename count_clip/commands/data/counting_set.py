@@ -222,7 +222,7 @@ def _fetch_config(options: argparse.Namespace) -> FetchConfig:
 
 
 class _Progress:
-    """Shows the counts so far: on a terminal beside a bar, elsewhere in a line now and then."""
+    """Shows the counts so far: on a terminal next to a bar, elsewhere in a line every few seconds."""
 
     _seconds_between_lines = 10.0
 

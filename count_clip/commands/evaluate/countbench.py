@@ -40,7 +40,7 @@ two to ten.
     parser.add_argument(
         "--images",
         metavar="DIR",
-        help="folder or archive of CountBench's images (default: images beside CountBench.json)",
+        help="folder or archive of CountBench's images (default: images next to CountBench.json)",
     )
     add_train_split_option(parser)
     add_detector_options(parser)

@@ -31,7 +31,7 @@ def add_density_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "density",
         help="errors of the counts",
-        description="The errors of a density model's counts, beside those of the training mean. Rows that cannot be "
+        description="The errors of a density model's counts, next to those of the training mean. Rows that cannot be "
         "measured are listed.",
         epilog=f"""Examples:
   count-clip evaluate density --model org/clip-count --data fsc147 --data-dir FSC147 --json result.json

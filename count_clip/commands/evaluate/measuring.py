@@ -33,14 +33,7 @@ def describe_loaded(name: str, model: Any, revision: str | None = None) -> dict[
 
 class Run:
     """
-    One evaluation: checks, record, cache and output.
-
-    Args:
-        options (`argparse.Namespace`): With `add_model_options`, `add_data_options` and `add_result_options`.
-        benchmark (`str`): Its name.
-
-    Raises:
-        CommandError: If an output file cannot be written.
+    One evaluation: checks, record, cache and output. Raises a `CommandError` if an output file cannot be written.
     """
 
     def __init__(self, options: argparse.Namespace, benchmark: str) -> None:
@@ -102,16 +95,7 @@ class Run:
             yield model if cache is None else CachedTowers(model, processor.tokenizer, cache)
 
     def result(self, result: dict[str, Any], summary: Summary) -> dict[str, Any]:
-        """
-        Add the record of the run to a result and write both to `--json`.
-
-        Args:
-            result (`dict[str, Any]`): From the benchmark.
-            summary ([`Summary`]): Its metrics.
-
-        Returns:
-            `dict[str, Any]`: The content of the file.
-        """
+        """Add the record of the run and the metrics to a result, and write it to `--json`."""
         from count_clip.evaluation.records.run_record import plain_command, result_file, run_record, write_plain
 
         options = self.options

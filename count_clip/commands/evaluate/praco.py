@@ -175,7 +175,7 @@ def _print_prompts(figures: PracoFigures, counts_all: PracoFigures) -> None:
 
 
 def _print_praco(result: PracoResult) -> None:
-    """Print PrACo's metrics, beside those of a counter that ignores its prompt."""
+    """Print PrACo's metrics, next to those of a counter that ignores its prompt."""
     lines = []
     for name, what, digits, perfect in (
         ("nmn", "NMN: count of absent classes per true object", 3, "0"),

@@ -48,7 +48,7 @@ def add_few_shot_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "few-shot",
         help="the same with a few examples per class",
-        description="Linear probes on 1, 2, 4, 8 and 16 random examples per class, beside zero-shot classification. "
+        description="Linear probes on 1, 2, 4, 8 and 16 random examples per class, next to zero-shot classification. "
         "Needs pip install 'count-clip[probe]'.",
         epilog=f"""Example:
   count-clip evaluate few-shot --model org/count-clip --data cifar10 --image-column img --shots 1 4 16 --draws 5

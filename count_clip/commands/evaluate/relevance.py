@@ -27,7 +27,7 @@ def add_relevance_parser(commands: Commands) -> None:
         "relevance",
         help="does the score come from the objects and the number word?",
         description="Relevance maps (see `count-clip explain`) on data with boxes: the share on the objects and on "
-        "the number word, beside that of a uniform map. Works with any CLIP.",
+        "the number word, next to that of a uniform map. Works with any CLIP.",
         epilog="Example: count-clip evaluate relevance --model runs/counting --compare runs/base --figures drawn/",
     )
     add_model_options(parser, "a count-aware CLIP, or any CLIP", "images", 8)
@@ -129,7 +129,7 @@ def _measure(
 
 
 def _print_shares(before: RelevanceShares | None, after: RelevanceShares, change: ShareChange | None) -> None:
-    """Print the shares beside those of a uniform map."""
+    """Print the shares next to those of a uniform map."""
     lines = []
     for what, share, even, lift in (
         ("objects", "object_share", "object_area_share", "object_lift"),

@@ -42,20 +42,14 @@ def is_video(path: Path) -> bool:
 
 def find_inputs(paths: Iterable[str], without: Path | None = None) -> list[Path]:
     """
-    The images and videos among files, folders and patterns.
+    The images and videos among files, folders and patterns, each once, in the order of `paths`, folders and patterns
+    sorted.
 
-    Args:
-        paths (`Iterable[str]`): Files, whatever their suffix; folders, with all images and videos below, by suffix;
-            patterns with `*`, `?`, `[...]` or `**`. A pattern with a suffix (`*.dat`) takes all matches, another one
-            (`scan*`) images, videos and folders.
-        without (`Path`, *optional*): A folder of results, which is left out of the folders and patterns around it.
-
-    Returns:
-        `list[Path]`: Each file once, in the order of `paths`, folders and patterns sorted. Files that do not exist and
-        patterns without a match are kept, to be reported like other files that cannot be read.
-
-    Raises:
-        CommandError: If a path is empty, as from a shell variable that is not set.
+    Files may have any suffix; folders give all images and videos below, by suffix; patterns may have `*`, `?`, `[...]`
+    or `**`. A pattern with a suffix (`*.dat`) takes all matches, another one (`scan*`) images, videos and folders.
+    Missing files and patterns without a match are kept, to be reported with other files that cannot be read. The
+    folder `without` is left out of the folders and patterns around it. Raises a `CommandError` if a path is empty, as
+    from an unset shell variable.
     """
     left_out = without.resolve() if without is not None else None
     found: dict[Path, Path] = {}
@@ -109,16 +103,9 @@ def _has_known_ending(path: Path) -> bool:
 
 def read_sources(files: Iterable[Path], every: float, max_frames: int | None) -> Iterator[Source]:
     """
-    The images and frames of files.
+    The images and frames of files, in their order; after the frames of a damaged video, one source with the error.
 
-    Args:
-        files (`Iterable[Path]`): Images and videos. Images are not opened here.
-        every (`float`): Seconds from one frame of a video to the next; 0 for all.
-        max_frames (`int`, *optional*): How many frames of a video at most.
-
-    Yields:
-        [`Source`]: In the order of the files; after the frames of a video that cannot be read to its end, one with the
-        error.
+    Images are not opened here. `every` are the seconds between frames of a video (0 for all), `max_frames` their most.
     """
     for file in files:
         if not is_video(file):

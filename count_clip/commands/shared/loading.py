@@ -41,20 +41,11 @@ def find_device(name: str) -> torch.device:
 
 def load_model(options: argparse.Namespace, model_types: Sequence[str], wanted: str) -> tuple[Any, Any]:
     """
-    Load a model and its processor, and check its type before its weights are read.
+    Load a model, or adapters on their base, in evaluation mode on its device and optimised for CPUs, and its
+    processor.
 
-    Adapters are loaded on the base that they name.
-
-    Args:
-        options (`argparse.Namespace`): With `add_model_options`.
-        model_types (`Sequence[str]`): The valid types.
-        wanted (`str`): Their description for the error message.
-
-    Returns:
-        `tuple`: The model on its device, in evaluation mode and optimised for CPUs, and its processor.
-
-    Raises:
-        CommandError: If the model is missing, has another type, or cannot be loaded.
+    The type is checked before the weights are read; `wanted` describes the valid `model_types` in the message. Raises
+    a `CommandError` if the model is missing, has another type, or cannot be loaded.
     """
     import torch
     from huggingface_hub.errors import StrictDataclassError
@@ -182,19 +173,9 @@ def load_data(
     options: argparse.Namespace, split: str, needed: Sequence[str] = (), image_column: str = "image"
 ) -> Data:
     """
-    Load the rows of an evaluation.
+    Load the rows of an evaluation, at most `--limit`, with undecoded images.
 
-    Args:
-        options (`argparse.Namespace`): With `add_data_options`.
-        split (`str`): The split.
-        needed (`Sequence[str]`, *optional*): Required columns.
-        image_column (`str`, *optional*, defaults to `"image"`): The column of the images, which stay undecoded.
-
-    Returns:
-        `Data`: The rows, at most `--limit`.
-
-    Raises:
-        CommandError: If the data is missing, cannot be loaded, or lacks a column.
+    Raises a `CommandError` if the data is missing, cannot be loaded, or lacks a `needed` column.
     """
     if options.data == "countscenes":
         config = scenes_config(options)

@@ -98,12 +98,8 @@ def open_for_writing(path: str, inputs: Iterable[Path] = (), **options: Any) -> 
 
 def check_output(path: str | None, image: bool = False, inputs: Iterable[Path] = ()) -> None:
     """
-    Check before long work that a file can be written, without changing it.
-
-    Args:
-        path (`str`, *optional*): The output file.
-        image (`bool`, *optional*, defaults to `False`): Whether its suffix must be that of an image format.
-        inputs (`Iterable[Path]`, *optional*): Files that must not be overwritten.
+    Check before long work that a file can be written, without changing it: it must not be one of the `inputs`, and if
+    `image`, its suffix must be that of an image format.
     """
     if path is None:
         return

@@ -12,14 +12,14 @@ from count_clip.cli import main
 from count_clip.modeling.prompt_tuning import AdapterStack, ContextPromptConfig, VisualPromptConfig
 
 
-def _adapt(folder: str, kinds: list[str]):
+def _adapt(folder: str, adapter_types: list[str]):
     """A base with adapters whose prompts change what it counts."""
     configs = {"visual": VisualPromptConfig(num_virtual_tokens=3), "context": ContextPromptConfig()}
     base = AutoModel.from_pretrained(folder)
-    if len(kinds) == 1:
-        model = get_peft_model(base, configs[kinds[0]])
+    if len(adapter_types) == 1:
+        model = get_peft_model(base, configs[adapter_types[0]])
     else:
-        model = AdapterStack(base, {kind: configs[kind] for kind in kinds})
+        model = AdapterStack(base, {adapter_type: configs[adapter_type] for adapter_type in adapter_types})
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -33,9 +33,9 @@ def _counts(model: str, photos, capsys) -> list[float]:
     return [json.loads(line)["count"] for line in capsys.readouterr().out.splitlines()]
 
 
-@pytest.mark.parametrize("kinds", [["visual"], ["context"], ["visual", "context"]])
-def test_adapters_count_on_the_base_that_they_name(density_folder, photos, tmp_path, capsys, kinds):
-    model = _adapt(density_folder, kinds)
+@pytest.mark.parametrize("adapter_types", [["visual"], ["context"], ["visual", "context"]])
+def test_adapters_count_on_the_base_that_they_name(density_folder, photos, tmp_path, capsys, adapter_types):
+    model = _adapt(density_folder, adapter_types)
     model.save_pretrained(tmp_path / "adapter")
     counted = _counts(str(tmp_path / "adapter"), photos, capsys)
 

@@ -53,9 +53,9 @@ def broken(density_folder, tmp_path):
 )
 def test_models_that_would_count_at_random_are_refused(what, words, broken, photos, capsys):
     assert main(["count", str(photos), "--text", "cats", "--model", broken(what)]) == 2
-    said = capsys.readouterr()
-    assert words in said.err
-    assert not said.out
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert not printed.out
 
 
 @pytest.mark.parametrize("what", ["tokenizer", "tensor", "size"])
@@ -67,8 +67,8 @@ def test_they_are_not_pushed_either(what, broken, capsys):
 @pytest.mark.parametrize(("what", "code"), [("tokenizer", 2), ("tensor", 1), ("size", 1), ("weights", 1)])
 def test_info_names_what_is_broken(what, code, broken, capsys):
     assert main(["info", broken(what), "--text", "cats"]) == code
-    said = capsys.readouterr()
-    assert {"tokenizer": "no tokenizer", "weights": "no weights"}.get(what, TENSOR) in said.out + said.err
+    printed = capsys.readouterr()
+    assert {"tokenizer": "no tokenizer", "weights": "no weights"}.get(what, TENSOR) in printed.out + printed.err
 
 
 def test_an_export_needs_a_tokenizer(counting_folder, tmp_path, capsys):
@@ -157,9 +157,9 @@ def test_names_that_are_not_utf_8_are_processed(photos, density_folder, counting
     assert r"bad\xff.png" in table.read_text(encoding="utf-8")
     index = str(tmp_path / "index")
     assert main(["index", str(photos), "--model", counting_folder, "--output", index]) == 1
-    said = capsys.readouterr()
-    assert r"bad\xff.png: an index supports names in UTF-8 only" in said.err
-    assert "2 images" in said.out
+    printed = capsys.readouterr()
+    assert r"bad\xff.png: an index supports names in UTF-8 only" in printed.err
+    assert "2 images" in printed.out
     for command in (["count", *arguments[:3]], ["info", density_folder]):
         assert main([*command, "--text", "caf\udce9"]) == 2
         assert "is not in UTF-8" in capsys.readouterr().err

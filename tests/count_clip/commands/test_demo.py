@@ -52,7 +52,7 @@ def test_demo_trains_counts_and_writes_everything_and_a_second_run_trains_nothin
         assert "CountBench accuracy" in card.text
     names = {path.stem for path in (output / "images").iterdir()}
     scenes = {
-        f"{kind}-{i}{text}" for kind in ("mixed", "described", "shapes", "new") for i in (1, 2, 3) for text in "abc"
+        f"{row}-{i}{text}" for row in ("mixed", "described", "shapes", "new") for i in (1, 2, 3) for text in "abc"
     }
     assert names == {"all", "coins", "plain-4", "plain-7", "plain-10"} | scenes
     with Image.open(output / "images" / "coins.png") as coins:
@@ -77,9 +77,9 @@ def test_settings_that_name_no_stage_or_value_are_refused(setting, capsys):
 
 def test_missing_checkpoints_are_reported_before_training(tmp_path, capsys):
     assert main(["demo", "--output", str(tmp_path / "demo"), "--checkpoints", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert str(tmp_path / "count-clip-tiny-base") in said
-    assert "--checkpoints" in said
+    printed = capsys.readouterr().err
+    assert str(tmp_path / "count-clip-tiny-base") in printed
+    assert "--checkpoints" in printed
     assert not (tmp_path / "demo").exists()
 
 

@@ -39,17 +39,17 @@ def test_json_and_a_second_model(run, dogs, counting_folder, tmp_path):
     options = (dogs, "--text", "two dogs", "--output", tmp_path / "why.png", "--compare", counting_folder)
     code, printed, _ = run(*options, "--json", "--score", "margin", "--start-layer", "-1")
     assert code == 0
-    said = json.loads(printed)
-    assert (said["explained"], said["start_layer"]) == ("margin", -1)
-    (model,) = {one["model"] for one in said["models"]}
+    record = json.loads(printed)
+    assert (record["explained"], record["start_layer"]) == ("margin", -1)
+    (model,) = {one["model"] for one in record["models"]}
     assert model == counting_folder
-    assert len(said["models"][0]["patch_shares"]) == 4
+    assert len(record["models"][0]["patch_shares"]) == 4
     with Image.open(tmp_path / "why.png") as figure:
         assert figure.width > 2 * 60 * 7
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "message"),
     [
         (["--text", "x" * 50, "--output", "why.png"], "52 tokens with those for its beginning and end"),
         (["--text", " ", "--output", "why.png"], "the text is empty"),
@@ -59,11 +59,11 @@ def test_json_and_a_second_model(run, dogs, counting_folder, tmp_path):
         (["--text", "dogs", "--output", "why.png", "--compare", "gone/"], "gone/"),
     ],
 )
-def test_bad_input_ends_with_a_message(run, dogs, tmp_path, monkeypatch, options, complaint):
+def test_bad_input_ends_with_a_message(run, dogs, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     code, printed, remarks = run(dogs, *options)
     assert (code, printed) == (2, "")
-    assert complaint in remarks
+    assert message in remarks
     assert not (tmp_path / "why.png").exists()
 
 

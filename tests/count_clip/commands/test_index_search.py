@@ -66,9 +66,9 @@ def test_a_bad_image_is_reported_and_a_second_build_encodes_what_is_new(
     (photos / "broken.png").write_bytes(b"no image")
     code, printed, remarks = index(photos, "--json")
     assert code == 1
-    said = json.loads(printed)
-    assert said["images"] == 2
-    assert [one["image_id"] for one in said["skipped"]] == [str(photos / "broken.png")]
+    record = json.loads(printed)
+    assert record["images"] == 2
+    assert [one["image_id"] for one in record["skipped"]] == [str(photos / "broken.png")]
     assert "broken.png cannot be read as an image" in remarks
     make_image(40, 40, 5).save(photos / "broken.png")
     from count_clip.evaluation.inference.encoding import Encoder
@@ -158,7 +158,7 @@ def test_another_model_is_refused(index, search, photos, counting_model, countin
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "message"),
     [
         (["nowhere/"], "None of the 1 images can be read"),
         ([], "give either images or a data set"),
@@ -167,16 +167,16 @@ def test_another_model_is_refused(index, search, photos, counting_model, countin
         (["--data", "gone.jsonl"], "gone.jsonl"),
     ],
 )
-def test_bad_input_of_index(index, tmp_path, monkeypatch, options, complaint):
+def test_bad_input_of_index(index, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     code, printed, remarks = index(*options)
     assert (code, printed) == (2, "")
-    assert complaint in remarks
+    assert message in remarks
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "message"),
     [
         (["x" * 60], "62 tokens"),
         ([" "], "the text is empty"),
@@ -184,12 +184,12 @@ def test_bad_input_of_index(index, tmp_path, monkeypatch, options, complaint):
         (["dogs", "--model", "gone/"], "gone/"),
     ],
 )
-def test_bad_input_of_search(index, search, photos, tmp_path, monkeypatch, options, complaint):
+def test_bad_input_of_search(index, search, photos, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     index(photos)
     code, printed, remarks = search(*options)
     assert (code, printed) == (2, "")
-    assert complaint in remarks
+    assert message in remarks
 
 
 def test_search_needs_an_index(search, tmp_path):

@@ -1,4 +1,4 @@
-"""`count-clip info`: what a checkpoint says of itself, and what is said of a folder that is none."""
+"""`count-clip info`: the description of a checkpoint, and the error for a folder that holds none."""
 
 import json
 import shutil

@@ -170,7 +170,7 @@ def test_push_brings_code_card_and_safetensors_and_leaves_the_rest(
         "zero-shot-image-classification",
     )
     printed = capsys.readouterr()
-    assert f"pushed: {hub.address}/org/model/commit/" in printed.out
+    assert f"pushed: {hub.url}/org/model/commit/" in printed.out
     assert "not pushed: notes.txt, optimizer.pt" in printed.err
     everything = b"".join([*files.values(), printed.out.encode(), printed.err.encode()])
     assert SECRET.encode() not in everything
@@ -359,7 +359,7 @@ def test_who_may_not_push_is_told_what_to_do(
     assert "may not write to org/model" in capsys.readouterr().err
     monkeypatch.delenv("HF_TOKEN")
     assert push(counting_folder) == 2
-    assert "Nobody is logged in" in capsys.readouterr().err
+    assert "Not logged in" in capsys.readouterr().err
     assert hub.repositories == {}
 
 
@@ -453,7 +453,7 @@ def test_adapters_name_a_base_that_others_have(
 
     assert push(adapters[name], f"org/{name}") == 2
     printed = capsys.readouterr().err
-    assert "which nobody else has" in printed
+    assert "which is not on the Hub" in printed
     assert "--base-model" in printed
     assert hub.repositories == {}
     assert push(counting_folder, f"org/{name}-base") == 0

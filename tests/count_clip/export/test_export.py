@@ -187,9 +187,9 @@ def test_what_cannot_be_exported_is_refused(
         cases += [(density_folder, new, "is a density model"), (str(plain_folder), new, "a plain CLIP already")]
     for model, output, words in cases:
         assert main(["export", form, model, "--output", str(output)]) == 2
-        said = capsys.readouterr().err
-        assert words in said
-        assert "Traceback" not in said
+        printed = capsys.readouterr().err
+        assert words in printed
+        assert "Traceback" not in printed
     assert (taken / "mine.txt").read_text() == "mine"
     assert not new.exists()
     assert not list(tmp_path.glob(".*"))
@@ -344,12 +344,12 @@ def test_the_code_beside_the_onnx_files_runs(
     photo.save(folder / "image.png")
     capsys.readouterr()  # the table of the export, if this test is the first to need it
     exec(code, {})
-    said = capsys.readouterr().out.strip()
+    printed = capsys.readouterr().out.strip()
     if name == "counting":
-        assert said in {f"a photo of {number} dogs" for number in ("two", "three", "four")}
+        assert printed in {f"a photo of {number} dogs" for number in ("two", "three", "four")}
     else:
         counter = pipeline("object-counting", model=str(small_folders["density"]))
-        assert float(said) == pytest.approx(counter(photo, text="red apples")["count"], rel=1e-4)
+        assert float(printed) == pytest.approx(counter(photo, text="red apples")["count"], rel=1e-4)
 
 
 @pytest.mark.timeout(240)
@@ -375,9 +375,9 @@ def test_onnx_that_differs_is_not_kept(
 
     monkeypatch.setattr(torch.onnx, "export", fail)
     assert main(command) == 2
-    said = capsys.readouterr().err
-    assert "model cannot be exported by torch" in said
-    assert "no such operator" in said
+    printed = capsys.readouterr().err
+    assert "model cannot be exported by torch" in printed
+    assert "no such operator" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

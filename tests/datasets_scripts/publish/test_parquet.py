@@ -368,7 +368,7 @@ def test_pushed_set_loads_from_the_hub(shanghaitech: Path, tmp_path: Path, hub: 
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    assert run(PUSH, str(folder), "org/crowds").startswith(f"{hub.address}/datasets/org/crowds/commit/")
+    assert run(PUSH, str(folder), "org/crowds").startswith(f"{hub.url}/datasets/org/crowds/commit/")
     repository = hub.repositories["dataset", "org/crowds"]
     assert repository.private, "the set is for research only"
     pushed = {

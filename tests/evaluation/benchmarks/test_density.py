@@ -40,8 +40,8 @@ def test_evaluation_may_see_images_whole(density_model, density_processor, rows)
 
 
 def test_evaluation_by_hand(density_model, density_processor, rows):
-    said = [_reference(density_model, density_processor, row["image"], row["text"])["count"] for row in rows]
-    errors = [a - row["count"] for a, row in zip(said, rows, strict=True)]
+    predicted = [_reference(density_model, density_processor, row["image"], row["text"])["count"] for row in rows]
+    errors = [a - row["count"] for a, row in zip(predicted, rows, strict=True)]
     result = evaluate_density(
         density_model, density_processor, rows, train_counts=[2, 4], batch_size=3, progress=False
     )
@@ -55,7 +55,7 @@ def test_evaluation_by_hand(density_model, density_processor, rows):
     assert result.baseline_mae == pytest.approx((0 + 3 + 4 + 37) / 4)
     assert result.baseline_rmse == pytest.approx(math.sqrt((9 + 16 + 37**2) / 4))
     assert [row.image_id for row in result.predictions] == ["p0", "p1", "p2", "p3"]
-    assert [row.predicted for row in result.predictions] == pytest.approx(said, rel=1e-4)
+    assert [row.predicted for row in result.predictions] == pytest.approx(predicted, rel=1e-4)
     assert list(result.by_text) == ["cats", "dogs"]
     cats = result.by_text["cats"]
     assert (cats.n, cats.mean_count) == (2, 5.0)

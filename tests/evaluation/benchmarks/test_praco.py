@@ -113,19 +113,19 @@ def test_a_perfect_counter_gets_everything(perfect, density_processor, rows, lay
 def test_a_counter_that_ignores_the_prompt_gets_the_worst(blind, density_processor, rows, layout):
     result = measure(blind, density_processor, rows, mosaic_layout=layout, mosaics_per_image=None)
     figures = result.figures
-    # It is right about what is there, and says the same of what is not.
+    # Right for objects in the image, and the same number for absent ones.
     assert figures.named.mae == 0
     assert figures.absent.mae == pytest.approx((4 + 2 + 5 + 3) / 4)
     assert figures.nmn == 1
     assert figures.pccn == 0
     assert figures.recall == pytest.approx(1)
-    # Below each image lies one of each other colour: below a, the 2 green ones or the 5 blue ones. Below b
+    # Below each image is one of each other colour: below a, the 2 green ones or the 5 blue ones. Below b
     # and c, the red ones are 4 or 3, whichever image was drawn.
     red_below = {mosaic.image_id: mosaic.other_total for mosaic in result.mosaics if mosaic.other_image_id in "ad"}
-    said = {"a": (6, 9), "b": (2 + red_below["b"], 7), "c": (5 + red_below["c"], 7), "d": (5, 8)}
+    totals_of = {"a": (6, 9), "b": (2 + red_below["b"], 7), "c": (5 + red_below["c"], 7), "d": (5, 8)}
     true = {"a": 4, "b": 2, "c": 5, "d": 3}
-    precision = [np.mean([true[name] / total for total in totals]) for name, totals in said.items()]
-    f1 = [np.mean([2 * true[name] / (total + true[name]) for total in totals]) for name, totals in said.items()]
+    precision = [np.mean([true[name] / total for total in totals]) for name, totals in totals_of.items()]
+    f1 = [np.mean([2 * true[name] / (total + true[name]) for total in totals]) for name, totals in totals_of.items()]
     assert figures.precision == pytest.approx(np.mean(precision))
     assert figures.f1 == pytest.approx(np.mean(f1))
 
@@ -211,22 +211,22 @@ def test_intervals_hold_the_figures(blind, density_processor, rows):
 
 
 def test_everything_goes_into_json(perfect, density_processor, rows):
-    said = json.loads(json.dumps(measure(perfect, density_processor, rows, seed=5).to_dict()))
-    assert said["options"] == {
+    record = json.loads(json.dumps(measure(perfect, density_processor, rows, seed=5).to_dict()))
+    assert record["options"] == {
         "seed": 5,
         "num_negatives": 8,
         "mosaics_per_image": 1,
         "mosaic_layout": "square",
         "unlisted_are_absent": False,
     }
-    assert [image["image_id"] for image in said["images"]] == ["a", "b", "c", "d"]
-    assert said["images"][0]["prompts"][0] == {
+    assert [image["image_id"] for image in record["images"]] == ["a", "b", "c", "d"]
+    assert record["images"][0]["prompts"][0] == {
         "text": "red blocks",
         "role": "named",
         "count": 4.0,
         "predicted": 4.0,
     }
-    assert len(said["mosaics"]) == 4
+    assert len(record["mosaics"]) == 4
 
 
 # How it is done
@@ -247,7 +247,7 @@ def test_images_are_encoded_once_and_so_are_prompts(perfect, density_processor, 
     monkeypatch.setattr(perfect, "forward", record_windows)
     monkeypatch.setattr(perfect, "get_text_embeds", record_prompts)
     measure(perfect, density_processor, rows, batch_size=64)
-    # Four images and four mosaics of one window each, each kind in a batch of its own.
+    # Four images and four mosaics of one window each, images and mosaics in separate batches.
     assert windows == [4, 4]
     assert sorted(prompts) == [[0, 0, 1], [0, 1, 0], [1, 0, 0]]
 

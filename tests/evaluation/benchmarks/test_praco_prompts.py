@@ -113,7 +113,7 @@ def test_mixed_scenes_know_every_kind_of_their_split():
     for image, text, texts, counts in zip(
         images, *(scenes.column(name) for name in ("text", "other_texts", "other_counts")), strict=True
     ):
-        assert {kind: count for kind, count in image.counts.items() if count} == dict(zip(texts, counts, strict=True))
+        assert {name: count for name, count in image.counts.items() if count} == dict(zip(texts, counts, strict=True))
         assert image.named == text or text not in texts
         asked_for_absent += text not in texts
         absent = image.absent(None, 0)
@@ -130,7 +130,7 @@ def test_described_scenes_have_absent_kinds_with_their_colours():
     images, skipped = labelled_images(scenes)
     assert skipped == []
     for image, texts in zip(images, scenes.column("other_texts"), strict=True):
-        assert {kind for kind, count in image.counts.items() if count} == set(texts)
+        assert {name for name, count in image.counts.items() if count} == set(texts)
         assert "gray elephants" in image.counts
 
 
@@ -189,8 +189,8 @@ def test_every_kind_gives_one_mosaic_on_request():
     plans, without = plan_mosaics(images, None)
     assert (len(plans), without) == (12 * 3, 0)
     for image in images:
-        kinds = [plan.negative.named for plan in plans if plan.positive == image]
-        assert sorted(kinds) == sorted(set(texts) - {image.named})
+        negatives = [plan.negative.named for plan in plans if plan.positive == image]
+        assert sorted(negatives) == sorted(set(texts) - {image.named})
     two, _ = plan_mosaics(images, 2)
     assert len(two) == 24
     assert set(map(repr, two)) < set(map(repr, plans))

@@ -132,8 +132,8 @@ def test_of_a_detector_with_its_own_classes_those_asked_for_count(owl_folder, ma
 def test_a_detector_follows_the_prompt_on_mosaics(owl_folder, make_image):
     rows = [
         {"image": make_image(48, 48, i), "image_id": str(i), "text": text, "count": count}
-        for i, kinds in enumerate([("cats", "dogs"), ("dogs", "cats")])
-        for text, count in zip(kinds, (3, 0), strict=True)
+        for i, classes in enumerate([("cats", "dogs"), ("dogs", "cats")])
+        for text, count in zip(classes, (3, 0), strict=True)
     ]
     result = evaluate_praco(DetectorCounter(owl_folder, threshold=0.3, device="cpu"), None, rows, progress=False)
     assert (result.num_images, result.num_mosaics) == (2, 2)
@@ -166,7 +166,7 @@ def test_what_is_no_detector_is_refused(counting_model, tmp_path):
         ([], 6),
         ([2, 2, 2, 9], 2),
         ([2, 3, 9, 10], 3),  # equally frequent: nearest to the mean of 6, and of 3 and 9 the smaller
-        ([0, 0, 0, 40, 40, 5], 5),  # of those that can be said
+        ([0, 0, 0, 40, 40, 5], 5),  # of those with a caption
     ],
 )
 def test_the_usual_number(numbers, expected):
@@ -187,7 +187,7 @@ def test_what_a_caption_counts(row, number, expected):
 
 
 class _Brightness(MeanCounter):
-    """Counts what the red channel says, and remembers what it was asked for."""
+    """Predicts the mean of the red channel, and records its prompts."""
 
     def __init__(self):
         super().__init__(0)

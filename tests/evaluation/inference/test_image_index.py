@@ -62,8 +62,8 @@ def test_search_finds_what_comparing_all_finds(build, rows, counting_model, coun
         assert [hit.score for hit in hits] == pytest.approx(line[order].tolist(), abs=1e-5)
         assert [hit.rank for hit in hits] == [1, 2, 3]
         assert hits[0].file == f"/there/{order[0]}.png"
-    said = found[0][0].to_dict()
-    assert set(said) == {"rank", "score", "image_id", "file"}
+    record = found[0][0].to_dict()
+    assert set(record) == {"rank", "score", "image_id", "file"}
 
 
 def test_more_than_there_is_gives_all(build, rows):
@@ -138,10 +138,10 @@ def test_another_model_is_refused(build, rows, counting_model, counting_processo
     index = build(rows, model_name="org/one")
     with torch.no_grad():
         counting_model.visual_projection.weight[0, 0] += 1
-    complaint = "made with another model: org/one with weights .* in float32, and not"
-    with pytest.raises(ImageIndexError, match=complaint):
+    message = "made with another model: org/one with weights .* in float32, and not"
+    with pytest.raises(ImageIndexError, match=message):
         index.search_texts(counting_model, counting_processor, ["two"])
-    with pytest.raises(ImageIndexError, match=complaint):
+    with pytest.raises(ImageIndexError, match=message):
         build(rows)
     (tmp_path / "index" / "index.json").unlink()
     (tmp_path / "index" / "parts").mkdir()
@@ -161,7 +161,7 @@ def test_one_checkpoint_has_one_fingerprint(counting_model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "complaint"),
+    ("damage", "message"),
     [
         (lambda place: (place / "index.faiss").write_bytes(b"nothing"), "is broken: .*Build it once more"),
         (lambda place: (place / "images.parquet").unlink(), "is broken: .*Build it once more"),
@@ -170,37 +170,37 @@ def test_one_checkpoint_has_one_fingerprint(counting_model, tmp_path):
         (lambda place: (place / "index.json").unlink(), "There is no index of images in .*count-clip index"),
     ],
 )
-def test_a_damaged_index_is_named(build, rows, tmp_path, damage, complaint):
+def test_a_damaged_index_is_named(build, rows, tmp_path, damage, message):
     build(rows)
     damage(tmp_path / "index")
-    with pytest.raises(ImageIndexError, match=complaint):
+    with pytest.raises(ImageIndexError, match=message):
         ImageIndex.load(tmp_path / "index")
 
 
 def test_files_of_different_builds_are_not_mixed(build, rows, tmp_path):
     build(rows)
     build(rows[:3], folder=tmp_path / "small")
-    for name, complaint in (
+    for name, message in (
         ("index.faiss", "has 3 elements"),
         ("images.parquet", "has 7 images.*there are 3 in 64"),
     ):
         (tmp_path / "small" / name).replace(tmp_path / "index" / name)
-        with pytest.raises(ImageIndexError, match=complaint):
+        with pytest.raises(ImageIndexError, match=message):
             ImageIndex.load(tmp_path / "index")
     assert len(build(rows)) == 7  # and built anew
     assert len(ImageIndex.load(tmp_path / "index")) == 7
 
 
 @pytest.mark.parametrize(
-    ("embeds", "options", "complaint"),
+    ("embeds", "options", "message"),
     [
         (np.ones((1, 8)), {}, "shape \\(queries, 64\\), but got \\(1, 8\\)"),
         (np.full((1, 64), np.nan), {}, "text embeddings are NaN or infinite"),
         (np.ones((1, 64)), {"top": 0}, "`top` of at least 1"),
     ],
 )
-def test_bad_queries_are_refused(build, rows, embeds, options, complaint):
-    with pytest.raises(ImageIndexError, match=complaint):
+def test_bad_queries_are_refused(build, rows, embeds, options, message):
+    with pytest.raises(ImageIndexError, match=message):
         build(rows).search(embeds, **options)
 
 

@@ -139,8 +139,8 @@ def test_density_resumes_after_a_kill(density_model, density_processor, make_ima
 def test_praco_resumes_after_a_kill(density_model, density_processor, make_image, path):
     rows = [
         {"image": make_image(48, 48, i), "image_id": str(i), "text": text, "count": count}
-        for i, kinds in enumerate([("cats", "dogs"), ("dogs", "cats"), ("birds", "cats"), ("cats", "birds")])
-        for text, count in zip(kinds, (3 + i, 0), strict=True)
+        for i, classes in enumerate([("cats", "dogs"), ("dogs", "cats"), ("birds", "cats"), ("cats", "birds")])
+        for text, count in zip(classes, (3 + i, 0), strict=True)
     ]
 
     def measure(cache=None):

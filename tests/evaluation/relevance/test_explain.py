@@ -142,7 +142,7 @@ class _Pair:
 @pytest.mark.parametrize("score", ["similarity", "margin"])
 @pytest.mark.parametrize("start_layer", [0, 1, -1])
 def test_maps_agree_with_a_plain_implementation(model, counting_processor, images, score, start_layer):
-    texts = [CAPTION, "a photo of seven small things", "ten X"]
+    texts = [CAPTION, "a photo of seven small dogs", "ten X"]
     found = explain(model, counting_processor, images, texts, score=score, start_layer=start_layer)
     for image, text, relevance in zip(images, texts, found, strict=True):
         wrong = counterfactuals_of(text) if score == "margin" else ()

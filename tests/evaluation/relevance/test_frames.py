@@ -32,7 +32,7 @@ def test_frame_is_the_region_of_the_processor(size, options):
     ramps = np.zeros((height, width, 3), dtype=np.uint8)
     ramps[..., 0] = np.arange(width)[None]
     ramps[..., 1] = np.arange(height)[:, None]
-    ramps[..., 2] = 255  # so that padding can be told from the image
+    ramps[..., 2] = 255  # to distinguish padding from the image
     processor = _processor(**options)
     pixels = np.asarray(processor(Image.fromarray(ramps), return_tensors="np")["pixel_values"][0], dtype=float)
     frame = input_frame(processor, size, (pixels.shape[2], pixels.shape[1]))
@@ -62,7 +62,7 @@ def test_upsampling_is_linear_between_the_centres():
     frame = Frame(0, 0, 40, 20, 40, 20)
     values = upsample(np.array([[1.0, 3.0]]), frame)
     assert values.shape == (20, 40)
-    assert values[0, 0] == values[7, 9] == 1.0  # the middle of the first patch lies at x = 10
+    assert values[0, 0] == values[7, 9] == 1.0  # the middle of the first patch is at x = 10
     assert values[3, 9] + values[3, 30] == pytest.approx(4.0)
     assert values[0, 19] == pytest.approx(1 + 2 * (19.5 - 10) / 20)
     assert (upsample(np.ones((3, 3)), frame) == 1).all()

@@ -94,7 +94,7 @@ def test_cached_gradients_of_two_processes_are_those_of_a_plain_step(one_process
 def test_nothing_but_adapters_trains_in_two_processes(two_processes):
     for result in two_processes:
         names = set(result["adapters"]["grads"][0])
-        assert {kind for name in names for kind in ("clip_vpt_", "clip_coop_", "lora_") if kind in name} == {
+        assert {prefix for name in names for prefix in ("clip_vpt_", "clip_coop_", "lora_") if prefix in name} == {
             "clip_vpt_",
             "clip_coop_",
             "lora_",

@@ -75,7 +75,7 @@ def test_what_should_train_moves_and_the_rest_does_not(
     wanted = {
         name
         for name in before
-        # The tower's last norm is never read, and the text tower's final positions hold no token.
+        # The tower's last norm is unused, and the text tower's final positions hold no token.
         if name.startswith(expected) and not name.startswith("vision_model.post_layernorm.")
     }
     # The bias of the keys shifts a softmax that does not feel shifts; and the patches meet a single text, over which

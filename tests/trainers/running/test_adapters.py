@@ -117,7 +117,7 @@ def test_run_trains_and_saves_an_adapter_alone(write, tmp_path, bases, values, a
     assert config["base_model_name_or_path"] == bases[values["task"]]
     saved = load_file(out / "adapter_model.safetensors")
     assert sum(value.numel() for value in saved.values()) == results["num_trained_parameters"]
-    # It is not what it was at the start, and loads with the processor beside it.
+    # Its weights changed, and it loads with the processor in its folder.
     counting = values is COUNTING
     start = main(
         [write(on_base(values, bases), peft=adapter, output_dir=str(tmp_path / "start")), *NO_TRAINING[counting]]

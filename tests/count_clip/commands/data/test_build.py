@@ -50,11 +50,11 @@ def test_images_of_ones_own_become_a_set(birds: Path, tmp_path: Path, capsys, ca
 
 def test_json_says_the_same(birds: Path, tmp_path: Path, capsys) -> None:
     assert build(birds, tmp_path / "built", "--json", "--num-proc", "2") == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["folder"] == str(tmp_path / "built")
-    assert said["splits"] == [{"config": "csv", "split": "train", "rows": 2}]
-    assert said["bytes"] == sum(file.stat().st_size for file in (tmp_path / "built").rglob("*.parquet")) > 0
-    assert said["commit"] is None
+    record = json.loads(capsys.readouterr().out)
+    assert record["folder"] == str(tmp_path / "built")
+    assert record["splits"] == [{"config": "csv", "split": "train", "rows": 2}]
+    assert record["bytes"] == sum(file.stat().st_size for file in (tmp_path / "built").rglob("*.parquet")) > 0
+    assert record["commit"] is None
 
 
 def test_rendered_scenes_need_no_data(tmp_path: Path, capsys) -> None:
@@ -100,9 +100,9 @@ def test_push_that_cannot_be_is_said(birds: Path, tmp_path: Path, hub_here, caps
     assert (tmp_path / "built" / "README.md").is_file()
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert main([*command, "org/birds"]) == 2
-    said = capsys.readouterr().err
-    assert "The Hub cannot be reached" in said
-    assert "Traceback" not in said
+    errors = capsys.readouterr().err
+    assert "The Hub cannot be reached" in errors
+    assert "Traceback" not in errors
 
 
 def test_built_set_is_pushed(birds: Path, tmp_path: Path, hub) -> None:
@@ -115,7 +115,7 @@ def test_built_set_is_pushed(birds: Path, tmp_path: Path, hub) -> None:
         [sys.executable, "-c", code, *command], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert f"pushed: {hub.address}/datasets/org/birds/commit/" in done.stdout
-    assert hub.repositories["dataset", "org/birds"].private, "nobody said under which licence the images are"
+    assert f"pushed: {hub.url}/datasets/org/birds/commit/" in done.stdout
+    assert hub.repositories["dataset", "org/birds"].private, "the licence of the images is unknown"
     built = {path.relative_to(tmp_path / "built").as_posix() for path in (tmp_path / "built").rglob("*.*")}
     assert set(hub.files("dataset", "org/birds")) == built | {".gitattributes"}

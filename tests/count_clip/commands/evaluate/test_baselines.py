@@ -159,11 +159,11 @@ def test_the_published_benchmark_lists_what_is_missing(run, countbench, counting
     monkeypatch.chdir(tmp_path)
     options[-1] = images.name
     assert run("countbench", *options, code=1)[0]["rows"] == written["rows"]
-    # The same by the builder's name, with the images beside the captions.
+    # The same by the builder's name, with the images in the folder of the captions.
     shutil.copytree(images, folder / "images")
-    beside, _ = run("countbench", "--model", counting_folder, "--data", "countbench", "--data-dir", folder, code=1)
-    assert beside["rows"] == written["rows"]
-    assert beside["skipped"] == written["skipped"]
+    by_name, _ = run("countbench", "--model", counting_folder, "--data", "countbench", "--data-dir", folder, code=1)
+    assert by_name["rows"] == written["rows"]
+    assert by_name["skipped"] == written["skipped"]
     # Or by the folder alone.
     assert run("countbench", "--model", counting_folder, "--data", folder, code=1)[0]["rows"] == written["rows"]
 

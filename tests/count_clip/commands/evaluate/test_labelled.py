@@ -9,7 +9,7 @@ from PIL import Image
 from count_clip.cli import main
 
 
-NAMES = ["red things", "blue things", "grey things"]
+NAMES = ["red squares", "blue squares", "grey squares"]
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def _cache(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def labelled(make_image, tmp_path):
     """Images whose class shows in their colour, in splits; with columns of other names."""
-    features = datasets.Features({"img": datasets.Image(), "kind": datasets.ClassLabel(names=NAMES)})
+    features = datasets.Features({"img": datasets.Image(), "colour": datasets.ClassLabel(names=NAMES)})
 
     def part(number, seed):
         records = []
@@ -29,7 +29,7 @@ def labelled(make_image, tmp_path):
             bands = list(dark.split())
             if index % 3 < 2:  # red or blue
                 bands[2 * (index % 3)] = bands[2 * (index % 3)].point(lambda value: value + 170)
-            records.append({"img": Image.merge("RGB", bands), "kind": index % 3})
+            records.append({"img": Image.merge("RGB", bands), "colour": index % 3})
         return datasets.Dataset.from_list(records, features=features)
 
     folder = tmp_path / "labelled"
@@ -46,7 +46,7 @@ def run(counting_folder, labelled, tmp_path, capsys):
         output = tmp_path / "result.json"
         output.unlink(missing_ok=True)
         arguments = ["evaluate", benchmark, "--model", counting_folder, "--data", str(data), "--json", str(output)]
-        columns = ["--image-column", "img", "--label-column", "kind"]
+        columns = ["--image-column", "img", "--label-column", "colour"]
         assert main([*arguments, *columns, *map(str, options)]) == code
         return json.loads(output.read_text()) if output.exists() else None, capsys.readouterr()
 
@@ -81,7 +81,7 @@ def test_templates_and_names_can_be_given(run, tmp_path):
     [
         (["--template", "no place"], "one {} for the name in each template"),
         (["--templates", "gone.txt"], "gone.txt cannot be read"),
-        (["--label-column", "name"], "lacks the column name; it has img, kind"),
+        (["--label-column", "name"], "lacks the column name; it has img, colour"),
         (["--split", "holdout"], "no split 'holdout'"),
     ],
 )
@@ -95,7 +95,7 @@ def test_labels_without_names_are_refused_until_there_are_some(run, make_image, 
     for index in range(3):
         make_image(36, 36, index).save(tmp_path / f"{index}.png")
     data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps({"img": f"{index}.png", "kind": index}) + "\n" for index in range(3)))
+    data.write_text("".join(json.dumps({"img": f"{index}.png", "colour": index}) + "\n" for index in range(3)))
     _, printed = run("classification", data=data, code=2)
     assert "--names" in printed.err
     names = tmp_path / "names.txt"

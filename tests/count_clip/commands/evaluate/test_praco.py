@@ -54,19 +54,24 @@ def test_scenes_give_a_table_and_json(run, tmp_path):
     path = tmp_path / "result.json"
     code, printed, _ = run("--limit", 3, "--image-size", 64, "--negatives", 2, "--json", path, "--seed", 1)
     assert code == 0
-    said = json.loads(path.read_text())
-    assert said["protocol"] == "praco"
-    assert (said["data"], said["config"], said["split"], said["image_size"]) == ("countscenes", "mixed", "test", 64)
-    assert (said["seed"], said["options"]["seed"], said["options"]["num_negatives"]) == (1, 1, 2)
-    assert {"torch", "transformers"} <= set(said["run"]["versions"])
-    assert (said["num_images"], said["num_mosaics"]) == (3, 3)
-    figures = said["figures"]
+    result = json.loads(path.read_text())
+    assert result["protocol"] == "praco"
+    assert (result["data"], result["config"], result["split"], result["image_size"]) == (
+        "countscenes",
+        "mixed",
+        "test",
+        64,
+    )
+    assert (result["seed"], result["options"]["seed"], result["options"]["num_negatives"]) == (1, 1, 2)
+    assert {"torch", "transformers"} <= set(result["run"]["versions"])
+    assert (result["num_images"], result["num_mosaics"]) == (3, 3)
+    figures = result["figures"]
     assert figures["absent"]["n"] == 6
     lines = printed.splitlines()
     assert lines[0].endswith("on countscenes (test), 3 images, 3 mosaics")
     cells = {line.split("  ")[0]: line.split() for line in lines}
     assert f"{figures['absent']['mae']:.2f}" in cells["an absent class"]
-    assert f"{said['counts_all']['named']['mae']:.2f}" == cells["the first class"][-1]
+    assert f"{result['counts_all']['named']['mae']:.2f}" == cells["the first class"][-1]
     assert f"{figures['nmn']:.3f}" in cells["NMN: count of absent classes per true object"]
     assert f"{figures['f1']:.3f}" in cells["counting F1 on mosaics"]
 
@@ -77,10 +82,10 @@ def test_annotated_folder_uses_plurals_and_skips_crowds(run, coco, tmp_path):
         "--data", coco, "--format", "coco", "--split", "val", "--negatives", "all", "--mosaics", "all", "--json", path
     )
     assert code == 0
-    said = json.loads(path.read_text())
+    result = json.loads(path.read_text())
     asked = {
         image["image_id"]: {prompt["text"]: (prompt["count"], prompt["role"]) for prompt in image["prompts"]}
-        for image in said["images"]
+        for image in result["images"]
     }
     assert {name: {text: count for text, (count, _) in prompts.items()} for name, prompts in asked.items()} == {
         "0": {"people": 2, "dogs": 1, "buses": 0},
@@ -88,7 +93,7 @@ def test_annotated_folder_uses_plurals_and_skips_crowds(run, coco, tmp_path):
         "2": {"buses": 1, "people": 0, "dogs": 0},
     }
     assert [prompts["buses"][1] for prompts in asked.values()] == ["absent", "absent", "named"]
-    assert said["options"]["num_negatives"] is None
+    assert result["options"]["num_negatives"] is None
     assert "3 images" in printed
     assert "images without a second class: 2" in remarks
 

@@ -28,15 +28,15 @@ def test_scenes_give_a_table_figures_and_json(run, counting_folder, tmp_path):
         *scenes, "--json", path, "--compare", counting_folder, "--figures", drawn, "--examples", 2
     )
     assert code in (0, 1)  # a caption may be longer than the tiny model reads
-    said = json.loads(path.read_text())
-    assert (said["benchmark"], said["format"], said["partial"]) == ("relevance", 1, True)
-    assert said["run"]["data"]["config"] == "benchmark-shapes"
-    assert said["run"]["data"]["fingerprint"]
-    assert said["n"] == 9 - said["missing"] > 2
-    metrics = said["metrics"]
+    record = json.loads(path.read_text())
+    assert (record["benchmark"], record["format"], record["partial"]) == ("relevance", 1, True)
+    assert record["run"]["data"]["config"] == "benchmark-shapes"
+    assert record["run"]["data"]["fingerprint"]
+    assert record["n"] == 9 - record["missing"] > 2
+    metrics = record["metrics"]
     assert metrics["object_share_change"] == metrics["number_share_change"] == 0
-    assert said["compared"]["metrics"]["object_share"] == metrics["object_share"]
-    low, high = said["intervals"]["object_share"]
+    assert record["compared"]["metrics"]["object_share"] == metrics["object_share"]
+    low, high = record["intervals"]["object_share"]
     assert low <= metrics["object_share"] <= high
     lines = {line.split("  ")[0]: line for line in printed.splitlines()}
     assert f"{metrics['object_share']:.1%}" in lines["objects"]
@@ -66,7 +66,7 @@ def test_own_data_with_boxes(run, make_image, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "message"),
     [
         (["--config", "density"], "only benchmark and plain of countscenes"),
         (["--split", "nowhere"], "nowhere"),
@@ -74,7 +74,7 @@ def test_own_data_with_boxes(run, make_image, tmp_path):
         (["--start-layer", "9", "--limit", "1", "--objects", "shapes"], "`start_layer` from 0 to"),
     ],
 )
-def test_bad_input_ends_with_a_message(run, options, complaint):
+def test_bad_input_ends_with_a_message(run, options, message):
     code, _, remarks = run(*options)
     assert code == 2
-    assert complaint in remarks
+    assert message in remarks

@@ -25,15 +25,15 @@ def test_scenes_give_tables_and_json(run, tmp_path):
     path = tmp_path / "result.json"
     code, printed, _ = run("--limit", 18, "--image-size", 48, "--objects", "shapes", "--json", path)
     assert code == 0
-    said = json.loads(path.read_text())
-    assert (said["benchmark"], said["partial"], said["missing"]) == ("retrieval", True, 0)
-    assert said["num_images"] == len(said["images"]) == 18
-    metrics = said["metrics"]
+    record = json.loads(path.read_text())
+    assert (record["benchmark"], record["partial"], record["missing"]) == ("retrieval", True, 0)
+    assert record["num_images"] == len(record["images"]) == 18
+    metrics = record["metrics"]
     lines = {line.split("  ")[0]: line for line in printed.splitlines()}
     assert f"{metrics['text_to_image_recall_at_5']:.1%}" in lines["image by caption"]
     assert f"{metrics['number_right']:.1%}" in lines["the number"]
     assert f"{metrics['both_chance']:.1%}" in lines["both"]
-    assert set(said["intervals"]) <= set(metrics)
+    assert set(record["intervals"]) <= set(metrics)
 
 
 def test_captions_in_the_manner_of_coco(run, make_image, tmp_path):

@@ -110,18 +110,18 @@ def test_what_comes_from_the_hub_is_recorded_by_its_commit(
     hub_here, counting_folder, make_image, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub_here.address)
-    api = HfApi(endpoint=hub_here.address, token="hf_test")
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub_here.url)
+    api = HfApi(endpoint=hub_here.url, token="hf_test")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cats", "dogs"])})
     rows = datasets.Dataset.from_list([{"image": make_image(40, 40, i), "label": i % 2} for i in range(4)], features)
     rows.to_parquet(tmp_path / "data" / "test-00000-of-00001.parquet")
-    for kind, name, folder in (
+    for repo_type, name, folder in (
         ("model", "org/measured", counting_folder),
         ("dataset", "org/labels", tmp_path / "data"),
     ):
-        api.create_repo(name, repo_type=kind)
+        api.create_repo(name, repo_type=repo_type)
         api.upload_folder(
-            folder_path=folder, repo_id=name, repo_type=kind, path_in_repo="." if kind == "model" else "data"
+            folder_path=folder, repo_id=name, repo_type=repo_type, path_in_repo="." if repo_type == "model" else "data"
         )
     commits = [
         hub_here.repositories[one].commits[-1][0] for one in (("model", "org/measured"), ("dataset", "org/labels"))
@@ -143,12 +143,12 @@ def test_windows_are_taken_as_they_are_asked_for(density_folder, make_image, tmp
     make_image(50, 150).save(tmp_path / "a.png")
     data = tmp_path / "rows.jsonl"
     data.write_text(json.dumps({"file_name": "a.png", "text": "cats", "count": 2}))
-    said = {}
+    predicted = {}
     for window in ("sliding", "whole"):
         output = tmp_path / f"{window}.json"
         _run("density", "--model", density_folder, "--data", data, "--window", window, "--json", output)
-        said[window] = json.loads(output.read_text())["predictions"][0]["predicted"]
-    assert said["sliding"] != pytest.approx(said["whole"], rel=1e-3)
+        predicted[window] = json.loads(output.read_text())["predictions"][0]["predicted"]
+    assert predicted["sliding"] != pytest.approx(predicted["whole"], rel=1e-3)
 
 
 @pytest.mark.parametrize("benchmark", ["density", "praco"])
