@@ -185,12 +185,12 @@ def _before_projection(encoder: Encoder, images: Sequence[Image.Image]) -> torch
     return pooled.float().cpu()
 
 
-def check_finite(vectors: NDArray[Any]) -> None:
+def check_finite(vectors: NDArray[Any], what: str = "images") -> None:
     """Raise a `ValueError` for the NaN of a model with broken weights."""
     bad = int((~np.isfinite(vectors)).any(axis=1).sum())
     if bad:
         raise ValueError(
-            f"The model's outputs for {bad} of {len(vectors)} images are NaN or infinite: its weights are broken, or "
+            f"The model's outputs for {bad} of {len(vectors)} {what} are NaN or infinite: its weights are broken, or "
             "the dtype is too narrow for it (try float32)."
         )
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from count_clip.datasets_scripts.files.resumable import ResultCache
 from count_clip.modeling.counting_engine import Counted, DensityCounter, ImageCounter, Request
-from count_clip.modeling.images import ImageError
+from count_clip.modeling.images import DECODER_ERRORS, ImageError
 
 from ..inference.counting import cached_counts, counter_of, counts_of
 from ..inference.encoding import SkippedRow, read_image
@@ -231,7 +231,7 @@ class _Protocol:
         """The image, upright and RGB."""
         try:
             row = self.rows[image.index]
-        except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        except DECODER_ERRORS as error:
             raise ImageError(f"the row cannot be read: {error}") from error
         return read_image(row)
 

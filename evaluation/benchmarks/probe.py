@@ -183,7 +183,7 @@ class FewShotPoint:
     """Examples of each class."""
     accuracies: list[float]
     """Accuracy on the test rows for each draw of examples."""
-    cs: list[float]
+    c: list[float]
     """The chosen `C` of each draw."""
     rows: list[int]
     """The number of examples of each draw; fewer than shots times classes if a class has fewer."""
@@ -229,17 +229,7 @@ class FewShotResult:
             "names": self.names,
             "zero_shot": self.zero_shot,
             "train_skipped": self.train_skipped,
-            "curve": [
-                {
-                    "shots": point.shots,
-                    "mean": point.mean,
-                    "std": point.std,
-                    "accuracies": point.accuracies,
-                    "c": point.cs,
-                    "rows": point.rows,
-                }
-                for point in self.points
-            ],
+            "curve": [{**asdict(point), "mean": point.mean, "std": point.std} for point in self.points],
             "skipped": [asdict(row) for row in self.skipped],
         }
 

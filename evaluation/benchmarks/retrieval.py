@@ -15,6 +15,7 @@ from count_clip.datasets_scripts.captions.numbers import find_count
 
 from ..functional import bootstrap_interval
 from ..inference.encoding import Encoder, SkippedRow, evaluating, image_id_of, read_image, usable_rows
+from .labelled import check_finite
 
 
 RECALL_AT = (1, 5, 10)
@@ -175,12 +176,8 @@ def evaluate_retrieval(
         text_embeds = encoder.texts(texts, progress).numpy()
         lengths = map(len, encoder.processor.tokenizer(texts)["input_ids"])
         num_cut = sum(length > encoder.max_length for length in lengths)
-    for what, vectors in (("images", image_embeds), ("captions", text_embeds)):
-        if not np.isfinite(vectors).all():
-            raise ValueError(
-                f"The model's embeddings of {what} are NaN or infinite: its weights are broken, or the dtype is too "
-                "narrow for it (try float32)."
-            )
+    check_finite(image_embeds)
+    check_finite(text_embeds, "captions")
     text_place = {text: place for place, text in enumerate(texts)}
     captions_of = [[text_place[caption] for caption in captions] for captions in data.captions]
     images_of: list[list[int]] = [[] for _ in texts]

@@ -12,7 +12,7 @@ from huggingface_hub.utils import tqdm
 from PIL import Image
 
 from count_clip.modeling.counting_engine import evaluating
-from count_clip.modeling.images import open_image, to_rgb
+from count_clip.modeling.images import DECODER_ERRORS, open_image, to_rgb
 
 from .clip_towers import image_features, text_features
 
@@ -47,7 +47,7 @@ def read_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[
     for index in range(total):
         try:
             row = rows[index]
-        except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        except DECODER_ERRORS as error:
             yield index, None, f"the row cannot be read: {error}"
         else:
             yield index, row, None

@@ -320,11 +320,11 @@ def test_failure_half_way_leaves_nothing_half_published(
         assert hub.files("model", "org/model") == state, "a part of the new state is there"
 
 
-def test_commit_that_cannot_be_tagged_says_so(push: Callable, hub: Any, copied: Callable, capsys) -> None:
+def test_commit_that_cannot_be_tagged_is_reported(push: Callable, hub: Any, copied: Callable, capsys) -> None:
     hub.failures = [("POST .*/tag/", 403)]
     assert push(copied("counting"), "org/model", "--tag", "v1") == 2
     printed = capsys.readouterr().err
-    assert f"The commit {hub.repositories['model', 'org/model'].commits[-1][0]} is there" in printed
+    assert f"The commit {hub.repositories['model', 'org/model'].commits[-1][0]} was pushed" in printed
     assert "could not be tagged v1" in printed
 
 

@@ -136,5 +136,5 @@ def test_fewer_than_two_images_are_an_error(counting_model, counting_processor, 
 def test_broken_weights_are_an_error(counting_model, counting_processor, rows):
     with torch.no_grad():
         counting_model.text_projection.weight[0, 0] = float("nan")
-    with pytest.raises(ValueError, match="embeddings of captions are NaN or infinite"):
+    with pytest.raises(ValueError, match="captions are NaN or infinite"):
         evaluate_retrieval(counting_model, counting_processor, rows, progress=False)

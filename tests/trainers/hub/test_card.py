@@ -50,7 +50,7 @@ def test_new_card_says_what_the_model_is(folder: Path, density_model) -> None:
         "| prompts | 5 visual in each of 2 layers, 2 in the text |",
     ):
         assert row in card.text
-    assert "Nothing has been measured" in card.text
+    assert "No measurement of this checkpoint" in card.text
     assert "is not recorded" in card.text
     assert card.data.eval_results is None
     blocks = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
