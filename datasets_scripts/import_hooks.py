@@ -40,10 +40,10 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         finders = list(sys.meta_path)
         if fullname not in self.modules or self not in finders:
             return None
-        for finder in finders[finders.index(self) + 1 :]:  # those before this one were asked before
+        for finder in finders[finders.index(self) + 1 :]:  # Python has tried those before this one
             spec = finder.find_spec(fullname, path, target)
             if spec is not None and spec.loader is not None:
-                # Some only ask whether there is such a module; it counts when the module is executed. (setattr,
+                # A search alone does not import a module; it counts when the module is executed. (setattr,
                 # because type checkers do not let a method be assigned.)
                 setattr(spec.loader, "exec_module", self._then_act(spec.loader.exec_module))  # noqa: B010
                 return spec

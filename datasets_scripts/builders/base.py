@@ -53,11 +53,9 @@ class CountingSetConfig(datasets.BuilderConfig):
     The options of a builder.
 
     Args:
-        data_dir (`str`):
-            The folder with the set as its authors distribute it.
-        missing (`str`, *optional*, defaults to `"error"`):
-            What to do if an image or its annotation is missing: `"error"` raises and names them, `"leave_out"`
-            continues without them and lists them in the description.
+        data_dir (`str`): The folder with the set as its authors distribute it.
+        missing (`str`, *optional*, defaults to `"error"`): `"error"` raises for missing images or annotations and
+            names them, `"leave_out"` continues without them and lists them in the description.
     """
 
     version: datasets.Version | str | None = "1.0.0"
@@ -132,12 +130,9 @@ class CountingSetBuilder(CardBuilder):
 
     def find(self, folder: Path, names: Sequence[str], places: Sequence[str] = ("",)) -> Path:
         """
-        Find a file or folder of the set, whose copies have it in different places under different names.
+        Find a file or folder of the set, which has several names (the authors' first) and places in copies of the set.
 
-        Args:
-            folder (`Path`): The folder of the set.
-            names (`Sequence[str]`): Its names; the authors' name first.
-            places (`Sequence[str]`, *optional*): Folders in `folder` to search; `""` is `folder` itself.
+        `places` are folders in `folder` to search, where `""` is `folder` itself.
 
         Raises:
             FileNotFoundError: If there is none.
@@ -154,11 +149,7 @@ class CountingSetBuilder(CardBuilder):
         """
         Raise `FileNotFoundError` for missing files, or add them to the findings, as the option `missing` states.
 
-        Args:
-            folder (`Path`): The folder of the set.
-            what (`str`): What is expected, without the folder's name.
-            names (`Sequence[str]`): The missing ones, if any.
-            findings ([`Findings`]): Collects what is left out.
+        `what` is expected in the folder (without the folder's name), and `names` are the missing ones, if any.
         """
         if names and self.config.missing == "error":
             shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

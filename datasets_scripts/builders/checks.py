@@ -29,11 +29,8 @@ def fix_points(points: Sequence[Any], size: tuple[int, int], where: str) -> tupl
     """
     Check the points `[x, y]` of an image of a width and height, and move those a little outside to its edge.
 
-    Returns:
-        `tuple[list[list[float]], Oddities]`: As many points, and what is unusual.
-
-    Raises:
-        ValueError: If one is no point, or far outside the image; the message names the annotation, `where`.
+    Returns as many points, and what is unusual; raises `ValueError`, which names the annotation (`where`), if one is
+    no point or far outside the image.
     """
     width, height = size
     fixed, num_moved = [], 0
@@ -107,6 +104,6 @@ def _check_distance(box: tuple[float, float, float, float], size: tuple[int, int
     if x0 < -reach_x or y0 < -reach_y or x1 > width + reach_x or y1 > height + reach_y:
         at = f"({x0:g}, {y0:g})" + ("" if (x0, y0) == (x1, y1) else f" to ({x1:g}, {y1:g})")
         raise ValueError(
-            f"Expected {what} to lie in the image of {width} x {height} pixels, but got {at}. The annotations are "
+            f"Expected {what} to be inside the image of {width} x {height} pixels, but got {at}. The annotations are "
             "for another size of the image: get the one they were made for, or correct them."
         )

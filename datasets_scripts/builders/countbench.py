@@ -1,7 +1,7 @@
 """
 CountBench: 540 captions that state a number from two to ten, 60 for each, with images from the web.
 
-The authors publish `CountBench.json` (captions, numbers and URLs) and no images. They come from
+The authors publish `CountBench.json` (captions, numbers and URLs) and no images. Their sources:
 
 - a folder or an archive (zip, tar) next to the JSON: `images/`, `images.zip`, `images.tar.gz`, ... or the one that
   `images` names. File names are the index of their row, from zero, with or without leading zeros (`007.jpg`; as
@@ -62,19 +62,15 @@ class CountBenchConfig(CountingSetConfig):
     The options of the builder.
 
     Args:
-        missing (`str`, *optional*, defaults to `"leave_out"`):
-            What to do with rows without an image: `"leave_out"` lists them in the description, `"keep"` keeps them
-            with an empty `image` and a `note`, `"error"` raises.
-        images (`str`, *optional*):
-            The folder or archive with the images, inside `data_dir` or an absolute path; by default `images`,
-            `images.zip`, ....
-        image_names (`str`, *optional*, defaults to `"auto"`):
-            How the files are named: `"place"`, the index of their row from zero; `"web"`, their name on the web;
-            `"auto"`, whichever fits more files.
-        fetch (`bool`, *optional*, defaults to `False`):
-            Whether to download missing images from their URLs, to `images` in `data_dir`.
-        fetch_options (`dict[str, Any]`, *optional*):
-            Options of [`FetchConfig`]: `{"num_connections": 8}`.
+        missing (`str`, *optional*, defaults to `"leave_out"`): What to do with rows without an image: `"leave_out"`
+            lists them in the description, `"keep"` keeps them with an empty `image` and a `note`, `"error"` raises.
+        images (`str`, *optional*): The folder or archive with the images, inside `data_dir` or an absolute path; by
+            default `images`, `images.zip`, ....
+        image_names (`str`, *optional*, defaults to `"auto"`): How the files are named: `"place"`, the index of their
+            row from zero; `"web"`, their name on the web; `"auto"`, whichever fits more files.
+        fetch (`bool`, *optional*, defaults to `False`): Whether to download missing images from their URLs, to
+            `images` in `data_dir`.
+        fetch_options (`dict[str, Any]`, *optional*): Options of [`FetchConfig`]: `{"num_connections": 8}`.
     """
 
     missing: str = "leave_out"
@@ -229,15 +225,11 @@ class CountBenchBuilder(CountingSetBuilder):
             raise ValueError(f"Expected the options of FetchConfig in fetch_options, but {error}.") from error
 
     def _rows(
-        self,
-        folder: Path,
-        entries: list[dict[str, Any]],
-        references: Sequence[Reference | None],
-        findings: Findings,
+        self, folder: Path, entries: list[dict[str, Any]], references: Sequence[Reference | None], findings: Findings
     ) -> list[dict[str, Any]]:
         rows, missing = [], []
         for index, (entry, reference) in enumerate(zip(entries, references, strict=True)):
-            problem = entry.pop("problem", "not there") if reference is None else image_problem(reference)
+            problem = entry.pop("problem", "not found") if reference is None else image_problem(reference)
             notes = [entry.pop("note")] if "note" in entry else []
             if problem is not None:
                 missing.append(f"{_image_id(index)} ({problem})")

@@ -65,11 +65,11 @@ class FSC147Config(CountingSetConfig):
     The options of the builder.
 
     Args:
-        duplicate_points (`str`, *optional*, defaults to `"keep"`):
-            `"keep"` counts a repeated point as two, as the published errors do; `"drop"` as one.
-        density_maps (`bool`, *optional*, defaults to `False`):
-            Whether to add a column `density_map`, the authors' map of each image (rows of objects per pixel, float32
-            of the image's own size; large and slow). The trainers of this package make maps from the points instead.
+        duplicate_points (`str`, *optional*, defaults to `"keep"`): `"keep"` counts a repeated point as two, as the
+            published errors do; `"drop"` as one.
+        density_maps (`bool`, *optional*, defaults to `False`): Whether to add a column `density_map`, the authors' map
+            of each image (rows of objects per pixel, float32 of the image's own size; large and slow). The trainers of
+            this package make maps from the points instead.
     """
 
     duplicate_points: str = "keep"
@@ -232,7 +232,7 @@ class _Source:
             if twice := [name for name, number in times.items() if number > 1]:
                 raise ValueError(
                     f"Expected each image once in the splits {', '.join(several)} of {self.split_file}, but "
-                    f"{twice[0]!r} is there {times[twice[0]]} times. Remove all but one."
+                    f"{twice[0]!r} occurs {times[twice[0]]} times. Remove all but one."
                 )
         for key in ("val_coco", "test_coco"):
             if strays := set(lists.get(key, [])) - set(lists[key.removesuffix("_coco")]):

@@ -37,21 +37,17 @@ class ObjectFolderConfig(CountingSetConfig):
     The options of the builder.
 
     Args:
-        names (`Mapping[str, str]` or `Callable[[str], str]`, *optional*):
-            The text for each name in the annotations, in the plural, or a function that returns it. Every image gives
-            a row for each text.
-        text (`str`, *optional*):
-            Instead of `names`: one text for all objects.
-        splits (`list[str]`, *optional*):
-            The splits to read, by the folder's names; by default those of train, val and test that it has, or all
-            annotations as "train" if it has none of these.
-        images (`str`, *optional*):
-            The folder of the images, inside `data_dir`; by default `JPEGImages` for `"voc"` and `images`
-            for the others.
-        empty_boxes (`str`, *optional*, defaults to `"drop"`):
-            `"drop"`, `"keep"` or `"error"`: what to do with boxes of no width or no height.
-        polygons (`bool`, *optional*, defaults to `False`):
-            Whether to add a column `polygons` with the outlines of the objects; `"coco"` only.
+        names (`Mapping[str, str]` or `Callable[[str], str]`, *optional*): The text for each name in the annotations,
+            in the plural, or a function that returns it. Every image gives a row for each text.
+        text (`str`, *optional*): Instead of `names`: one text for all objects.
+        splits (`list[str]`, *optional*): The splits to read, by the folder's names; by default those of train, val and
+            test that it has, or all annotations as "train" if it has none of these.
+        images (`str`, *optional*): The folder of the images, inside `data_dir`; by default `JPEGImages` for `"voc"`
+            and `images` for the others.
+        empty_boxes (`str`, *optional*, defaults to `"drop"`): `"drop"`, `"keep"` or `"error"`: what to do with boxes
+            of no width or no height.
+        polygons (`bool`, *optional*, defaults to `False`): Whether to add a column `polygons` with the outlines of the
+            objects; `"coco"` only.
     """
 
     names: Names = None

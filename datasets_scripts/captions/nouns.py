@@ -25,12 +25,8 @@ _QUOTES = "'’‘\"“”″"
 @dataclass(frozen=True)
 class CountedNoun:
     """
-    The counted noun of a caption.
-
-    Args:
-        reason (`str`): `"counts"` where the number counts visible objects; else why not.
-        noun (`str`): The noun with the words that describe it: "tennis players". Empty where none was found.
-        head (`str`): Its last word, in lower case: "players".
+    The counted noun of a caption, with the words that describe it ("tennis players"; empty where none was found), and
+    its last word in lower case ("players"). The reason is `"counts"` where the number counts visible objects.
     """
 
     reason: CountReason

@@ -18,7 +18,7 @@ WORD_TO_NUMBER: dict[str, int] = {word: number for number, word in NUMBER_TO_WOR
 # The hyphens are those that people type: the ASCII one, the two of Unicode, and soft; dashes part words.
 _HYPHENS = "\\-\u00ad\u2010\u2011"
 # Scripts that are written without spaces, or that put their particles before foreign words, do not make a longer word
-# of the English one beside them: from Hebrew to Tibetan and Khmer, and those of China, Japan and Korea.
+# of the English one next to them: from Hebrew to Tibetan and Khmer, and those of China, Japan and Korea.
 _OTHER_SCRIPTS = "\u0590-\u1bff\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff66-\uff9f"
 _NO_LETTER_BEFORE = rf"(?<![^\W{_OTHER_SCRIPTS}])(?<![{_HYPHENS}])"
 _NO_LETTER_AFTER = rf"(?![^\W{_OTHER_SCRIPTS}])(?![{_HYPHENS}](?!packs?\b))"
@@ -28,13 +28,7 @@ _WORD = re.compile(f"{_NO_LETTER_BEFORE}(?:{'|'.join(NUMBER_WORDS)}){_NO_LETTER_
 @dataclass(frozen=True)
 class CountMatch:
     """
-    The number that a caption states.
-
-    Args:
-        number (`int`): Two to ten.
-        word (`str`): The word as the caption writes it.
-        start (`int`): Where it begins: `caption[start:end] == word`.
-        end (`int`): Where it ends.
+    The number (two to ten) that a caption states, the word as the caption writes it, and where: `caption[start:end]`.
     """
 
     number: int

@@ -16,14 +16,10 @@ _VOWELS = "aeiou"
 
 def plural_of(name: str) -> str:
     """
-    Put the name of a category in the plural: `"person"` becomes `"people"`, `"wine glass"` `"wine glasses"`, `"slice
-    of bread"` `"slices of bread"`.
+    Put the name of a category in the plural: `"person"` becomes `"people"`, `"slice of bread"` `"slices of bread"`.
 
     The last word is changed, or the one before "of", by the rules of English spelling and a list of exceptions. Words
-    may be joined by spaces, `_` (which becomes a space) or `-`.
-
-    Raises:
-        ValueError: If the name is empty.
+    may be joined by spaces, `_` (which becomes a space) or `-`. An empty name raises `ValueError`.
     """
     words = name.replace("_", " ").split()
     if not words:

@@ -37,14 +37,9 @@ class CaptionSetReport:
     """
     A counting set that was built.
 
-    Args:
-        output (`Path`): Its folder.
-        counts (`StageCounts`): The captions after each stage.
-        kept (`dict[int, int]`): Rows of each number.
-        files (`tuple[Path, ...]`): Its parquet files.
-        num_failures (`int`): Images that were missing, broken or failed the detector; `failures.jsonl` lists them.
-        num_unreadable (`int`): Shards that could not be read; likewise.
-        is_new (`bool`): Whether it was built by this call.
+    It has the captions after each stage (`counts`), the rows of each number (`kept`) and the parquet files of the
+    folder. `failures.jsonl` lists the images that were missing, broken or failed the detector (`num_failures`), and
+    the shards that could not be read (`num_unreadable`). `is_new` states whether this call built it.
     """
 
     output: Path

@@ -19,12 +19,8 @@ Detector = Callable[[Sequence[Image.Image], Sequence[str]], list[list["Detection
 @dataclass(frozen=True)
 class Detection:
     """
-    An object that a detector found.
-
-    Args:
-        label (`str`): Its class.
-        score (`float`): Between zero and one.
-        box (`tuple[float, float, float, float]`): `(x0, y0, x1, y1)` in the image's own pixels.
+    An object that a detector found: its class, its score (0-1), and its box `(x0, y0, x1, y1)` in the image's own
+    pixels.
     """
 
     label: str
@@ -51,8 +47,7 @@ def count_most_frequent(
             larger, only the one with the better score counts. With 1.0 all do.
 
     Returns:
-        `list[Detection]`: The objects of the class with most of them, best first; of several classes, the one with the
-        highest sum of scores.
+        `list[Detection]`: The objects, best first; of several such classes, the one with the highest sum of scores.
     """
     height, width = image_size
     classes: dict[str, list[Detection]] = {}
@@ -73,13 +68,9 @@ def suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, max_overlap: float)
     """
     Keep one of several boxes around the same object (greedy non-maximum suppression).
 
-    Args:
-        boxes (`np.ndarray` of shape `(num_boxes, 4)`): `x0, y0, x1, y1`.
-        scores (`np.ndarray` of shape `(num_boxes,)`): Their scores.
-        max_overlap (`float`): The largest intersection over union of a kept box with a better one.
-
-    Returns:
-        `list[int]`: The indices of the kept boxes, best first; of equal scores the first box first.
+    `boxes` are `x0, y0, x1, y1` of shape `(num_boxes, 4)`, `scores` of shape `(num_boxes,)`; `max_overlap` is the
+    largest intersection over union of a kept box with a better one. The indices of the kept boxes are the best first;
+    of equal scores the first box first.
     """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     waiting = np.argsort(-scores, kind="stable")

@@ -88,7 +88,7 @@ class PartFolder(ResumableFolder):
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows of a counting set to a parquet file, one row group in memory, by way of [`whole_file`]."""
+    """Write rows of a counting set to a parquet file, one row group in memory, with [`whole_file`]."""
     schema = caption_set_features().arrow_schema
     with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for group in _groups(rows):

@@ -101,13 +101,7 @@ class CaptionRecord:
 @dataclass(frozen=True)
 class Columns:
     """
-    Names of the columns.
-
-    Args:
-        caption (`str`, *optional*): The caption.
-        image (`str`, *optional*): The image, as bytes or as `datasets.Image` stores them.
-        url (`str`, *optional*): The URL of the image.
-        key (`str`, *optional*): The name of the row.
+    Names of the columns: the caption; the image, as bytes or as `datasets.Image` stores them; its URL; the row's key.
     """
 
     caption: str | None = None

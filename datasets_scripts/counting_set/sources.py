@@ -18,6 +18,10 @@ from .shards import (
 )
 
 
+_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_JSON_LINES_SUFFIXES = (".jsonl", ".jsonl.gz")
+
+
 def find_shards(
     source: str,
     columns: Columns | None = None,
@@ -50,9 +54,9 @@ def find_shards(
         if file.suffix == ".parquet":
             if file.with_suffix("") not in archives:
                 shards += _parquet_shards(file, name, columns, max_rows)
-        elif _is_tar(file):
+        elif file.name.endswith(_TAR_SUFFIXES):
             shards.append(WebdatasetShard(name, _fingerprint(file), str(file), columns))
-        elif _is_json_lines(file):
+        elif file.name.endswith(_JSON_LINES_SUFFIXES):
             with reading(str(file)):
                 first = next(filter(None, json_objects(str(file))), {})
             found = columns.found_in(list(first), str(file))
@@ -67,15 +71,7 @@ def find_shards(
 
 def _is_shard(file: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return file.is_file() and not hidden and (file.suffix == ".parquet" or _is_tar(file) or _is_json_lines(file))
-
-
-def _is_tar(file: Path) -> bool:
-    return file.name.endswith((".tar", ".tar.gz", ".tgz"))
-
-
-def _is_json_lines(file: Path) -> bool:
-    return file.name.endswith((".jsonl", ".jsonl.gz"))
+    return file.is_file() and not hidden and file.name.endswith((".parquet", *_TAR_SUFFIXES, *_JSON_LINES_SUFFIXES))
 
 
 def _fingerprint(file: Path) -> str:

@@ -174,7 +174,7 @@ class StageCounts:
 
 
 class ImageError(Exception):
-    """An image that is missing or cannot be decoded; the message says why."""
+    """An image that is missing or cannot be decoded; the message states why."""
 
 
 class DetectorError(RuntimeError):
@@ -225,14 +225,9 @@ def choose_by_image(
     failures: list[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     """
-    Keep the images in which a detector finds as many objects of one class as the caption states.
+    Keep the images in which a detector finds as many objects of one class as the caption states; without one, all.
 
-    Args:
-        records (`Iterable[CaptionRecord]`): Captions with their images.
-        config (`CaptionSetConfig`): The conditions.
-        detector (`Detector`, *optional*): Finds the objects. Without one all images are kept.
-        counts (`StageCounts`): Updated.
-        failures (`list[dict[str, Any]]`): Receives every image that is missing, broken, or fails the detector.
+    `counts` is updated, and `failures` receives every image that is missing, broken, or fails the detector.
 
     Raises:
         DetectorError: If the detector fails on one image after another.

@@ -7,25 +7,10 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageFilter
 
-from .objects import RGB, color_distance
+from .objects import RGB, color_distance, read_colors
 
 
-BACKGROUND_COLORS: dict[str, RGB] = {
-    "white": (250, 250, 248),
-    "cream": (246, 234, 206),
-    "light gray": (204, 206, 210),
-    "dark gray": (78, 80, 86),
-    "black": (18, 18, 20),
-    "pale blue": (182, 212, 240),
-    "dark blue": (22, 34, 84),
-    "pale green": (196, 228, 186),
-    "dark green": (22, 60, 40),
-    "pale pink": (246, 214, 220),
-    "dark red": (92, 18, 28),
-    "tan": (202, 166, 120),
-    "dark brown": (62, 40, 26),
-    "lavender": (210, 200, 238),
-}
+BACKGROUND_COLORS = read_colors("backgrounds")
 BACKGROUND_STYLES = ("solid", "gradient", "clouds", "stripes", "checks", "speckles")
 
 # The least distance (see [`color_distance`]) between an object's colour and the background's. Found by looking: below
@@ -47,15 +32,10 @@ def _contrasts(color: RGB) -> tuple[float, ...]:
 
 def backgrounds_against(colors: Iterable[RGB], outlined: bool = False) -> tuple[str, ...]:
     """
-    List the backgrounds on which objects of some colours stand out.
+    List the keys of `BACKGROUND_COLORS` on which objects of one or more colours stand out.
 
-    Args:
-        colors (`Iterable[tuple[int, int, int]]`): The colours of the objects, at least one.
-        outlined (`bool`, *optional*, defaults to `False`): Whether the objects have black outlines.
-
-    Returns:
-        `tuple[str, ...]`: Keys of `BACKGROUND_COLORS`. If none has enough contrast to all the colours, the one that
-        has most.
+    If none has enough contrast to all the colours, it is the one that has most. `outlined` states whether the objects
+    have black outlines.
     """
     contrasts = dict(zip(BACKGROUND_COLORS, map(min, zip(*map(_contrasts, colors), strict=True)), strict=True))
     enough = tuple(
@@ -68,16 +48,7 @@ def backgrounds_against(colors: Iterable[RGB], outlined: bool = False) -> tuple[
 
 def draw_background(rng: np.random.RandomState, name: str, style: str, side: int) -> Image.Image:
     """
-    Draw a background.
-
-    Args:
-        rng (`numpy.random.RandomState`): The source of the choices.
-        name (`str`): A key of `BACKGROUND_COLORS`.
-        style (`str`): One of `BACKGROUND_STYLES`.
-        side (`int`): Side of the image in pixels.
-
-    Returns:
-        `PIL.Image.Image`: An RGB image of that side, whose colours stay near the named one.
+    Draw an RGB background of `side` pixels, whose colours stay near the named one (a key of `BACKGROUND_COLORS`).
     """
     base = np.array(BACKGROUND_COLORS[name]) + rng.randint(-8, 9, size=3)
     if style == "solid":

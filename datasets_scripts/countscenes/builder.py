@@ -114,8 +114,8 @@ def render_scene(config: "str | SceneConfig", split: str, seed: int, index: int)
 
     Returns:
         `dict[str, Any]`: The row with the columns of `SceneConfig.rows`. `image` is an RGB `PIL.Image.Image`; `points`
-        are `[x, y]` and `boxes` `[x0, y0, x1, y1]` in the image's pixels (the middle of the first pixel is 0.5). A
-        box is around the whole object, even if another one hides some of it.
+            are `[x, y]` and `boxes` `[x0, y0, x1, y1]` in the image's pixels (the middle of the first pixel is 0.5). A
+            box is around the whole object, even if another one hides some of it.
 
     Raises:
         ValueError: If there is no such configuration or split, or `seed` or `index` is negative.
@@ -156,19 +156,14 @@ class CountScenes(Sequence[dict[str, Any]]):
     sees a scene twice.
 
     Args:
-        split (`str`):
-            `"train"`, `"validation"` or `"test"`; no class is in two of them.
-        config (`str` or `SceneConfig`, *optional*, defaults to `"captions"`):
-            A key of `SCENE_CONFIGS`, or a configuration.
-        num_scenes (`int`, *optional*):
-            How many scenes; by default those of the builder's split. The length is this, times
-            `texts_per_scene`: the rows of one scene follow one another.
-        image_size (`int`, *optional*):
-            Side of the images in pixels; by default the configuration's.
-        seed (`int`, *optional*, defaults to 0):
-            The seed of an endless set of scenes.
-        overrides (`Any`, *optional*):
-            Other fields of `SceneConfig` to change.
+        split (`str`): `"train"`, `"validation"` or `"test"`; no class is in two of them.
+        config (`str` or `SceneConfig`, *optional*, defaults to `"captions"`): A key of `SCENE_CONFIGS`, or a
+            configuration.
+        num_scenes (`int`, *optional*): How many scenes; by default those of the builder's split. The length is this,
+            times `texts_per_scene`: the rows of one scene follow one another.
+        image_size (`int`, *optional*): Side of the images in pixels; by default the configuration's.
+        seed (`int`, *optional*, defaults to 0): The seed of an endless set of scenes.
+        overrides (`Any`, *optional*): Other fields of `SceneConfig` to change.
 
     Raises:
         TypeError: If there is no field of a given name.
@@ -240,18 +235,10 @@ class CountScenes(Sequence[dict[str, Any]]):
 
     def column(self, name: str, indices: Iterable[int] | None = None) -> list[Any]:
         """
-        Return one column of all rows, or of some, without drawing them.
+        Return one column of all rows, or of those of `indices`, without drawing them, at a tenth of a millisecond
+        each.
 
-        Args:
-            name (`str`): A column other than `image`, `points` and `boxes`, which need the drawing.
-            indices (`Iterable[int]`, *optional*): Which rows; by default all, at a tenth of a millisecond each.
-
-        Returns:
-            `list[Any]`: One value a row.
-
-        Raises:
-            IndexError: If there is no such row.
-            KeyError: If there is no such column, or it has to be drawn.
+        A column that needs the drawing (`image`, `points` and `boxes`) raises `KeyError`.
         """
         labels = [column for column in self.column_names if column not in ("image", "points", "boxes")]
         if name not in labels:
@@ -269,26 +256,16 @@ class CountScenes(Sequence[dict[str, Any]]):
 @dataclass
 class CountScenesConfig(datasets.BuilderConfig):
     """
-    The options of the builder: a named scene configuration, with changes, and how many scenes of each split.
+    The options of the builder: a named scene configuration, with changes, and the number of scenes of each split.
 
     Args:
-        scene (`str`, *optional*, defaults to `"density"`):
-            A key of `SCENE_CONFIGS`.
-        num_scenes (`int` or `dict[str, int]`, *optional*):
-            Number of scenes of each split: one for all of them, or those of the splits that are named, without the
-            others. By default those of `DEFAULT_NUM_SCENES`.
-        image_size (`int`, *optional*):
-            Side of the images in pixels; by default the configuration's.
-        objects (`str`, *optional*, defaults to `"drawings"`):
-            `"drawings"` or `"shapes"`; or `"cutouts"`, which `cutouts` implies.
-        cutouts (`str`, *optional*):
-            A folder of cut-outs; see `cutouts.py`.
-        backgrounds (`str`, *optional*):
-            A folder of photographs for the backgrounds.
-        seed (`int`, *optional*, defaults to 0):
-            The seed of an endless set of scenes.
-        overrides (`dict[str, Any]`, *optional*):
-            Other fields of `SceneConfig` to change.
+        scene (`str`, *optional*, defaults to `"density"`): A key of `SCENE_CONFIGS`.
+        num_scenes (`int` or `dict[str, int]`, *optional*): Number of scenes of each split: one for all of them, or
+            those of the splits that are named, without the others. By default those of `DEFAULT_NUM_SCENES`.
+        image_size, objects, cutouts, backgrounds (*optional*): As [`SceneConfig`] takes them; by default the
+            configuration's.
+        seed (`int`, *optional*, defaults to 0): The seed of an endless set of scenes.
+        overrides (`dict[str, Any]`, *optional*): Other fields of [`SceneConfig`] to change.
     """
 
     version: datasets.Version | str | None = VERSION

@@ -38,15 +38,8 @@ def spliced_name(rng: np.random.RandomState, names: Sequence[str]) -> str:
     """
     Make up a name of the beginning of one name and the end of another: "giraffe" and "barrel" make "girel".
 
-    A tokenizer that was trained on these names splits such a word, like most words that it has not seen, into tokens
-    of these names.
-
-    Args:
-        rng (`numpy.random.RandomState`): The source of the choices.
-        names (`Sequence[str]`): Names in the singular; two or more, of two letters or more.
-
-    Returns:
-        `str`: The name in the singular, none of `names` and without a number word.
+    A tokenizer that was trained on these names (two or more singulars, of two letters or more) splits such a word,
+    like most unseen words, into tokens of these names. The result is none of them and has no number word.
     """
     while True:
         first, last = (names[rng.randint(len(names))] for _ in range(2))
@@ -60,19 +53,12 @@ def caption_templates(
     shapes: bool, states_number: bool, several: bool, has_others: bool, has_color: bool = True
 ) -> tuple[str, ...]:
     """
-    List the captions that are true of a scene.
+    List the captions that are true of a scene of shapes or other objects, of one or `several`, with or without a
+    number.
 
-    Args:
-        shapes (`bool`): Whether the objects are generated shapes, which have captions of their own.
-        states_number (`bool`): Whether the caption states the number.
-        several (`bool`): Whether there are several objects, or one.
-        has_others (`bool`): Whether objects of other classes are in the image.
-        has_color (`bool`, *optional*, defaults to `True`): Whether the background has a colour with a name; a
-            photograph has none.
-
-    Returns:
-        `tuple[str, ...]`: Templates with some of `{number}`, `{name}` (in the plural), `{one}` (with its article),
-        `{background}` and `{others}` (another class, in the plural).
+    A scene may have objects of other classes (`has_others`), and a background whose colour has no name (a photograph).
+    The templates have some of `{number}`, `{name}` (in the plural), `{one}` (with its article), `{background}` and
+    `{others}` (another class, in the plural).
     """
     form = "number" if states_number else "plural" if several else "singular"
     wanted = ("shapes" if shapes else "others", form)

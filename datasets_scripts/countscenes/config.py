@@ -41,95 +41,71 @@ _RANGES: dict[str, tuple[int | float | str, int | float]] = {
 @dataclass(frozen=True)
 class SceneConfig:
     """
-    The options of a set of scenes.
+    The options of a set of scenes. Shares (`_probability`, `_rate`) are 0-1.
 
     Args:
-        name (`str`):
-            Name of the configuration; part of every `image_id`.
-        rows (`str`):
-            `"captions"`: image, image_id, text (a caption), number (0 if the caption states none), name.
-            `"density"`: image, image_id, text (what to count), count, points, boxes.
-            `"mixed"`: the columns of `"density"`, and other_texts and other_counts (all classes in the image,
-            including the one that is counted).
-        objects (`str`, *optional*, defaults to `"drawings"`):
-            `"drawings"`: several hundred classes, drawn by OpenMoji; they need `count-clip[scenes]`.
-            `"shapes"`: several hundred classes of coloured and patterned shapes, which need nothing.
-            `"cutouts"`: the images in the folder that `cutouts` names.
-        cutouts (`str`, *optional*):
-            A folder with images of objects that are transparent around them, a folder for each class, or with
-            COCO's annotations and photographs; see `cutouts.py`. Implies `objects="cutouts"`.
-        backgrounds (`str`, *optional*):
-            A folder of photographs to crop the backgrounds from; by default backgrounds are drawn.
-        image_size (`int`, *optional*, defaults to 224):
-            Side of the images in pixels, 32-2048.
-        min_objects (`int`, *optional*, defaults to 1):
-            Fewest objects of a counted class.
-        max_objects (`int`, *optional*, defaults to 10):
-            Most objects of a counted class.
-        count_distribution (`str`, *optional*, defaults to `"uniform"`):
-            `"uniform"` or `"log_uniform"` between the two, or `"balanced"`: scene `i` has `min_objects + i % n`
-            objects, where `n` is how many numbers there are between the two.
-        min_classes (`int`, *optional*, defaults to 1):
-            Fewest counted classes in one scene.
-        max_classes (`int`, *optional*, defaults to 1):
-            Most counted classes in one scene.
-        min_object_size (`float`, *optional*, defaults to 0.125):
-            Diameter of the smallest objects, as a share of the image's side. Objects that would not fit are made
-            smaller, if need be below this.
-        max_object_size (`float`, *optional*, defaults to 0.3):
-            Diameter of the largest objects, as a share of the image's side.
-        size_variation (`float`, *optional*, defaults to 0.25):
-            How much the objects of one scene differ in size, as a share of the scene's mean size.
-        max_fill (`float`, *optional*, defaults to 0.5):
-            The most that the squares around all objects may cover together, as a share of the image.
-        max_hidden (`float`, *optional*, defaults to 0.3):
-            The most of an object that later ones may hide, as a share of its pixels, below 0.5. The point that marks
-            it is never hidden.
-        max_rotation (`float`, *optional*, defaults to 180.0):
-            Limit of the objects' rotation either way, in degrees. Half of the scenes keep to a ninth of that.
-        distractor_probability (`float`, *optional*, defaults to 0.4):
-            Share of the scenes with objects of classes that are not counted.
-        max_distractor_classes (`int`, *optional*, defaults to 2):
-            Most classes of such objects in one scene.
-        max_distractors (`int`, *optional*, defaults to 4):
-            Most objects of one such class.
-        similar_distractor_probability (`float`, *optional*, defaults to 0.5):
-            Share of the other classes that are chosen to have the colour or the shape of a counted one.
-        absent_probability (`float`, *optional*, defaults to 0.0):
-            Share of the rows whose text names a class that is not in the image, with count 0 (not for captions).
-        texts_per_scene (`int`, *optional*, defaults to 1):
-            How many texts each scene has, with a row for each (not for captions). With two or more,
-            `absent_probability` is ignored: all but the last text name counted classes of the image, as far as there
-            are so many, and the others absent classes.
-        number_rate (`float`, *optional*, defaults to 1.0):
-            Share of the captions that state the number. On the web it is small.
-        made_up_name_rate (`float`, *optional*, defaults to 0.0):
-            Share of the captions that call the objects by a made-up name, "five drimbles", while `name` keeps the real
-            one: a small text encoder then does not tie the numbers to the few names that it has seen. Of the other
-            rows, the share of those about the only class in its image: an unknown name then means the objects that
-            there are.
-        spliced_name_rate (`float`, *optional*, defaults to 0.0):
-            Share of the made-up names that are spliced from the beginning of one class's name and the end of
-            another's, as "girel" is of "giraffe" and "barrel". To a tokenizer trained on these names they look like
-            the words that it has not seen.
-        described_rate (`float`, *optional*, defaults to 0.0):
-            Share of the scenes whose texts state the objects' colours, "gray mice" or "brown and white cows", unless
-            the name states one (not for captions). In a share of such scenes, `made_up_name_rate`, the text is a
-            made-up name with colours, "gray drimbles", if nothing else in the image has these main colours, or none.
-        background_styles (`Sequence[str]`, *optional*, defaults to all):
-            The `BACKGROUND_STYLES` to choose from.
-        layouts (`Sequence[str]`, *optional*, defaults to `PLAIN_LAYOUTS`):
-            The `LAYOUTS` to choose from: objects anywhere; close to each other; in rows; in piles, where up to half as
-            much again as `max_hidden` may be hidden; on a plane in perspective, where those nearer the top are
-            smaller.
-        grain_probability (`float`, *optional*, defaults to 0.5):
-            Share of the images with a camera's noise.
-        shadow_probability (`float`, *optional*, defaults to 0.5):
-            Share of the images whose objects cast a shadow.
-        blur_probability (`float`, *optional*, defaults to 0.0):
-            Share of the images that are a little out of focus.
-        jpeg_probability (`float`, *optional*, defaults to 0.0):
-            Share of the images with the artefacts of a JPEG file of a quality of 40-95.
+        name (`str`): Name of the configuration; part of every `image_id`.
+        rows (`str`): `"captions"`: image, image_id, text (a caption), number (0 if the caption states none), name.
+            `"density"`: image, image_id, text (what to count), count, points, boxes. `"mixed"`: the columns of
+            `"density"`, and other_texts and other_counts (all classes in the image, including the one that is
+            counted).
+        objects (`str`, *optional*, defaults to `"drawings"`): `"drawings"`: several hundred classes, drawn by
+            OpenMoji; they need `count-clip[scenes]`. `"shapes"`: several hundred classes of coloured and patterned
+            shapes, which need nothing. `"cutouts"`: the images in the folder that `cutouts` names.
+        cutouts (`str`, *optional*): A folder of cut-outs, see `cutouts.py`. Implies `objects="cutouts"`.
+        backgrounds (`str`, *optional*): A folder of photographs for the backgrounds; by default these are drawn.
+        image_size (`int`, *optional*, defaults to 224): Side of the images in pixels, 32-2048.
+        min_objects (`int`, *optional*, defaults to 1): Fewest objects of a counted class.
+        max_objects (`int`, *optional*, defaults to 10): Most objects of a counted class.
+        count_distribution (`str`, *optional*, defaults to `"uniform"`): `"uniform"` or `"log_uniform"` between the
+            two, or `"balanced"`: scene `i` has `min_objects + i % n` objects for the `n` numbers from one to the
+            other.
+        min_classes (`int`, *optional*, defaults to 1): Fewest counted classes in one scene.
+        max_classes (`int`, *optional*, defaults to 1): Most counted classes in one scene.
+        min_object_size (`float`, *optional*, defaults to 0.125): Diameter of the smallest objects, as a share of the
+            image's side. Objects that would not fit are made smaller, if need be below this.
+        max_object_size (`float`, *optional*, defaults to 0.3): Diameter of the largest objects, as such a share.
+        size_variation (`float`, *optional*, defaults to 0.25): Difference of the sizes in a scene, as a share of their
+            mean.
+        max_fill (`float`, *optional*, defaults to 0.5): Most of the image that the squares around all objects may
+            cover.
+        max_hidden (`float`, *optional*, defaults to 0.3): Most of an object's pixels that later ones may hide, below
+            0.5. The point that marks it is never hidden.
+        max_rotation (`float`, *optional*, defaults to 180.0): Limit of the objects' rotation either way, in degrees.
+            Half of the scenes keep to a ninth of that.
+        distractor_probability (`float`, *optional*, defaults to 0.4): Share of the scenes with classes that are not
+            counted.
+        max_distractor_classes (`int`, *optional*, defaults to 2): Most of such classes in one scene.
+        max_distractors (`int`, *optional*, defaults to 4): Most objects of one such class.
+        similar_distractor_probability (`float`, *optional*, defaults to 0.5): Share of the other classes that are
+            chosen to have the colour or the shape of a counted one.
+        absent_probability (`float`, *optional*, defaults to 0.0): Share of the rows whose text names a class that is
+            not in the image, with count 0 (not for captions).
+        texts_per_scene (`int`, *optional*, defaults to 1): Texts of each scene, a row for each (not for captions).
+            With two or more, `absent_probability` is ignored: all but the last text name counted classes of the image,
+            as far as there are so many, and the others absent classes.
+        number_rate (`float`, *optional*, defaults to 1.0): Share of the captions that state the number; small on the
+            web.
+        made_up_name_rate (`float`, *optional*, defaults to 0.0): Share of the captions that call the objects by a
+            made-up name, "five drimbles", while `name` keeps the real one: a small text encoder then does not tie the
+            numbers to the few names seen in training. Of the other rows, the share of those about the only class in
+            its image.
+        spliced_name_rate (`float`, *optional*, defaults to 0.0): Share of the made-up names that are spliced from the
+            beginning of one class's name and the end of another's, "girel" of "giraffe" and "barrel". To a tokenizer
+            trained on these names they look like unseen words.
+        described_rate (`float`, *optional*, defaults to 0.0): Share of the scenes whose texts state the objects'
+            colours, "gray mice" or "brown and white cows", unless the name states one (not for captions). In a share
+            of such scenes, `made_up_name_rate`, the text is a made-up name with colours, "gray drimbles", if nothing
+            else in the image has these main colours, or none.
+        background_styles (`Sequence[str]`, *optional*, defaults to all): The `BACKGROUND_STYLES` to choose from.
+        layouts (`Sequence[str]`, *optional*, defaults to `PLAIN_LAYOUTS`): The `LAYOUTS` to choose from: objects
+            anywhere; close to each other; in rows; in piles, where up to half as much again as `max_hidden` may be
+            hidden; on a plane in perspective, where those nearer the top are smaller.
+        grain_probability (`float`, *optional*, defaults to 0.5): Share of the images with a camera's noise.
+        shadow_probability (`float`, *optional*, defaults to 0.5): Share of the images whose objects cast a shadow.
+        blur_probability (`float`, *optional*, defaults to 0.0): Share of the images that are a little out of focus.
+        jpeg_probability (`float`, *optional*, defaults to 0.0): Share of the images with artefacts of a JPEG file of a
+            quality of 40-95.
 
     Raises:
         TypeError: If a number is not a number, or a whole number is not whole.
@@ -354,16 +330,8 @@ def _in_smaller_images(config: str, overrides: dict[str, Any]) -> dict[str, Any]
 
 def scene_config(config: "str | SceneConfig" = "density", **overrides: Any) -> SceneConfig:
     """
-    Return a scene configuration, with some fields changed.
-
-    Args:
-        config (`str` or `SceneConfig`, *optional*, defaults to `"density"`):
-            A key of `SCENE_CONFIGS`, or a configuration.
-        overrides (`Any`, *optional*):
-            Fields to change, for example `image_size=96`.
-
-    Returns:
-        `SceneConfig`: The configuration.
+    Return a scene configuration by its key in `SCENE_CONFIGS`, or a given one, with some fields changed:
+    `image_size=96`.
 
     Raises:
         TypeError: If there is no field of a given name.

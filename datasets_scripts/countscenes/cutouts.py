@@ -76,13 +76,7 @@ class Cutout:
 
 @dataclass(frozen=True)
 class CutoutClass(ObjectClass):
-    """
-    A class of cut-outs.
-
-    Args:
-        first (`int`): The index of its first cut-out among all.
-        looks (`tuple[Cutout, ...]`): Its cut-outs.
-    """
+    """A class of cut-outs (`looks`), of which the first has the index `first` among all."""
 
     first: int = field(compare=False)
     looks: tuple[Cutout, ...] = field(compare=False, repr=False)
@@ -98,13 +92,7 @@ def _cutout_class(name: str, split: str, first: int, looks: Sequence[Cutout]) ->
 
 class Cutouts(ObjectSource):
     """
-    The source of the cut-outs of a folder.
-
-    Args:
-        folder (`str`): The folder; see the top of this file.
-
-    Attributes:
-        faults (`list[str]`): What was left out, and why, a line each.
+    The source of the cut-outs of a folder, see the top of this file; `faults` lists what was left out, and why.
 
     Raises:
         FileNotFoundError: If there is no such folder, or a photograph is missing from it.
@@ -204,9 +192,8 @@ def _cutout(entry: dict[str, Any]) -> Cutout:
 
 def _with_splits(found: dict[str, list[Cutout]]) -> _Classes:
     """
-    Divide classes among the splits: 70, 15 and 15 per cent, in an order that depends on their names only.
-
-    Of three classes or more each split has one at least.
+    Divide classes among the splits, 70, 15 and 15 per cent, by their names; of three or more, each split has one at
+    least.
     """
     order = sorted(found, key=lambda name: hashlib.sha256(f"countscenes class: {name}".encode()).digest())
     num_held_out = max(1, round(0.15 * len(order))) if len(order) >= 3 else 0

@@ -137,14 +137,7 @@ def _svg_folder() -> Path:
 
 def draw_drawing(drawing: DrawingClass, side: int) -> Image.Image:
     """
-    Rasterise one drawing, so that the circle around it fills a square but for a thin margin.
-
-    Args:
-        drawing (`DrawingClass`): The drawing.
-        side (`int`): Side of the square in pixels.
-
-    Returns:
-        `PIL.Image.Image`: An `"RGBA"` image.
+    Rasterise one drawing in RGBA, so that the circle around it fills a square of `side` pixels but for a thin margin.
 
     Raises:
         FileNotFoundError: If the file is not among those installed.

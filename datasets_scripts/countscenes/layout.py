@@ -16,13 +16,7 @@ from .sprites import NUM_TONES, ObjectPatch, stretch_of
 @dataclass
 class Placement:
     """
-    An object at its position.
-
-    Args:
-        object_class (`ObjectClass`): Its class.
-        patch (`ObjectPatch`): Its pixels.
-        left (`int`): The left edge of the patch, in pixels of the image.
-        top (`int`): The top edge of the patch, in pixels of the image.
+    An object at its position: the class, its pixels, and the left and top edge of the patch in pixels of the image.
     """
 
     object_class: ObjectClass
@@ -53,13 +47,7 @@ class _NoSpaceError(RuntimeError):
 
 class Layout:
     """
-    Positions the objects of one scene, one after the other.
-
-    Args:
-        rng (`numpy.random.RandomState`): The source of the choices.
-        config (`SceneConfig`): The configuration.
-        num_objects (`int`): How many objects there will be.
-        size (`float`): Their mean diameter in pixels.
+    Positions the objects of one scene, of a mean diameter of `size` pixels, one after the other.
 
     Attributes:
         placements (`list[Placement]`): The objects with a position; later ones are on top of earlier ones.
@@ -127,11 +115,7 @@ class Layout:
 
     def place(self, object_class: ObjectClass, size: float, degrees: float, tone: int, look: int) -> None:
         """
-        Position one object; make it smaller if there is no space.
-
-        Args:
-            object_class, degrees, tone, look: As [`ObjectSource.patch`] takes them.
-            size (`float`): Diameter in pixels.
+        Position one object, drawn as by [`ObjectSource.patch`]; make it smaller if there is no space.
 
         Raises:
             RuntimeError: If there is no space for the smallest object either.
@@ -217,14 +201,6 @@ class Layout:
 def lay_out(rng: np.random.RandomState, config: SceneConfig, plan: ScenePlan) -> Layout:
     """
     Choose sizes, rotations and positions for all objects of a scene.
-
-    Args:
-        rng (`numpy.random.RandomState`): The source of the choices.
-        config (`SceneConfig`): The configuration.
-        plan (`ScenePlan`): The classes and counts.
-
-    Returns:
-        `Layout`: All objects at their positions.
 
     Raises:
         RuntimeError: If they do not fit, however small.

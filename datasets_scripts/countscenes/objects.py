@@ -1,9 +1,11 @@
 """The interface of everything that `countscenes` can draw: classes of objects, and the sources that draw them."""
 
+import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 from ..captions.plurals import plural_of
@@ -13,20 +15,16 @@ from .sprites import ObjectPatch
 RGB = tuple[int, int, int]
 
 SPLITS = ("train", "validation", "test")
-COLORS: dict[str, RGB] = {
-    "red": (214, 32, 38),
-    "orange": (247, 138, 22),
-    "yellow": (250, 222, 44),
-    "green": (38, 150, 58),
-    "turquoise": (38, 200, 196),
-    "blue": (34, 82, 206),
-    "purple": (126, 48, 176),
-    "pink": (248, 140, 190),
-    "brown": (122, 74, 36),
-    "black": (30, 30, 34),
-    "white": (246, 246, 246),
-    "gray": (136, 138, 142),
-}
+
+
+def read_colors(use: str) -> dict[str, RGB]:
+    """Read the named colours of `"objects"` or `"backgrounds"`."""
+    with Path(__file__).with_name("colors.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["use"] == use]
+    return {row["name"]: (int(row["red"]), int(row["green"]), int(row["blue"])) for row in rows}
+
+
+COLORS = read_colors("objects")
 # Words of a name that state a colour.
 COLOR_WORDS = frozenset({*COLORS, "gold", "golden"})
 # Names whose first letter does not decide their article.

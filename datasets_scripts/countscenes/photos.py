@@ -33,13 +33,7 @@ def left_out(faults: Sequence[str]) -> str:
 
 class Photographs:
     """
-    Square crops of the photographs in a folder.
-
-    Args:
-        folder (`str`): The folder; subfolders are read, too.
-
-    Attributes:
-        faults (`list[str]`): What was left out, and why, a line each.
+    Square crops of the photographs in a folder and its subfolders; `faults` lists what was left out, and why.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -84,14 +78,7 @@ class Photographs:
 
     def draw(self, rng: np.random.RandomState, side: int) -> Image.Image:
         """
-        Cut a square out of one of the photographs.
-
-        Args:
-            rng (`numpy.random.RandomState`): The source of the choices.
-            side (`int`): Side of the image in pixels.
-
-        Returns:
-            `PIL.Image.Image`: An RGB image of that side, faded a little in half of the cases.
+        Cut an RGB square of `side` pixels out of one of the photographs, faded a little in half of the cases.
 
         Raises:
             ValueError: If none of the photographs can be decoded.

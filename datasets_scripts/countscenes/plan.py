@@ -41,12 +41,7 @@ def scene_generator(stage: str, split: str, seed: int, index: int, version: str)
     """
     Make the source of all choices of one stage of one scene; it is the same in every process and on every machine.
 
-    Args:
-        stage (`str`): `"plan"` or `"picture"`; each stage has its own stream, so none disturbs another.
-        split (`str`): The scene's split.
-        seed (`int`): The set's seed.
-        index (`int`): The scene's index in the set.
-        version (`str`): The version of the source of the objects.
+    Each stage, `"plan"` or `"picture"`, has its own stream. `version` is that of the source of the objects.
     """
     # RandomState, because NumPy guarantees its streams, which it does not for Generator's. SHA-256, because Python's
     # hash differs between processes.
@@ -154,18 +149,7 @@ class _Planner:
 
 
 def plan_scene(config: SceneConfig, split: str, seed: int, index: int) -> ScenePlan:
-    """
-    Choose the classes, counts and texts of one row.
-
-    Args:
-        config (`SceneConfig`): The configuration.
-        split (`str`): The scene's split, which decides its classes.
-        seed (`int`): The set's seed.
-        index (`int`): The row's index in the set; the rows of one scene follow one another.
-
-    Returns:
-        `ScenePlan`: The plan.
-    """
+    """Choose the classes, counts and texts of row `index` of a set; the rows of one scene follow one another."""
     scene, text_index = divmod(index, config.texts_per_scene)
     source = object_source(config)
     rng = scene_generator("plan", split, seed, scene, source.version)

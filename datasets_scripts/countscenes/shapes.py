@@ -17,13 +17,7 @@ _LIGHT_COLORS = ("yellow", "turquoise", "pink", "white", "orange")
 
 @dataclass(frozen=True)
 class ShapeClass(ObjectClass):
-    """
-    A class of shapes: a colour, a pattern and a shape. See [`shape_class`].
-
-    Args:
-        pattern (`str`): One of `PATTERNS`; `"plain"` is not part of the name.
-        shape (`str`): A key of `SHAPES`, which is the shape's plural.
-    """
+    """A class of shapes: a colour, one of `PATTERNS` (`"plain"` is not part of the name) and a key of `SHAPES`."""
 
     pattern: str = field(compare=False)
     shape: str = field(compare=False)
@@ -50,12 +44,7 @@ def shape_class(color: str, pattern: str, shape: str) -> ShapeClass:
 @dataclass(frozen=True)
 class Shape:
     """
-    A silhouette, drawn inside the unit circle (x to the right, y down).
-
-    Args:
-        singular (`str`): The name of one.
-        draw (`Callable[[_Pen], None]`): Draws the silhouette.
-        anchor (`tuple[float, float]`, *optional*, defaults to the middle): The point that marks one object.
+    A silhouette, drawn inside the unit circle (x to the right, y down); `anchor` is the point that marks one object.
     """
 
     singular: str
@@ -197,17 +186,11 @@ def clear_sprites() -> None:
 
 def draw_sprite(object_class: ShapeClass, side: int) -> Image.Image:
     """
-    Draw one object upright, anti-aliased, in its colour with a thin darker rim.
+    Draw one object upright, anti-aliased, in its colour, on a square of `side` pixels.
 
-    The rim is what keeps two overlapping objects of one class apart.
-
-    Args:
-        object_class (`ShapeClass`): The class of the object.
-        side (`int`): Side of the sprite in pixels.
-
-    Returns:
-        `PIL.Image.Image`: An `"RGBX"` image whose fourth band is the opacity. (In this mode Pillow transforms four
-        bands without multiplying the colours by the opacity first and dividing afterwards, which `"RGBA"` costs.)
+    A thin darker rim keeps two overlapping objects of one class apart. The fourth band of the `"RGBX"` image is the
+    opacity. (In this mode Pillow transforms four bands without multiplying the colours by the opacity first and
+    dividing afterwards, which `"RGBA"` costs.)
     """
     fine = side * _SUPERSAMPLING
     pen = _Pen(fine)

@@ -54,15 +54,15 @@ def _classes_by_name() -> dict[str, tuple[str, ObjectClass]]:
 
 def absent_classes(present: Iterable[str]) -> list[str]:
     """
-    Name the classes of a split that are not in an image, and that are not confusable with those in it.
+    Name the classes of a split that are neither in an image nor confusable with those in it.
 
     Args:
         present (`Iterable[str]`): The names, in the plural, of all classes in the image; one or more, of one split.
             They may state colours, as those of the configuration `"described"` do: `"gray mice"`.
 
     Returns:
-        `list[str]`: Names in the plural, in the order of the source's classes. If one of those present states a colour
-        that is not part of the plain name, all state their colours.
+        `list[str]`: Names in the plural, in the order of the source's classes. If one of `present` states a colour
+            that is not part of the plain name, all state their colours.
 
     Raises:
         ValueError: If a name is unknown, or the names are of several splits or none.

@@ -52,12 +52,7 @@ class ObjectPatch:
 
 
 class ImageCache:
-    """
-    The images used last, up to a number of bytes.
-
-    Args:
-        max_bytes (`int`): Upper limit of the bytes of all images; one image is kept however large it is.
-    """
+    """The images used last, up to a number of bytes; one image is kept however large it is."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -107,16 +102,12 @@ class SpriteStore:
     process starts at once, and all processes of a machine share the pages. Large ones are drawn on demand.
 
     Args:
-        key (`str`):
-            Name of the files. It must follow from everything that the sprites depend on.
-        num_images (`int`):
-            How many images there are.
-        draw (`Callable[[int, int], PIL.Image.Image]`):
-            Draws image `i` on a square of a given side, `"RGBA"`, upright.
-        max_bytes (`int`, *optional*, defaults to 64 MiB):
-            Upper limit of the bytes of the sprites in memory.
-        max_pack_bytes (`int`, *optional*, defaults to 32 MiB):
-            Upper limit of the bytes of a file; sprites of larger sides are drawn on demand.
+        key (`str`): Name of the files. It must follow from everything that the sprites depend on.
+        num_images (`int`): The number of images.
+        draw (`Callable[[int, int], PIL.Image.Image]`): Draws image `i` on a square of a given side, `"RGBA"`, upright.
+        max_bytes (`int`, *optional*, defaults to 64 MiB): Upper limit of the bytes of the sprites in memory.
+        max_pack_bytes (`int`, *optional*, defaults to 32 MiB): Upper limit of the bytes of a file; sprites of larger
+            sides are drawn on demand.
     """
 
     def __init__(
@@ -137,15 +128,7 @@ class SpriteStore:
 
     def get(self, image: int, size: float) -> Image.Image:
         """
-        Return the sprite from which to make an object.
-
-        Args:
-            image (`int`): Index of the image.
-            size (`float`): Diameter of the object in pixels.
-
-        Returns:
-            `PIL.Image.Image`: An `"RGBX"` image whose fourth band is the opacity, of at least that side if there is
-            one so large.
+        Return the `"RGBX"` sprite of an image, of at least the side `size` if there is one so large.
 
         Raises:
             OSError, ValueError: If this image cannot be drawn.
@@ -218,10 +201,9 @@ def _without_fringe(sprite: Image.Image) -> Image.Image:
 
 def stretch_of(coverage: float) -> float:
     """
-    How much larger the circle around a thin object is than around others of the same size, 1 or more.
+    The scale of the circle around a thin object: in one circle with an apple, a guitar would be a few pixels wide.
 
-    In one circle with an apple, a guitar would be a few pixels wide. The result is a multiple of 1/64, which is the
-    same on every machine.
+    It is 1 or more, and a multiple of 1/64, which is the same on every machine.
     """
     return min(1.375, max(1.0, round(64 * math.sqrt(_USUAL_COVERAGE / coverage)) / 64))
 
@@ -250,18 +232,13 @@ def turn_sprite(
     sprite: Image.Image, anchor: Point, size: float, degrees: float, tone: int, mirrored: bool = False
 ) -> ObjectPatch:
     """
-    Turn and scale a sprite.
+    Turn and scale a square `"RGBX"` sprite to the smallest square that holds it.
 
     Args:
-        sprite (`PIL.Image.Image`): A square `"RGBX"` image whose fourth band is the opacity.
+        sprite (`PIL.Image.Image`): The sprite, whose fourth band is the opacity.
+        size, degrees, tone: As [`ObjectSource.patch`] takes them.
         anchor (`tuple[float, float]`): The point that marks the object, in the unit circle around it.
-        size (`float`): Diameter in pixels of the circle around the object.
-        degrees (`float`): Clockwise rotation.
-        tone (`int`): Index of one of the `NUM_TONES` brightnesses, dark to light.
         mirrored (`bool`, *optional*, defaults to `False`): Whether to exchange left and right first.
-
-    Returns:
-        `ObjectPatch`: The object on the smallest square that holds it.
     """
     side = math.ceil(size)
     cosine, sine = _dyadic(math.cos(math.radians(degrees))), _dyadic(math.sin(math.radians(degrees)))

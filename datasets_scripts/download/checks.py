@@ -45,10 +45,8 @@ def opts_out(values: Iterable[str], directives: Sequence[str], robot: str = "cou
     """
     Find the directive by which a server keeps its image out of data sets.
 
-    Args:
-        values (`Iterable[str]`): The headers `X-Robots-Tag`: `"noai, noimageai"`, `"otherbot: noindex"`.
-        directives (`Sequence[str]`): Those that are obeyed, in lower case.
-        robot (`str`, *optional*, defaults to `"count-clip"`): Directives for other robots do not count.
+    The headers `X-Robots-Tag` (`"noai, noimageai"`, `"otherbot: noindex"`) count if they are for all robots or for
+    `robot`, and if the directive is among `directives`, in lower case.
     """
     for value in values:
         for_us = True

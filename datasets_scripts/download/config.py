@@ -11,12 +11,9 @@ OPT_OUTS = ("noai", "noimageai", "noindex", "noimageindex")
 
 class FetchError(Exception):
     """
-    A URL cannot be fetched; the message says why.
+    A URL cannot be fetched; the message states why.
 
-    Args:
-        message (`str`): The reason.
-        may_pass (`bool`, *optional*, defaults to `False`): Whether another attempt may succeed.
-        retry_after (`float`, *optional*): Seconds that the server wants to pass before it.
+    `may_pass` states whether another attempt may succeed, after the seconds `retry_after` if the server names them.
     """
 
     def __init__(self, message: str, may_pass: bool = False, retry_after: float | None = None) -> None:

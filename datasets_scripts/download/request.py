@@ -54,7 +54,7 @@ class HostLimits:
             async with state.slots:
                 while (wait := max(state.not_before, state.closed_until) - time.monotonic()) > 0:
                     if (rest := state.closed_until - time.monotonic()) > self._config.max_wait:
-                        raise FetchError(f"{host} asked for no requests for another {rest:,.0f} s")
+                        raise FetchError(f"{host} requested a pause of another {rest:,.0f} s")
                     await asyncio.sleep(wait)
                 state.not_before = time.monotonic() + self._config.host_delay
                 async with self._slots:
@@ -192,13 +192,13 @@ class RequestSender:
 
 
 class _Unpacker:
-    """Unpacks what a server compressed though it was asked not to, up to a limit."""
+    """Unpacks what a server compressed against the request, up to a limit."""
 
     def __init__(self, encoding: str, limit: int) -> None:
         self._limit = self._left = limit
         encoding = encoding.strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-            raise FetchError(f"compressed as {encoding}, which was not asked for")
+            raise FetchError(f"compressed as {encoding}, which was not requested")
         # 32 more bits tell zlib to look for the header of gzip or its own.
         self._decoder = None if encoding in ("", "identity") else zlib.decompressobj(zlib.MAX_WBITS | 32)
         self._may_lack_header = encoding == "deflate"

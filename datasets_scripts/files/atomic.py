@@ -34,13 +34,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write bytes by way of [`whole_file`]."""
+    """Write bytes with [`whole_file`]."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON by way of [`whole_file`]."""
+    """Write JSON with [`whole_file`]."""
     write_whole(path, (json.dumps(values, ensure_ascii=False, indent=1) + "\n").encode())
 
 

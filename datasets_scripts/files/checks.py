@@ -186,7 +186,7 @@ def parse_json(content: bytes, where: str) -> Any:
         found = dict(pairs)
         if len(found) < len(pairs):
             twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-            raise ValueError(f"Expected each key of {where} once, but {twice!r} is there twice. Remove one of them.")
+            raise ValueError(f"Expected each key of {where} once, but {twice!r} is repeated. Remove one of them.")
         return found
 
     try:

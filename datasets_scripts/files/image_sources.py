@@ -29,11 +29,8 @@ def list_images(place: Path) -> dict[str, Reference]:
     """
     List the images of an archive or of a folder and its subfolders, by their names without folders.
 
-    Files with unusual suffixes are included, for URLs name images anyhow; `.json`, `.txt` and other files that are
-    certainly none are not.
-
-    Raises:
-        ValueError: If an archive cannot be read or is malicious, or two images have one name.
+    Files with unusual suffixes are included, for URLs name images anyhow; `.json`, `.txt` and the like are not. An
+    archive that cannot be read or is malicious, or two images of one name, raise `ValueError`.
     """
     entries: list[tuple[str, Reference]]
     if is_archive(place):
@@ -106,9 +103,8 @@ def archive_files(path: Path) -> list[str]:
     """
     List the names of the files in a zip or tar archive, without those that macOS adds.
 
-    Raises:
-        ValueError: If it cannot be read, a name leads out of it, it has links or devices, or a file is too large for
-            an image.
+    An archive that cannot be read, that has links, devices or names that lead out of it, or a file that is too large
+    for an image raises `ValueError`.
     """
     try:
         if zipfile.is_zipfile(path):

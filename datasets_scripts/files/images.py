@@ -1,4 +1,4 @@
-"""What counts as an image file, and what its decoder may raise."""
+"""Suffixes and formats of image files, and the errors of their decoders."""
 
 from PIL import Image
 

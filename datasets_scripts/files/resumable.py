@@ -39,15 +39,14 @@ class ResumableFolder:
     @property
     def plan(self) -> dict[str, Any] | None:
         """`dict[str, Any]` or `None`: The plan that the folder was begun with."""
-        return self._read(self._plan_name)
+        path = self.folder / self._plan_name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def begin(self, plan: Mapping[str, Any], restart: bool = False) -> bool:
         """
         Begin work in the folder or resume it; return whether there may be results of an earlier run.
 
-        Args:
-            plan (`Mapping[str, Any]`): What the results depend on.
-            restart (`bool`, *optional*, defaults to `False`): Whether results of another plan are removed.
+        The plan is everything that the results depend on. `restart` removes the results of another plan.
 
         Raises:
             ValueError: If the folder was begun with another plan; the message lists the differences.
@@ -89,10 +88,6 @@ class ResumableFolder:
     def record(self, name: str) -> dict[str, Any]:
         """The record of a finished result."""
         return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
-
-    def _read(self, name: str) -> dict[str, Any] | None:
-        path = self.folder / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 class ResultCache(UserDict[str, Any]):

@@ -18,26 +18,18 @@ def read_coco(
     polygons: bool = False,
 ) -> ObjectRows:
     """
-    Read a folder with annotations in COCO's JSON.
+    Read a folder with annotations in COCO's JSON; the points are the middles of the boxes.
 
     The objects of a category with a crowd region (`iscrowd`) in an image were not counted there: that image has no row
     for the category, which is reported.
 
     Args:
-        path, names, text, images, empty_boxes: As [`read_object_folder`] takes them.
-        split (`str`, *optional*):
-            `<split>.json` or `annotations/instances_<split>.json` is read. By default `instances.json`.
-        annotations (`str`, *optional*):
-            Another JSON file to read, inside `path`.
-        polygons (`bool`, *optional*, defaults to `False`):
-            Whether the rows get a column `polygons`, see [`polygon_features`].
-
-    Returns:
-        `ObjectRows`: One row for each image and text. The points are the middles of the boxes.
-
-    Raises:
-        FileNotFoundError: If the folder, the JSON file or an image is missing.
-        ValueError: If a file is malformed, a coordinate is outside its image, or the texts do not fit the names.
+        path, names, text, images, empty_boxes: See [`read_object_folder`], also for the errors.
+        split (`str`, *optional*): `<split>.json` or `annotations/instances_<split>.json` is read. By default
+            `instances.json`.
+        annotations (`str`, *optional*): Another JSON file to read, inside `path`.
+        polygons (`bool`, *optional*, defaults to `False`): Whether the rows get a column `polygons`, see
+            [`polygon_features`].
     """
     reader = FolderReader(path, split, names, text, images, empty_boxes, polygons)
     file = _coco_file(reader.folder, split, annotations)
@@ -51,7 +43,7 @@ def read_coco(
         key = value_of(entry, "id", key_types, f"{file}, images")
         where = f"{file}, image {key!r}"
         if key in reader.images:
-            raise ValueError(f"Expected one image of each id, but {where} is there twice. Remove one.")
+            raise ValueError(f"Expected one image of each id, but {where} is repeated. Remove one.")
         name = value_of(entry, "file_name", str, where)
         reader.add_image(key, name, where, entry.get("width"), entry.get("height"))
     for entry in list_of(content, "annotations", file):

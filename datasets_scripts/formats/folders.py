@@ -57,30 +57,27 @@ def read_object_folder(
     Read a folder of images in any of the formats.
 
     Args:
-        path (`str` or `Path`):
-            The folder.
-        format (`str`):
-            A key of `FORMATS`; see the top of this file.
-        split (`str`, *optional*):
-            The split to read.
-        names (`Mapping[str, str]` or `Callable[[str], str]`, *optional*):
-            The text for each name in the annotations, in the plural: `{"person": "people"}`; or a function that
-            returns it, such as [`plural_of`]. Every image gives a row for each text, with count 0 if it has no such
-            object. Names with the same text are counted together. Not for `"points"`.
-        text (`str`, *optional*):
-            Instead of `names`: one text for all objects.
-        options (`Any`, *optional*):
-            More arguments of the format's reader: `images` (the folder of the images, inside `path`), `empty_boxes`
-            (of `"voc"` and `"coco"`: `"drop"`, the default, leaves boxes without width or height out, `"keep"` counts
-            them, `"error"` raises; they are reported in any case), `annotations` and `polygons` (of `"coco"`).
+        path (`str` or `Path`): The folder.
+        format (`str`): A key of `FORMATS`; see the top of this file.
+        split (`str`, *optional*): The split to read.
+        names (`Mapping[str, str]` or `Callable[[str], str]`, *optional*): The text for each name in the annotations,
+            in the plural: `{"person": "people"}`; or a function that returns it, such as [`plural_of`]. Every image
+            gives a row for each text, with count 0 if it has no such object. Names with the same text are counted
+            together. Not for `"points"`.
+        text (`str`, *optional*): Instead of `names`: one text for all objects.
+        options (`Any`, *optional*): More arguments of the format's reader: `images` (the folder of the images, inside
+            `path`), `empty_boxes` (of `"voc"` and `"coco"`: `"drop"`, the default, leaves boxes without width or
+            height out, `"keep"` counts them, `"error"` raises; they are reported in any case), `annotations` and
+            `polygons` (of `"coco"`).
 
     Returns:
         `ObjectRows`: The rows, whose `image` is the image's absolute path, and what was left out.
 
     Raises:
-        FileNotFoundError: If the folder or one of its files is missing.
+        FileNotFoundError: If the folder, its annotations or an image is missing.
         TypeError: If the format's reader has no such option.
-        ValueError: If there is no such format, or the folder's content cannot be correct.
+        ValueError: If there is no such format, a file is malformed, a coordinate is outside its image, or the texts do
+            not fit the names.
     """
     if format not in FORMATS:
         raise ValueError(f"Expected format to be one of {', '.join(FORMATS)}, but got {format!r}. Name one of these.")
@@ -106,16 +103,8 @@ def load_object_folder(
     **options: Any,
 ) -> datasets.Dataset:
     """
-    Load a folder of images as a density set.
+    Load a folder as [`read_object_folder`] does, as a `datasets.Dataset` that reads images from their files on access.
 
-    Args:
-        path, format, split, names, text, options: As [`read_object_folder`] takes them.
-
-    Returns:
-        `datasets.Dataset`: Rows of the density schema; images are read from their files on access. `info.description`
-        describes the content and what was left out.
-
-    Raises:
-        FileNotFoundError, TypeError, ValueError: As [`read_object_folder`] raises them.
+    `info.description` describes the content and what was left out.
     """
     return read_object_folder(path, format, split, names, text, **options).to_dataset()

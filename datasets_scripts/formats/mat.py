@@ -8,14 +8,10 @@ import numpy as np
 
 def read_mat_points(file: Path) -> tuple[list[list[float]], int | None]:
     """
-    Read the points of an image from `image_info`, a cell with a structure of `location` and `number`.
+    Read the points `[x, y]` of an image as written in `image_info`, a cell with a structure of `location` and
+    `number`, and the number that the file states, if it states one.
 
-    Args:
-        file (`Path`): A `.mat` file up to version 7.2, which holds numbers and no code.
-
-    Returns:
-        `tuple[list[list[float]], int | None]`: `[x, y]` of each point as written, and the number that the file states,
-            if it states one.
+    The `.mat` file, up to version 7.2, holds numbers and no code.
 
     Raises:
         ImportError: If scipy is not installed.

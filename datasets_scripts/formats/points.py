@@ -26,16 +26,9 @@ def read_points_jsonl(
     Read a folder with points in JSON lines: `file_name`, `points` `[[x, y], ...]` and perhaps `width` and `height`.
 
     Args:
-        path, images: As [`read_object_folder`] takes them.
+        path, images: See [`read_object_folder`], also for the errors.
         split (`str`, *optional*, defaults to `"train"`): `<split>.jsonl` is read.
-        text (`str`): What the points mark, in the plural: `"cell nuclei"`.
-
-    Returns:
-        `ObjectRows`: One row for each image, without boxes.
-
-    Raises:
-        FileNotFoundError: If the folder, the JSON lines or an image is missing.
-        ValueError: If a line is malformed, a point is outside its image, or there is no text.
+        text (`str`): The objects that the points mark, in the plural: `"cell nuclei"`.
     """
     if not text:
         raise ValueError(
@@ -79,15 +72,8 @@ def read_points_csv(
     empty `x` and `y` declares its image annotated; an image without objects has only this one.
 
     Args:
-        path, names, text, images: As [`read_object_folder`] takes them.
+        path, names, text, images: See [`read_object_folder`], also for the errors.
         split (`str`, *optional*): `<split>.csv` is read. By default `points.csv`.
-
-    Returns:
-        `ObjectRows`: One row for each image and text, without boxes.
-
-    Raises:
-        FileNotFoundError: If the folder, the table or an image is missing.
-        ValueError: If a line is malformed, a point is outside its image, or the texts do not fit the names.
     """
     reader = FolderReader(path, split, names, text, images)
     file = _split_file(reader.folder, f"{split or 'points'}.csv")

@@ -34,16 +34,7 @@ Names = Mapping[str, str] | Callable[[str], str] | None
 
 @dataclass
 class FolderReport:
-    """
-    The content of a folder, and what its reader left out.
-
-    Args:
-        folder (`str`): The folder.
-        split (`str`, *optional*): The split that was read.
-        num_images (`int`): The number of images.
-        num_objects (`dict[str, int]`): The number of objects of each text in the rows.
-        findings ([`Findings`]): What is unusual.
-    """
+    """The size of a folder or of one split, the number of objects of each text in its rows, and what is unusual."""
 
     folder: str
     split: str | None = None
@@ -110,12 +101,8 @@ class FolderReader:
     Collects the annotations of a folder and makes rows of them. Each format adds its images and objects.
 
     Args:
-        path, split, names, text, images, empty_boxes: As [`read_object_folder`] takes them.
+        path, split, names, text, images, empty_boxes: See [`read_object_folder`], also for the errors.
         polygons (`bool`, *optional*, defaults to `False`): Whether the rows have the objects' outlines.
-
-    Raises:
-        FileNotFoundError: If a folder is missing.
-        ValueError: If an option is wrong.
     """
 
     def __init__(
@@ -173,8 +160,8 @@ class FolderReader:
         width, height = image.size
         if not (0 <= x <= width and 0 <= y <= height):
             raise ValueError(
-                f"Expected {where} to lie in the image of {width} x {height} pixels, but got ({x:g}, {y:g}). Points "
-                "are [x, y]: correct the annotation."
+                f"Expected {where} to be inside the image of {width} x {height} pixels, but got ({x:g}, {y:g}). "
+                "Points are [x, y]: correct the annotation."
             )
         image.objects.append(FoundObject(name, (min(x, width - 0.01), min(y, height - 0.01))))
 
@@ -182,11 +169,8 @@ class FolderReader:
         """
         Make a row for each image and text, and log the report.
 
-        Args:
-            all_names (`Callable[[], set[str]]`): Returns every name of the annotations, also of other splits.
-
-        Raises:
-            ValueError: If the texts do not fit the names.
+        `all_names` returns every name of the annotations, also of other splits; texts that do not fit them raise
+        `ValueError`.
         """
         report = self.report
         text_of, texts = self._texts(all_names)
@@ -269,7 +253,7 @@ class FolderReader:
         width, height = size
         if min(x0, y0) < -_EDGE_TOLERANCE or x1 > width + _EDGE_TOLERANCE or y1 > height + _EDGE_TOLERANCE:
             raise ValueError(
-                f"Expected the box of {where} to lie in the image of {width} x {height} pixels, but it goes from "
+                f"Expected the box of {where} to be inside the image of {width} x {height} pixels, but it goes from "
                 f"{corners}. Correct the annotation."
             )
         return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))

@@ -27,17 +27,12 @@ def read_voc(
     """
     Read a folder in the layout of Pascal VOC: `Annotations/*.xml`, `JPEGImages` and `ImageSets`.
 
+    The points are the middles of the boxes. (VOC numbers pixels from one, so the box of the first pixel, written 1, 1,
+    1, 1, is `[0, 0, 1, 1]` here.)
+
     Args:
-        path, names, text, images, empty_boxes: As [`read_object_folder`] takes them.
+        path, names, text, images, empty_boxes: See [`read_object_folder`], also for the errors.
         split (`str`, *optional*): The name of a list in `ImageSets/Main`. By default every annotation is read.
-
-    Returns:
-        `ObjectRows`: One row for each image and text. The points are the middles of the boxes. (VOC numbers pixels
-        from one, so the box of the first pixel, written 1, 1, 1, 1, is `[0, 0, 1, 1]` here.)
-
-    Raises:
-        FileNotFoundError: If the folder, the list, an annotation or an image is missing.
-        ValueError: If a file is malformed, a coordinate is outside its image, or the texts do not fit the names.
     """
     reader = FolderReader(path, split, names, text, images, empty_boxes)
     annotations = existing_folder(reader.folder / "Annotations")
@@ -96,5 +91,5 @@ def _add_image(reader: FolderReader, file: Path) -> None:
             child_number(found, f"bndbox/{corner}", file) for corner in ("xmin", "ymin", "xmax", "ymax")
         )
         where = f"{file}, object {place} ({object_name})"
-        # VOC numbers pixels from one and includes the last one. (A box from 0 comes from a tool that does not.)
+        # VOC numbers pixels from one and includes the last one. (A box from 0 was made by a tool that does not.)
         reader.add_box(image, object_name, (left, top, right, bottom), where, first_pixel=1.0)

@@ -137,14 +137,9 @@ def columns_table(names: Sequence[str], more: Mapping[str, str] | None = None) -
 
 def card_text(title: str, configs: Sequence[CardConfig], made: str, source: str, faults: Sequence[str]) -> str:
     """
-    Write the card (`README.md`) of a built set.
+    Write the card (`README.md`) of a built set, whose first configuration is the default.
 
-    Args:
-        title (`str`): The set's name.
-        configs (`Sequence[CardConfig]`): Its configurations; the first is the default.
-        made (`str`): The command that made it, and with what.
-        source (`str`): The source of the set.
-        faults (`Sequence[str]`): Known errors of the set, a line each.
+    `made` is the command that made it, `source` its source, and `faults` are known errors of the set, a line each.
     """
     infos = [config.info for config in configs]
     card = DatasetCard.from_template(

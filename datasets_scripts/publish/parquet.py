@@ -78,21 +78,15 @@ def build_dataset(
     Build a folder that `datasets.load_dataset` reads without this package, and that the Hub displays.
 
     Args:
-        name (`str`):
-            A key of `DATASETS`: `"fsc147"`.
-        output (`str` or `os.PathLike`):
-            The folder to write: a new one, an empty one, or a former build, which is replaced.
-        configs (`Sequence[str]`, *optional*):
-            The configurations; by default the set's default one, or all if it has none.
-        num_proc (`int`, *optional*, defaults to 1):
-            Number of processes; with more than one, the options have to be picklable.
-        max_shard_bytes (`int`, *optional*, defaults to 300 MB):
-            The approximate size of the largest files.
-        options (`Any`, *optional*):
-            More arguments of `datasets.load_dataset`: `data_dir` and those of the builder.
-
-    Returns:
-        `Path`: The folder.
+        name (`str`): A key of `DATASETS`: `"fsc147"`.
+        output (`str` or `os.PathLike`): The folder to write: a new one, an empty one, or a former build, which is
+            replaced.
+        configs (`Sequence[str]`, *optional*): The configurations; by default the set's default one, or all if it has
+            none.
+        num_proc (`int`, *optional*, defaults to 1): Number of processes; with more than one, the options have to be
+            picklable.
+        max_shard_bytes (`int`, *optional*, defaults to 300 MB): The approximate size of the largest files.
+        options (`Any`, *optional*): More arguments of `datasets.load_dataset`: `data_dir` and those of the builder.
 
     Raises:
         FileExistsError: If the folder holds something else.
@@ -112,7 +106,15 @@ def build_dataset(
     work = ResumableFolder(partial)
     # Reads the whole source but for the pixels, before anything is written.
     parts = [_parts(builder, work) for builder in builders]
-    if work.begin(_plan(name, builders, max_shard_bytes), restart=True):
+    # Everything that the files depend on. The name of a builder's cache follows from the options and the state of the
+    # source, the hash from the code.
+    plan = {
+        "name": name,
+        "configs": [(builder.config_id, builder.hash) for builder in builders],
+        "max_shard_bytes": max_shard_bytes,
+        "versions": _versions(),
+    }
+    if work.begin(plan, restart=True):
         logger.info(f"Resuming the build in {folder}.")
     cards = []
     for builder, of_config in zip(builders, parts, strict=True):
@@ -190,17 +192,6 @@ def _check_output(folder: Path) -> None:
         raise FileExistsError(
             f"Expected {folder} to be new, empty or a former build, but it holds something else. Name another folder."
         )
-
-
-def _plan(name: str, builders: Sequence[CardBuilder], max_shard_bytes: int) -> dict[str, Any]:
-    """Everything that the files depend on."""
-    return {
-        "name": name,
-        # The name of the cache follows from the options and the state of the source, the hash from the code.
-        "configs": [(builder.config_id, builder.hash) for builder in builders],
-        "max_shard_bytes": max_shard_bytes,
-        "versions": _versions(),
-    }
 
 
 def _put_together(builder: CardBuilder, parts: Sequence[_Part], final: Path, max_shard_bytes: int) -> CardConfig:

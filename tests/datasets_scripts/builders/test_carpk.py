@@ -71,9 +71,9 @@ def test_odd_boxes_are_counted_and_noted(carpk: Path, load: Load) -> None:
         ("1 2 inf 4 1", "a number in line 1 of .*, but got 'inf'"),
         (
             "-30 2 3 4 1",
-            r"box 0 of .*00104\.txt to lie in the image of 40 x 30 .* got \(-30, 2\) to \(3, 4\)",
+            r"box 0 of .*00104\.txt to be inside the image of 40 x 30 .* got \(-30, 2\) to \(3, 4\)",
         ),
-        ("1 2 1e30 4 1", "to lie in the image of 40 x 30 pixels"),
+        ("1 2 1e30 4 1", "to be inside the image of 40 x 30 pixels"),
     ],
 )
 def test_impossible_lines_are_named(carpk: Path, load: Load, line: str, message: str) -> None:

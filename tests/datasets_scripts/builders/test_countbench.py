@@ -58,7 +58,7 @@ def test_rows_are_the_authors_annotations(countbench: Path, load: Load) -> None:
         "test: 3 of the published 540 images.",
         "Captions whose first number is not the one that counts: 1 (003).",
         "Rows with the image of another row: 2 (003, 004).",
-        "Left out, missing an image for each caption: 2 (002 (not there), 004 (not there)).",
+        "Left out, missing an image for each caption: 2 (002 (not found), 004 (not found)).",
     ]
     assert rows["test"][2]["note"] == "the first number that the caption states is 'Two'"
 
@@ -204,7 +204,7 @@ def test_images_are_fetched_over_http_with_care(countbench: Path, load: Load, ch
     assert "001 (the server sent text/html)" in left_out
     assert "002 (cut short: " in left_out
     assert "003 (there is no server no-such-server.invalid: " in left_out
-    # By default no list may make this machine ask its own network.
+    # By default no list may make this machine send requests to its own network.
     rows = load("countbench", data_dir=str(countbench), fetch=True, missing="keep", split="test")
     assert "127.0.0.1 is this machine or in its own network" in rows[1]["note"]
     assert web.requests["/e.jpg"] == 1, "what is there is not fetched again"

@@ -190,7 +190,7 @@ def test_image_without_a_class_is_named(fsc147: Path, load: Load) -> None:
     ("name", "change", "message"),
     [
         ("Train_Test_Val_FSC_147.json", lambda c: c["test"].clear(), "split 'test' of .*, but got an empty list"),
-        ("Train_Test_Val_FSC_147.json", lambda c: c["val"].append("2.jpg"), r"'2\.jpg' is there 2 times"),
+        ("Train_Test_Val_FSC_147.json", lambda c: c["val"].append("2.jpg"), r"'2\.jpg' occurs 2 times"),
         (
             "Train_Test_Val_FSC_147.json",
             lambda c: c["val_coco"].append("7.jpg"),
@@ -201,12 +201,12 @@ def test_image_without_a_class_is_named(fsc147: Path, load: Load) -> None:
         (
             "annotation_FSC147_384.json",
             lambda c: c["2.jpg"]["points"].append([1e6, 3]),
-            r"point 2 of .*, 2\.jpg to lie in the image of 60 x 40 pixels, but got \(1e\+06, 3\)",
+            r"point 2 of .*, 2\.jpg to be inside the image of 60 x 40 pixels, but got \(1e\+06, 3\)",
         ),
         (
             "annotation_FSC147_384.json",
             lambda c: c["2.jpg"]["points"].append([5, -3]),
-            r"point 2 of .*, 2\.jpg to lie in the image of 60 x 40 pixels, but got \(5, -3\)",
+            r"point 2 of .*, 2\.jpg to be inside the image of 60 x 40 pixels, but got \(5, -3\)",
         ),
         (
             "annotation_FSC147_384.json",
@@ -222,7 +222,7 @@ def test_image_without_a_class_is_named(fsc147: Path, load: Load) -> None:
         (
             "annotation_FSC147_384.json",
             lambda c: c["2.jpg"]["box_examples_coordinates"].append([[0, 0], [90, 5]]),
-            r"box 3 of .*2\.jpg, example to lie in the image of 60 x 40 pixels, but got \(0, 0\) to \(90, 5\)",
+            r"box 3 of .*2\.jpg, example to be inside the image of 60 x 40 pixels, but got \(0, 0\) to \(90, 5\)",
         ),
         ("FSC-147-D.json", lambda c: c["2.jpg"].pop("text_description"), r"2\.jpg to have 'text_description'"),
     ],
@@ -249,7 +249,7 @@ def test_json_cut_in_the_middle_is_named(fsc147: Path, load: Load, name: str) ->
 def test_image_annotated_twice_is_named(fsc147: Path, load: Load) -> None:
     file = fsc147 / "annotation_FSC147_384.json"
     file.write_text(file.read_text().replace('"12.jpg": {', '"2.jpg": {'))
-    with pytest.raises(ValueError, match=r"each key of .*_FSC147_384\.json once, but '2\.jpg' is there twice"):
+    with pytest.raises(ValueError, match=r"each key of .*_FSC147_384\.json once, but '2\.jpg' is repeated"):
         load("fsc147", data_dir=str(fsc147), streaming=True)
 
 

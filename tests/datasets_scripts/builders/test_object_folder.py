@@ -63,8 +63,8 @@ def test_the_same_point_twice_is_counted_twice_and_noted(table: Path) -> None:
         ("file_name,x,y\none.png,1,\n", ValueError, r"a number in y of .*points\.csv, line 2, but got ''"),
         ("file_name,x,y\none.png,a,2\n", ValueError, r"a number in x of .*line 2, but got 'a'"),
         ("file_name,x,y\none.png,nan,2\n", ValueError, "a number in x of .*line 2, but got 'nan'"),
-        ("file_name,x,y\none.png,-1,2\n", ValueError, r"line 2 to lie in the image of 40 x 30 .*\(-1, 2\)"),
-        ("file_name,x,y\none.png,1e9,2\n", ValueError, r"line 2 to lie in the image of 40 x 30 .*\(1e\+09, 2\)"),
+        ("file_name,x,y\none.png,-1,2\n", ValueError, r"line 2 to be inside the image of 40 x 30 .*\(-1, 2\)"),
+        ("file_name,x,y\none.png,1e9,2\n", ValueError, r"line 2 to be inside the image of 40 x 30 .*\(1e\+09, 2\)"),
         ("file_name,x,y\nnine.png,1,2\n", FileNotFoundError, r"line 2 at .*nine\.png, but there is none"),
         ("file_name,x,y\n../one.png,1,2\n", ValueError, "which leads out of it"),
         ("file_name,x,y\n,1,2\n", ValueError, "which leads out of it"),
@@ -131,7 +131,7 @@ def test_bad_outlines_are_named(coco: Path, change_json: Callable, outline: Any)
 
 def test_duplicate_ids_are_named(coco: Path, change_json: Callable, load: Load) -> None:
     change_json(coco / "instances.json", lambda c: c["images"].append({"id": 1, "file_name": "one.png"}))
-    with pytest.raises(ValueError, match="one image of each id, but .*image 1 is there twice"):
+    with pytest.raises(ValueError, match="one image of each id, but .*image 1 is repeated"):
         load("object_folder", "coco", data_dir=str(coco), text="dogs", streaming=True)
 
 

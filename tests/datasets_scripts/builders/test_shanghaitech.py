@@ -54,7 +54,7 @@ def test_another_number_in_the_file_is_noted(shanghaitech: Path, load: Load, sav
 @pytest.mark.parametrize("point", [[-9, 3], [3, 1e12], [41, 40]])
 def test_points_far_outside_are_named(shanghaitech: Path, load: Load, save_mat: Callable, point: list) -> None:
     save_mat(shanghaitech / "part_B/train_data/ground-truth/GT_IMG_1.mat", [[1, 1], point])
-    with pytest.raises(ValueError, match=r"point 1 of .*GT_IMG_1\.mat to lie in the image of 40 x 30 pixels"):
+    with pytest.raises(ValueError, match=r"point 1 of .*GT_IMG_1\.mat to be inside the image of 40 x 30 pixels"):
         load("shanghaitech", "part_B", data_dir=str(shanghaitech), streaming=True)
 
 

@@ -65,7 +65,7 @@ def test_faults_have_the_requested_rates(scenes):
     total = sum(FAULT_WEIGHTS.values())
     for fault, weight in FAULT_WEIGHTS.items():
         assert faults[fault] / 4000 == pytest.approx(0.4 * weight / total, abs=0.02), fault
-    # A number that counts nothing says nothing of the image; a wrong one says anything but the truth.
+    # A number that counts nothing is unrelated to the image; a wrong one is any but the true one.
     assert {caption.number for caption in noisy if caption.fault not in ("", "wrong")} == set(range(2, 11))
     assert {caption.number for caption in noisy if caption.fault == "wrong"} == set(range(2, 11)) - {3}
     assert all(find_count(caption.text).number == caption.number for caption in noisy)

@@ -42,21 +42,21 @@ _NONE = ("a dog on a lawn", "21 apples", "the network", "", None)
 
 
 def _captions(number: int, seed: int) -> list[str | None]:
-    """Captions of all kinds; small numbers are more frequent."""
+    """Captions of all templates; small numbers are more frequent."""
     rng = np.random.default_rng(seed)
     words = list(NUMBER_TO_WORD.values())
     chances = np.array([40, 20, 10, 8, 6, 4, 3, 2, 2], dtype=float)
     drawn = rng.choice(len(words), number, p=chances / chances.sum())
     templates = [*_COUNTING, *_OTHERS, *_NONE]
-    kinds = rng.integers(0, len(templates), number)
+    drawn_templates = rng.integers(0, len(templates), number)
     return [
         text if text is None else text.format(words[word])
-        for text, word in zip([templates[kind] for kind in kinds], drawn, strict=True)
+        for text, word in zip([templates[place] for place in drawn_templates], drawn, strict=True)
     ]
 
 
 def _counts(caption: str | None) -> int:
-    """The number that one of these captions states of things that can be seen, or 0."""
+    """The number that one of these captions states of visible objects, or 0."""
     for template in _COUNTING:
         before, after = template.split("{}")
         if caption and caption.startswith(before) and caption.endswith(after):
@@ -475,12 +475,12 @@ _MEASURED = """
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory of a process in /proc")
-@pytest.mark.parametrize("kind", ["text", "images"])
-def test_memory_does_not_grow_with_the_number_of_captions(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("stage", ["text", "images"])
+def test_memory_does_not_grow_with_the_number_of_captions(tmp_path: Path, stage: str) -> None:
     peaks = []
-    for size in (10_000, 100_000) if kind == "text" else (2_000, 20_000):
+    for size in (10_000, 100_000) if stage == "text" else (2_000, 20_000):
         table = pa.table({"caption": [text or "" for text in _captions(size, 0)]})
-        if kind == "images":
+        if stage == "images":
             image = _png(0, (60, 60))
             table = table.append_column("image", [[image] * size])
         pq.write_table(table, tmp_path / f"{size}.parquet", row_group_size=500)
@@ -491,7 +491,7 @@ def test_memory_does_not_grow_with_the_number_of_captions(tmp_path: Path, kind: 
                 textwrap.dedent(_MEASURED),
                 str(tmp_path / f"{size}.parquet"),
                 str(tmp_path / str(size)),
-                kind,
+                stage,
             ],
             capture_output=True,
             text=True,

@@ -47,17 +47,17 @@ GRID, CELL = 8, 8
 
 
 def draw_squares(counts: dict[str, int], rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
-    """An image of coloured squares, and which cell holds which: `(num_kinds, num_cells)`."""
+    """An image of coloured squares, and which cell holds which: `(num_classes, num_cells)`."""
     image = Image.new("RGB", (GRID * CELL, GRID * CELL), (200, 200, 200))
     draw = ImageDraw.Draw(image)
     labels = np.zeros((len(COLORS), GRID * GRID), dtype=np.float32)
     cells = iter(rng.permutation(GRID * GRID))
-    for kind, (name, color) in enumerate(COLORS.items()):
+    for label, (name, color) in enumerate(COLORS.items()):
         for _ in range(counts.get(name, 0)):
             cell = int(next(cells))
             x, y = cell % GRID * CELL, cell // GRID * CELL
             draw.rectangle((x + 1, y + 1, x + CELL - 2, y + CELL - 2), fill=color)
-            labels[kind, cell] = 1
+            labels[label, cell] = 1
     return image, labels
 
 
@@ -105,7 +105,7 @@ def square_detector(tokenizer: CLIPTokenizer, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def closed_detector(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a tiny detector with classes of its own; it was never trained, but always says the same."""
+    """The folder of a tiny detector with classes of its own; untrained, its output is always the same."""
     torch.manual_seed(3)
     config = YolosConfig(
         hidden_size=24,
@@ -216,11 +216,11 @@ def test_zero_shot_detector_finds_what_the_caption_names(square_detector: str) -
     wanted = [{"red squares": 3, "blue squares": 5}, {"red squares": 4}, {"green squares": 2, "blue squares": 7}]
     scenes = [draw_squares(counts, rng) for counts in wanted]
     images = [image.resize((128, 96)) for image, _ in scenes]
-    for kind, name in enumerate(COLORS):
+    for label, name in enumerate(COLORS):
         found = detector(images, [name] * len(images))
         assert [len(objects) for objects in found] == [counts.get(name, 0) for counts in wanted]
         for objects, (_, labels) in zip(found, scenes, strict=True):
-            cells = np.flatnonzero(labels[kind])
+            cells = np.flatnonzero(labels[label])
             middles = [(16 * (cell % GRID + 0.5), 12 * (cell // GRID + 0.5)) for cell in cells]
             for one in objects:
                 x, y = (one.box[0] + one.box[2]) / 2, (one.box[1] + one.box[3]) / 2
@@ -230,10 +230,12 @@ def test_zero_shot_detector_finds_what_the_caption_names(square_detector: str) -
 def test_queries_are_short_and_wrapped(square_detector: str, monkeypatch: pytest.MonkeyPatch) -> None:
     detector = TransformersDetector(square_detector, query="a photo of {}.")
     assert detector.threshold == 0.1
-    asked = []
-    monkeypatch.setattr(detector, "pipeline", lambda inputs, **options: asked.extend(inputs) or [[] for _ in inputs])
+    inputs_seen = []
+    monkeypatch.setattr(
+        detector, "pipeline", lambda inputs, **options: inputs_seen.extend(inputs) or [[] for _ in inputs]
+    )
     assert detector([Image.new("RGB", (8, 8))], ["four very small red squares"]) == [[]]
-    assert asked[0]["candidate_labels"] == ["a photo of small red squares."]
+    assert inputs_seen[0]["candidate_labels"] == ["a photo of small red squares."]
     with pytest.raises(ValueError, match="query with one {} for the noun"):
         TransformersDetector(square_detector, query="squares")
 

@@ -49,15 +49,15 @@ def test_parquet_rows_are_read_with_the_images_of_those_that_are_wanted(tmp_path
     images = [{"bytes": b"image %d" % place, "path": None} for place in range(2000)]
     table = pa.table({"Caption": captions, "image": images, "key": [f"k{place}" for place in range(2000)]})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=700)
-    asked = []
+    captions_read = []
 
     def wanted(caption: Any) -> bool:
-        asked.append(caption)
+        captions_read.append(caption)
         return caption in ("caption 5", "caption 699", "caption 700", "caption 1999")
 
     (shard,) = find_shards(str(tmp_path))
     records = _read([shard], wanted)
-    assert asked == captions, "every caption once, in order"
+    assert captions_read == captions, "every caption once, in order"
     assert [(record.row, record.key, record.image) for record in records] == [
         (place, f"k{place}", b"image %d" % place) for place in (5, 700, 1999)
     ]
@@ -101,9 +101,9 @@ def test_webdataset_archives_are_read_sample_by_sample(tmp_path: Path, compresse
     name = "00000.tar.gz" if compressed else "00000.tar"
     _write_tar(tmp_path / name, files, "w:gz" if compressed else "w")
     (shard,) = find_shards(str(tmp_path))
-    asked = []
-    records = _read([shard], lambda caption: asked.append(caption) or caption is not None)
-    assert asked == ["two dogs", "three cats", "four cows", "five hens", None, None]
+    captions_read = []
+    records = _read([shard], lambda caption: captions_read.append(caption) or caption is not None)
+    assert captions_read == ["two dogs", "three cats", "four cows", "five hens", None, None]
     assert [record.key for record in records] == [f"{name}:{key}" for key in ("d/000", "001", "002", "003")]
     assert [record.row for record in records] == [0, 1, 2, 3]
     assert [record.image for record in records] == [files["d/000.jpg"], files["001.PNG"], None, None]
@@ -128,9 +128,9 @@ def test_json_lines_are_lists_of_urls(tmp_path: Path) -> None:
     (tmp_path / "list.jsonl.gz").write_bytes(gzip.compress(content.encode()))
     (tmp_path / ".hidden.jsonl").write_text("{}")
     (shard,) = find_shards(str(tmp_path))
-    asked = []
-    records = _read([shard], lambda caption: asked.append(caption) or isinstance(caption, str))
-    assert asked == ["two dogs", None, None, "three cats", None, None]
+    captions_read = []
+    records = _read([shard], lambda caption: captions_read.append(caption) or isinstance(caption, str))
+    assert captions_read == ["two dogs", None, None, "three cats", None, None]
     assert [(record.key, record.url, record.problem) for record in records] == [
         ("7", "http://a/0.jpg", ""),
         ("list.jsonl.gz:3", None, "neither an image nor a URL"),
@@ -185,10 +185,10 @@ def test_columns_are_found_or_named(tmp_path: Path) -> None:
 
 def test_missing_images_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "beside.png").write_bytes(_png(1))
+    (tmp_path / "shards" / "near.png").write_bytes(_png(1))
     (tmp_path / "secret.png").write_bytes(_png(2))
     images = [
-        {"bytes": None, "path": "beside.png"},
+        {"bytes": None, "path": "near.png"},
         {"bytes": None, "path": "../secret.png"},
         {"bytes": None, "path": str(tmp_path / "secret.png")},
         {"bytes": None, "path": "missing.png"},

@@ -100,10 +100,10 @@ def test_scenes_are_what_they_were(configs: list[str], expected: str) -> None:
 
 
 def test_scenes_depend_on_split_seed_and_index() -> None:
-    addresses = [("train", 0, 0), ("train", 0, 1), ("train", 1, 0), ("validation", 0, 0), ("test", 0, 0)]
-    rows = [render_scene(shape_config("density", image_size=SIZE), *address) for address in addresses]
-    assert len({row["image"].tobytes() for row in rows}) == len(addresses)
-    assert len({row["image_id"] for row in rows}) == len(addresses)
+    scenes = [("train", 0, 0), ("train", 0, 1), ("train", 1, 0), ("validation", 0, 0), ("test", 0, 0)]
+    rows = [render_scene(shape_config("density", image_size=SIZE), *scene) for scene in scenes]
+    assert len({row["image"].tobytes() for row in rows}) == len(scenes)
+    assert len({row["image_id"] for row in rows}) == len(scenes)
 
 
 def test_number_of_scenes_does_not_change_them() -> None:
@@ -184,8 +184,8 @@ def test_mixed_rows_name_everything_in_the_image() -> None:
             absent += 1
             assert row["points"] == row["boxes"] == []
             # Nor could anybody take what is there for it.
-            asked = CLASS_OF_NAME[row["text"]]
-            assert not any(asked.is_confusable_with(CLASS_OF_NAME[text]) for text in present)
+            named = CLASS_OF_NAME[row["text"]]
+            assert not any(named.is_confusable_with(CLASS_OF_NAME[text]) for text in present)
     assert 10 < absent < 40
 
 
@@ -208,7 +208,7 @@ def test_a_scene_has_several_texts() -> None:
     for index in (59, 0, 31, 30):
         assert fingerprint(scenes[index]) == fingerprint(render_scene(scenes.config, "train", 3, index))
     assert scenes.column("text", [4, 5]) == [scenes[4]["text"], scenes[5]["text"]]
-    # What is asked does not change what is drawn.
+    # The texts do not change the image.
     plain = shapes("train", num_scenes=20, **options)
     assert all(plain[scene]["image"] == scenes[3 * scene]["image"] for scene in range(20))
 
@@ -312,7 +312,7 @@ def test_sizes_follow_the_image() -> None:
     assert mean_share(64) == pytest.approx(mean_share(224), rel=0.15)
 
 
-def test_crowded_scenes_find_room() -> None:
+def test_crowded_scenes_find_space() -> None:
     for index in range(3):
         row = render_scene(
             shape_config("density", image_size=128, min_objects=150, max_objects=150, min_object_size=0.04),
@@ -578,7 +578,7 @@ def test_spliced_names_begin_as_one_name_and_end_as_another() -> None:
     assert not spliced & {*names, "ten", "red ten"}
 
 
-def test_the_share_of_spliced_names_is_as_asked() -> None:
+def test_the_share_of_spliced_names_is_as_configured() -> None:
     options = {"config": "mixed", "max_classes": 1, "min_classes": 1, "absent_probability": 0.0, "num_scenes": 400}
     options["made_up_name_rate"] = 1.0
     texts = {rate: shapes("train", spliced_name_rate=rate, **options).column("text") for rate in (0.0, 0.5, 1.0)}

@@ -215,7 +215,7 @@ def test_outlined_objects_are_cut_out(tmp_path) -> None:
     annotations.append(
         {"category_id": 0, "segmentation": [[x + 55 for x in DIAMOND[0]]]}
     )  # at (85, 85) +- 20: cut off
-    annotations.append({"category_id": 0, "segmentation": DIAMOND * 2})  # in two pieces
+    annotations.append({"category_id": 0, "segmentation": DIAMOND * 2})  # two outlines
     annotations.append({"category_id": 0, "segmentation": [[10, 10, 20, 10, 20, 20]]})  # too small
     annotations.append({"category_id": 0, "segmentation": {"size": [100, 120], "counts": "x"}, "iscrowd": 0})
     source = Cutouts(str(coco_folder(tmp_path / "photos", annotations)))

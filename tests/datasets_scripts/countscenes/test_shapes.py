@@ -167,7 +167,7 @@ def test_backgrounds_contrast_with_the_objects() -> None:
     assert len(backgrounds_against(COLORS.values())) == 1
 
 
-def test_grain_is_no_stronger_than_asked_for_and_leaves_brightness_alone() -> None:
+def test_grain_stays_below_its_strength_and_keeps_the_brightness() -> None:
     image = draw_background(np.random.RandomState(0), "tan", "solid", 64)
     difference = np.asarray(add_grain(np.random.RandomState(1), image, 6)).astype(int) - np.asarray(image)
     assert np.abs(difference).max() == 6

@@ -14,7 +14,7 @@ def folder(tmp_path, monkeypatch):
 
 
 class Discs:
-    """Draws discs in two colours and counts how often it was asked to."""
+    """Draws discs in two colours and counts the calls."""
 
     def __init__(self) -> None:
         self.drawn: list[tuple[int, int]] = []
@@ -96,7 +96,7 @@ def test_edges_have_no_dark_fringe() -> None:
     store = SpriteStore("discs", 2, Discs())
     patch = sprite_patch(store.get(0, 40), (0.0, 0.0), 40, 17.0, 2, False)
     pixels, opacity = np.asarray(patch.pixels)[..., :3].astype(int), np.asarray(patch.opacity)
-    # Wherever one sees it at all it is red, not a mixture with the black of what is not there.
+    # Every visible pixel is red, not a mixture with the black of transparent ones.
     assert np.abs(pixels[opacity > 8] - (200, 40, 40)).max() <= 24
 
 

@@ -73,7 +73,7 @@ def test_image_comes_with_the_suffix_of_its_format(web: Any) -> None:
     # A URL of a list, with a space and a letter that no request may have.
     result = fetch(url.replace("%C3%A4", "ä") + " ")
     assert result.content == content
-    assert (result.problem, result.suffix) == ("", ".jpg"), "what it is, not its declared type"
+    assert (result.problem, result.suffix) == ("", ".jpg"), "the suffix of the content, not of the declared type"
 
 
 def test_program_names_itself_and_how_to_opt_out(web: Any) -> None:
@@ -110,7 +110,7 @@ def test_usual_images_are_taken(format_: str, suffix: str) -> None:
         ("deflate", lambda content: zlib.compress(content)[2:-4]),
     ],
 )
-def test_compressed_responses_are_unpacked_though_none_was_asked_for(web: Any, encoding: str, pack: Callable) -> None:
+def test_compressed_responses_are_unpacked_though_not_requested(web: Any, encoding: str, pack: Callable) -> None:
     assert fetch(web.put("/a.png", pack(png()), Content_Encoding=encoding)).content == png()
     assert web.headers[0]["Accept-Encoding"] == "identity"
 
@@ -160,7 +160,7 @@ def test_a_response_that_is_cut_short_is_an_error(web: Any) -> None:
         handler.wfile.write(b"1f4\r\n" + content[:500] + b"\r\n")
 
     refused(web.script("/chunks", cut_chunks), "cut short", attempts=2)
-    # Without a length only the image itself can tell.
+    # Without a length only the image itself shows it.
     for ending, format_ in ((".jpg", "JPEG"), (".png", "PNG"), (".gif", "GIF"), (".webp", "WEBP")):
         whole = noise(format_)
         unsaid = web.put(f"/unsaid{ending}", whole[: len(whole) // 2], Content_Length=None)
@@ -194,7 +194,7 @@ def test_a_declared_length_that_is_too_small_gives_no_complete_image(web: Any) -
 
 
 def test_too_large_responses_are_not_read(web: Any) -> None:
-    refused(web.put("/said", b"x", Content_Length="5000"), "the server declares 5,000", max_bytes=1000)
+    refused(web.put("/declared", b"x", Content_Length="5000"), "the server declares 5,000", max_bytes=1000)
     sent = []
 
     def endless(handler: Any) -> None:
@@ -214,7 +214,7 @@ def test_gzip_bomb_is_not_unpacked(web: Any) -> None:
     assert len(bomb) < 60_000
     url = web.put("/bomb", bomb, Content_Encoding="gzip")
     refused(url, "more than 100,000 bytes when unpacked", max_bytes=100_000)
-    refused(web.put("/brotli", b"x", Content_Encoding="br"), "compressed as br, which was not asked for")
+    refused(web.put("/brotli", b"x", Content_Encoding="br"), "compressed as br, which was not requested")
     refused(web.put("/no-gzip", b"xyz", Content_Encoding="gzip"), "cannot be unpacked")
 
 
@@ -393,7 +393,7 @@ def test_a_long_retry_after_closes_the_server(web: Any) -> None:
         first = client.fetch(closed).result()
         second = client.fetch(web.put("/other", png())).result()
     assert first.problem == "the server answered 429"
-    assert "asked for no requests for another 3,600 s" in second.problem
+    assert "requested a pause of another 3,600 s" in second.problem
     assert not web.requests["/other"]
 
 

@@ -43,7 +43,7 @@ def test_size_of_a_png_is_known_without_its_pixels(tmp_path: Path, monkeypatch) 
 
 def test_keys_of_json_are_unique_at_every_depth() -> None:
     assert parse_json(b'{"a": [{"b": 1}, {"b": 2}]}', "x.json") == {"a": [{"b": 1}, {"b": 2}]}
-    with pytest.raises(ValueError, match=r"each key of x\.json once, but 'b' is there twice"):
+    with pytest.raises(ValueError, match=r"each key of x\.json once, but 'b' is repeated"):
         parse_json(b'{"a": [{"b": 1, "c": 0, "b": 2}]}', "x.json")
 
 
@@ -78,7 +78,7 @@ def test_points_a_little_outside_belong_to_the_edge() -> None:
 
 @pytest.mark.parametrize("point", [[-2.1, 5], [42.1, 5], [5, -1.6], [5, 31.6], [1e9, 1]])
 def test_points_farther_outside_are_refused(point: list) -> None:
-    with pytest.raises(ValueError, match="point 1 of here to lie in the image of 40 x 30 pixels, but got"):
+    with pytest.raises(ValueError, match="point 1 of here to be inside the image of 40 x 30 pixels, but got"):
         fix_points([[1, 1], point], (40, 30), "here")
 
 

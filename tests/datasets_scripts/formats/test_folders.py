@@ -172,7 +172,7 @@ def test_boxes_without_area_are_never_silent(voc: Path, caplog, empty_boxes: str
         (
             voc_xml("two.png", [("pear", 1, 1, 50, 9)]),
             ValueError,
-            r"object 1 \(pear\) to lie in the image of 40 x 30",
+            r"object 1 \(pear\) to be inside the image of 40 x 30",
         ),
         (voc_xml("two.png", [("pear", -5, 1, 5, 9)]), ValueError, r"it goes from \(-5, 1\) to \(5, 9\)"),
         (voc_xml("two.png", [("pear", 9, 1, 5, 9)]), ValueError, "to end right of and below its beginning"),
@@ -299,7 +299,7 @@ def test_coco_name_without_an_object_is_right_if_the_file_has_the_category(coco:
         (lambda c: c.pop("annotations"), ValueError, "to hold a list under 'annotations', but got keys"),
         (lambda c: c["images"].clear(), ValueError, "annotation 1 to belong to an image"),
         (lambda c: (c["images"].clear(), c["annotations"].clear()), ValueError, "Expected images in .*, but it lists"),
-        (lambda c: c["images"].append(dict(c["images"][0])), ValueError, "image 7 is there twice"),
+        (lambda c: c["images"].append(dict(c["images"][0])), ValueError, "image 7 is repeated"),
         (lambda c: c["images"][0].pop("file_name"), ValueError, "image 7 to have 'file_name'"),
         (lambda c: c["images"][0].update(width=39), ValueError, r"one\.png to be 39 x 30 pixels"),
         (
@@ -316,7 +316,7 @@ def test_coco_name_without_an_object_is_right_if_the_file_has_the_category(coco:
         (
             lambda c: c["annotations"][0].update(bbox=[38, 2, 5, 4]),
             ValueError,
-            "annotation 1 to lie in the image of 40",
+            "annotation 1 to be inside the image of 40",
         ),
         (lambda c: c["annotations"].append("x"), ValueError, "annotations to have 'image_id'"),
     ],
@@ -371,9 +371,9 @@ def test_points_give_a_row_for_each_image(points: Path) -> None:
         (
             '{"file_name": "two.png", "points": [[1, 2], [35, 31]]}',
             ValueError,
-            r"line 2, point 1 to lie .* \(35, 31\)",
+            r"line 2, point 1 to be inside .* \(35, 31\)",
         ),
-        ('{"file_name": "two.png", "points": [[-0.5, 2]]}', ValueError, r"to lie in the image of 40 x 30"),
+        ('{"file_name": "two.png", "points": [[-0.5, 2]]}', ValueError, r"to be inside the image of 40 x 30"),
         ('{"file_name": "two.png", "width": 30, "height": 40, "points": []}', ValueError, "to be 30 x 40 pixels"),
         ('{"file_name": "one.png", "points": []}', ValueError, "about 'one.png' again, like line 1"),
         ('{"file_name": "nine.png", "points": []}', FileNotFoundError, r"line 2 at .*nine\.png, but there is none"),
