@@ -238,7 +238,16 @@ class CLIPCountDensityVisionEncoder(CLIPEncoder):
         return BaseModelOutput(last_hidden_state=hidden_states)
 
 
-class CLIPCountDensityVisionModel(CLIPVisionModel):
+class CLIPCountDensityTowerMixin:
+    """CLIP's own initialisation, for towers that are not in transformers."""
+
+    def _initialize_weights(self, module: nn.Module, *args: Any) -> None:
+        # With the second argument, modules without own parameters are skipped in classes outside transformers (5.23),
+        # but CLIP initialises the projections of its attention and of its MLP through these.
+        super()._initialize_weights(module)  # type: ignore[misc]  # a mixin of `PreTrainedModel`
+
+
+class CLIPCountDensityVisionModel(CLIPCountDensityTowerMixin, CLIPVisionModel):
     """A [`CLIPVisionModel`] that takes visual prompts; its parameters have the same names."""
 
     def __init__(self, config: CLIPVisionConfig):
@@ -279,7 +288,7 @@ class CLIPCountDensityContextPrompts(nn.Module):
         return torch.cat([inputs_embeds[:, :1], context, inputs_embeds[:, 1:]], dim=1)
 
 
-class CLIPCountDensityTextModel(CLIPTextModel):
+class CLIPCountDensityTextModel(CLIPCountDensityTowerMixin, CLIPTextModel):
     """A [`CLIPTextModel`] that takes context prompts; its parameters have the same names."""
 
     @merge_with_config_defaults

@@ -480,3 +480,15 @@ def test_counting_checkpoint_is_refused(counting_model, tmp_path):
 def test_configuration_refuses_what_cannot_work(density_config, fields, named):
     with pytest.raises(Exception, match=named):
         density_config(**fields)
+
+
+@pytest.mark.parametrize("tower", ["vision_model", "text_model"])
+def test_new_towers_are_initialised_as_those_of_clip(density_config, tower):
+    config = density_config()
+    torch.manual_seed(0)
+    expected = getattr(CLIPModel(config), tower).state_dict()
+    found = getattr(CLIPCountDensityModel(config), tower).state_dict()
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        if weight.is_floating_point() and weight.numel() > 500:
+            assert found[name].std().item() == pytest.approx(weight.std().item(), rel=0.15), name
