@@ -112,18 +112,14 @@ class _Planner:
                 return spliced_name(self.rng, names)
         return made_up_name(self.rng)
 
-    def made_up_name_without_color(self) -> str:
-        """Make up a name that states no colour: spliced ones may begin with one."""
-        while True:
-            name = self.made_up_name()
-            if COLOR_WORDS.isdisjoint(name.split()):
-                return name
-
     def text(self, target: ObjectClass, classes: Sequence[ObjectClass], described: bool) -> str:
         """Choose the text of a row that counts a class."""
         if described:
             if _colors_identify(target, classes) and self.happens(self.config.made_up_name_rate):
-                return f"{' and '.join(target.main_colors)} {plural_of(self.made_up_name_without_color())}"
+                name = self.made_up_name()
+                while not COLOR_WORDS.isdisjoint(name.split()):  # spliced names may begin with a colour
+                    name = self.made_up_name()
+                return f"{' and '.join(target.main_colors)} {plural_of(name)}"
             return target.described_plural
         if len(classes) == 1 and target in classes and self.happens(self.config.made_up_name_rate):
             return plural_of(self.made_up_name())

@@ -82,7 +82,7 @@ class FoundImage:
     image_id: str
     size: tuple[int, int]
     objects: list[FoundObject] = field(default_factory=list)
-    # Names whose objects nobody counted in this image.
+    # Names whose objects are not counted in this image.
     crowd_names: set[str] = field(default_factory=set)
 
 

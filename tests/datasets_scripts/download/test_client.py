@@ -141,7 +141,7 @@ def test_slow_servers_time_out(web: Any) -> None:
 
 def test_missing_servers_are_reported() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        taken.bind(("127.0.0.1", 0))  # and no server listens
         refused(f"http://127.0.0.1:{taken.getsockname()[1]}/", "(tried 2 times)", attempts=2)
     refused("http://no-such-server.invalid/a.jpg", "there is no server no-such-server.invalid", retries=0)
 
