@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,6 @@ class CheckpointInfo:
     """Training data, from the card."""
     figures: list[dict[str, Any]] = field(default_factory=list)
     """Results in the card: `metric`, `value` and `dataset` each."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, for JSON."""
-        return asdict(self)
 
 
 def find_checkpoint(model: str, revision: str | None = None) -> Path:

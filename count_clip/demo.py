@@ -78,12 +78,7 @@ def run_demo(
 
 
 def check_released(released: Path) -> None:
-    """
-    Check that the folder has the released checkpoints.
-
-    Raises:
-        FileNotFoundError: If one is missing.
-    """
+    """Raise a `FileNotFoundError` if one of the released checkpoints is missing in the folder."""
     for name in (*SOURCES.values(), RELEASED_CLIP):
         if not (released / name / "config.json").is_file():
             raise FileNotFoundError(
@@ -150,9 +145,18 @@ def _count_images(density: Path, released: Path, folder: Path) -> list[CountedIm
     trained_counter = pipeline("object-counting", model=str(density))
     ranker = pipeline("caption-counting", model=str(released / RELEASED_CLIP))
     counted, figures, captions = [], [], []
+    # Of classes that the released density model was trained on; of unseen ones, whose prompts state their colours; and
+    # shapes of seen words.
+    scenes = [
+        *_scenes("mixed", "train", "mixed", min_classes=2, max_classes=2, seed=1),
+        *_scenes("described", "test", "described", max_objects=10, seed=3),
+        *_scenes("shapes", "test", "mixed", objects="shapes", max_objects=10, seed=3),
+    ]
+    # Of the classes that the demonstration trains on.
+    new = _scenes("new", "validation", "mixed", max_objects=10, seed=1)
     for counter, images in (
-        (released_counter, [*_plain(), *_seen(), *_unseen()]),
-        (trained_counter, _new_classes()),
+        (released_counter, [*_plain(), *scenes]),
+        (trained_counter, new),
         (released_counter, coins()),
     ):
         for image in images:
@@ -187,24 +191,6 @@ def _scenes(name: str, split: str, config: str, **options: Any) -> list[CountedI
         CountedImage(f"{name}-{index // 3 + 1}{'abc'[index % 3]}", row["image"], row["text"], row["count"])
         for index, row in enumerate(scenes)
     ]
-
-
-def _seen() -> list[CountedImage]:
-    """New scenes of classes that the released density model was trained on."""
-    return _scenes("mixed", "train", "mixed", min_classes=2, max_classes=2, seed=1)
-
-
-def _unseen() -> list[CountedImage]:
-    """Scenes of unseen classes: drawings whose prompts state their colours, and shapes of seen words."""
-    return [
-        *_scenes("described", "test", "described", max_objects=10, seed=3),
-        *_scenes("shapes", "test", "mixed", objects="shapes", max_objects=10, seed=3),
-    ]
-
-
-def _new_classes() -> list[CountedImage]:
-    """Scenes of the classes that the demonstration trains on."""
-    return _scenes("new", "validation", "mixed", max_objects=10, seed=1)
 
 
 def coins() -> list[CountedImage]:

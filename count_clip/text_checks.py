@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,6 @@ class TextCheck:
     max_tokens: int
     remarks: list[str]
     """Limits of the count."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, for JSON."""
-        return asdict(self)
 
 
 def check_text(folder: Path, info: CheckpointInfo, text: str) -> TextCheck:

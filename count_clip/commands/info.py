@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .shared.errors import CommandError
@@ -67,8 +68,7 @@ def _info(options: argparse.Namespace) -> int:
         except CheckpointError as error:
             raise CommandError(str(error)) from error
     if options.json:
-        texts = [check.to_dict() for check in checks]
-        print(json.dumps({**info.to_dict(), "texts": texts}, ensure_ascii=False))
+        print(json.dumps({**asdict(info), "texts": [asdict(check) for check in checks]}, ensure_ascii=False))
     else:
         _show(info, checks)
     broken = bool(info.missing_weights) or bool(info.counts_by and not info.has["weights"] and info.commit is None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .evaluate.baselines import is_baseline
 from .shared.errors import CommandError
-from .shared.loading import load_clip, load_density_model, load_rows
+from .shared.loading import load_clip, load_data, load_density_model
 from .shared.options import Commands, Parser, positive
 
 
@@ -145,7 +145,7 @@ def _image_cards(result: Result, label: str, options: argparse.Namespace) -> lis
     measured = _options_of(result)
     measured.device = options.device
     is_density = result.benchmark == "density"
-    rows = load_rows(measured, measured.split, ("image", "text", "count") if is_density else ("image", "text"))
+    rows = load_data(measured, measured.split, ("image", "text", "count") if is_density else ("image", "text")).rows
     model, processor = (load_density_model if is_density else load_clip)(measured)
     return image_cards(result, label, rows, model, processor, options.images, measured.batch_size)
 

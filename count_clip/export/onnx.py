@@ -205,7 +205,11 @@ def _export_part(model: Any, name: str, part: _Part, folder: Path, opset: int) -
     module = part.module(model).eval()
     example = _inputs(model, part, 2, 3, _longest_text(model))
     # In the example no variable size may be 1 (the exporter takes it for a constant), nor equal to another.
-    shapes = {key: {axis: _axis(model, size) for axis, size in axes.items()} for key, axes in part.inputs.items()}
+    longest = {"sequence_length": _longest_text(model)}
+    shapes = {
+        key: {axis: torch.export.Dim(name, min=1, max=longest.get(name, 2**15)) for axis, name in axes.items()}
+        for key, axes in part.inputs.items()
+    }
     path = folder / f"{name}.onnx"
     with _quiet():
         try:
@@ -226,11 +230,6 @@ def _export_part(model: Any, name: str, part: _Part, folder: Path, opset: int) -
             raise ExportError(f"{name} cannot be exported by torch {torch.__version__}: no program was returned.")
         program.save(path)
     return _check(module, model, part, path)
-
-
-def _axis(model: Any, name: str) -> Any:
-    """A variable axis."""
-    return torch.export.Dim(name, min=1, max=_longest_text(model) if name == "sequence_length" else 2**15)
 
 
 def _longest_text(model: Any) -> int:

@@ -63,11 +63,8 @@ class MosaicPlan:
 
 def in_drawn_order(values: Iterable[str], *key: object) -> list[str]:
     """
-    Shuffle texts in the same way on every machine, independently of other texts: the first few are a fair draw.
-
-    Args:
-        values (`Iterable[str]`): The texts.
-        key: What the order depends on: a seed, the `image_id`, a purpose.
+    Shuffle texts in the same way on every machine, independently of other texts: the first few are a fair draw. The
+    order depends on the `key`: a seed, the `image_id`, a purpose.
     """
     beginning = "\0".join(map(str, key))
     return sorted(values, key=lambda value: hashlib.sha256(f"{beginning}\0{value}".encode()).digest())

@@ -53,18 +53,12 @@ class CountingDataCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | bool]:
         """
-        Make a batch.
+        Make a batch of rows with `image`, `text`, `number`, and optionally `image_id` and `is_counting`: the arguments
+        `pixel_values`, `input_ids`, `attention_mask`, `counterfactual_input_ids` `(counting rows, wrong captions,
+        length)` with its mask, `counting_mask` `(batch_size,)`, with `number_weights` also `counting_weights`
+        `(counting rows,)`, and `return_loss` of [`CLIPForCounting`].
 
-        Args:
-            rows (`Sequence[Mapping]`): Rows with `image`, `text`, `number`, optionally `image_id` and `is_counting`.
-
-        Returns:
-            `dict` of the arguments of [`CLIPForCounting`]: `pixel_values`, `input_ids`, `attention_mask`,
-            `counterfactual_input_ids` `(counting rows, wrong captions, length)` with its mask, `counting_mask`
-            `(batch_size,)`, with `number_weights` also `counting_weights` `(counting rows,)`, and `return_loss`.
-
-        Raises:
-            ValueError: If a counting row's caption states no number, or another than the row's.
+        Raises a `ValueError` if a counting row's caption states no number, or another than the row's.
         """
         mask = [self.counting_loss and is_counting_row(row) for row in rows]
         wrong = [self._wrong_captions(row) for row, counts in zip(rows, mask, strict=True) if counts]
@@ -119,18 +113,11 @@ class CountingEvalDataCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """
-        Make a batch.
+        Make a batch of rows with `image`, `text` and `number`: `pixel_values` `(batch_size, 3, height, width)`,
+        `input_ids` and `attention_mask` of the distinct captions, `caption_index` `(batch_size, 9)`, the nine captions
+        of each image, and `labels` `(batch_size,)`, the true numbers.
 
-        Args:
-            rows (`Sequence[Mapping]`): Rows with `image`, `text` and `number`.
-
-        Returns:
-            `dict` with `pixel_values` `(batch_size, 3, height, width)`, `input_ids` and `attention_mask` of the
-            distinct captions, `caption_index` `(batch_size, 9)`, the nine captions of each image, and `labels`
-            `(batch_size,)`, the true numbers.
-
-        Raises:
-            ValueError: If a caption states no number from two to ten, not the row's, or one that is cut off.
+        Raises a `ValueError` if a caption states no number from two to ten, not the row's, or one that is cut off.
         """
         for row in rows:
             check_counting_row(row)

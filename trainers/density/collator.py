@@ -21,16 +21,9 @@ class DensityDataCollator:
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | bool]:
         """
-        Make a batch.
-
-        Args:
-            samples (`Sequence[Mapping]`):
-                Samples with `pixel_values`, `labels` and `text`, all with the same number of prompts.
-
-        Returns:
-            `dict` of the model's arguments: `pixel_values`, `input_ids`, `attention_mask`, `labels`
-            `(batch_size, window_size, window_size)` and `return_loss`. With several prompts a sample, their number
-            is the second axis of `input_ids`, `attention_mask` and `labels`.
+        Make a batch of samples with `pixel_values`, `labels` and `text`, all with the same number of prompts: the
+        model's arguments `pixel_values`, `input_ids`, `attention_mask`, `labels` `(batch_size, window_size,
+        window_size)` and `return_loss`. Several prompts a sample are the second axis of all but `pixel_values`.
         """
         texts = [sample["text"] for sample in samples]
         if isinstance(texts[0], str):
@@ -51,13 +44,8 @@ class DensityEvalDataCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """
-        Make a batch.
-
-        Args:
-            rows (`Sequence[Mapping]`): Rows with `image`, `text` and `count` (or `points`).
-
-        Returns:
-            `dict` with `images` and `text`, a list each, and `labels` `(num_images,)`, the true counts.
+        Make a batch of rows with `image`, `text` and `count` (or `points`): lists of `images` and `text`, and `labels`
+        `(num_images,)`, the true counts.
         """
         counts = [float(row_count(row)) for row in rows]
         images, texts = ([row[name] for row in rows] for name in ("image", "text"))

@@ -89,18 +89,11 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """
-        One sample.
+        The sample of a row: `pixel_values` `(3, window_size, window_size)`, `labels` `(window_size, window_size)`,
+        objects per pixel that sum to the points in the window, and `text`. With several prompts an image, the sample
+        of an image: `labels` `(prompts_per_image, window_size, window_size)`, and a list as `text`.
 
-        Args:
-            index (`int`): The row; with several prompts an image, the image.
-
-        Returns:
-            `dict` with `pixel_values` `(3, window_size, window_size)`, `labels` `(window_size, window_size)`, objects
-            per pixel that sum to the points in the window, and `text`. With several prompts an image `labels` is
-            `(prompts_per_image, window_size, window_size)` and `text` a list.
-
-        Raises:
-            ValueError: If the image cannot be read, or a row has no points.
+        Raises a `ValueError` if the image cannot be read, or a row has no points.
         """
         chosen = [index] if self._images is None else self._draw(self._images[index], index)
         # The rows of an image hold the same image; it is warped once, with the points of all of them.

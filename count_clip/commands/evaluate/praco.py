@@ -91,7 +91,8 @@ def _evaluate_praco(options: argparse.Namespace) -> int:
     run = Run(options, "praco")
     split = options.split if options.split or options.format else "test"
     data = _load_folder(options) if options.format else _load_rows(options, split)
-    model, processor = load_counter(options, _train_counts(options))
+    needs_counts = options.model in MEAN_NAMES and not options.format
+    model, processor = load_counter(options, find_train_counts(options) if needs_counts else None)
     run.begin(model, data)
     with refusing(), run.cache(window=options.window) as cache:
         result = evaluate_praco(
@@ -108,18 +109,15 @@ def _evaluate_praco(options: argparse.Namespace) -> int:
             window=options.window,
             cache=cache,
         )
-    written = run.result({**_about(options), **result.to_dict()}, summarise_praco(result))
+    about = {name: getattr(options, name) for name in ("image_size", "limit", "seed", "dtype", "batch_size")}
+    about["config"] = scenes_config(options) if options.data == "countscenes" else options.config
+    written = run.result({**about, **result.to_dict()}, summarise_praco(result))
     run.heading(written, f"{result.num_images} images, {result.num_mosaics} mosaics")
     _print_prompts(result.figures, result.counts_all)
     print()
     _print_praco(result)
     _print_exclusions(result)
     return run.finish(written, result.skipped)
-
-
-def _train_counts(options: argparse.Namespace) -> list[float] | None:
-    """The training counts of `--model mean`."""
-    return find_train_counts(options) if options.model in MEAN_NAMES and not options.format else None
 
 
 def _load_rows(options: argparse.Namespace, split: str) -> Data:
@@ -148,13 +146,6 @@ def _first_images(rows: Any, number: int | None) -> Any:
         return rows
     names = set(list(dict.fromkeys(rows["image_id"]))[:number])
     return rows.select([place for place, name in enumerate(rows["image_id"]) if name in names])
-
-
-def _about(options: argparse.Namespace) -> dict[str, Any]:
-    """Options for the record of the run."""
-    names = ("image_size", "limit", "seed", "dtype", "batch_size")
-    config = scenes_config(options) if options.data == "countscenes" else options.config
-    return {**{name: getattr(options, name) for name in names}, "config": config}
 
 
 def _print_prompts(figures: PracoFigures, counts_all: PracoFigures) -> None:

@@ -139,11 +139,6 @@ def load_clip(options: argparse.Namespace) -> tuple[Any, Any]:
     return load_model(options, ("count_clip", "clip"), "a CLIP ('count_clip' or 'clip')")
 
 
-def load_rows(options: argparse.Namespace, split: str, needed: Sequence[str]) -> Any:
-    """The rows of an evaluation."""
-    return load_data(options, split, needed).rows
-
-
 @dataclass(frozen=True)
 class Data:
     """The rows of an evaluation."""
@@ -213,8 +208,11 @@ def _load_set(options: argparse.Namespace, split: str, image_column: str) -> Any
         if is_local:
             return load_local(name, split, image_column=image_column)
         if name == "countbench":
+            # The builder resolves relative paths from the folder of its data.
+            images = getattr(options, "images", None)
+            arguments["images"] = None if images is None else str(Path(images).expanduser().resolve())
             # Rows without an image are listed among those that could not be measured.
-            arguments |= {"missing": "keep", "images": _absolute(getattr(options, "images", None))}
+            arguments["missing"] = "keep"
         if name in DATASETS:
             arguments |= {"data_dir": data_dir}
             del arguments["revision"]
@@ -223,11 +221,6 @@ def _load_set(options: argparse.Namespace, split: str, image_column: str) -> Any
         hint = "" if is_local or name in DATASETS else f"There is no data set {name} on this machine. "
         remedy = " Name one with --split." if str(error).startswith("Unknown split") else ""
         raise CommandError(f"{hint}{error}{remedy}") from error
-
-
-def _absolute(path: str | None) -> str | None:
-    """The absolute path: the builder resolves relative ones from the folder of its data."""
-    return str(Path(path).expanduser().resolve()) if path is not None else None
 
 
 def count_scenes(options: argparse.Namespace, config: str, split: str, num_scenes: int | None) -> Any:
