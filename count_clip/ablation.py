@@ -259,7 +259,7 @@ def measure(model: str, folder: Path, key: str, config: Mapping[str, Any]) -> di
     loaded = CLIPForCounting.from_pretrained(model, dtype=torch.float32)
     processor = CountCLIPProcessor.from_pretrained(model)
     counting = evaluate_countbench(loaded, processor, rows, **common)
-    classes = {"label_column": "name", "names": names, "templates": ["a photo of {}"]}
+    classes: dict[str, Any] = {"label_column": "name", "names": names, "templates": ["a photo of {}"]}
     measured = {
         "how": how,
         "accuracy": counting.accuracy,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import pair, vector
+from .checks import check_finite, pair, vector
 from .errors import mean_absolute_error
 
 
@@ -61,12 +61,7 @@ def _score_table(scores: ArrayLike, numbers: Sequence[int]) -> NDArray[np.float6
         raise ValueError("Expected the scores of at least one image, but got none. There is nothing to measure.")
     if table.ndim != 2 or table.shape[1] != len(numbers):
         raise ValueError(f"{expected}got an array of shape {table.shape}.")
-    bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
-    if bad.size:
-        raise ValueError(
-            f"Expected finite scores, but those of {bad.size} of {len(table)} images are NaN or infinite, the first "
-            f"at index {bad[0]}: the model's weights are broken, or its dtype is too narrow."
-        )
+    check_finite(table, "scores of the images", "The model's weights are broken, or its dtype is too narrow.")
     return table
 
 

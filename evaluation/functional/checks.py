@@ -18,14 +18,18 @@ def rows_of(values: ArrayLike, name: str) -> NDArray[np.float64]:
         raise ValueError(f"Expected `{name}` to be a sequence with a value for each image, but got {values!r}.")
     if array.size == 0:
         raise ValueError(f"Expected at least one number in `{name}`, but it is empty. There is nothing to measure.")
-    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    bad = np.flatnonzero(~finite)
+    check_finite(array, f"numbers in `{name}`", "Leave those rows out before measuring.")
+    return array
+
+
+def check_finite(array: NDArray[np.float64], what: str, hint: str) -> None:
+    """Raise a `ValueError` with a hint if a row of an array holds NaN or infinity."""
+    bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
     if bad.size:
         raise ValueError(
-            f"Expected finite numbers in `{name}`, but {bad.size} of {len(array)} are NaN or infinite, the first at "
-            f"index {bad[0]}. Leave those rows out before measuring."
+            f"Expected finite {what}, but {bad.size} of {len(array)} are NaN or infinite, the first at index "
+            f"{bad[0]}. {hint}"
         )
-    return array
 
 
 def vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
@@ -62,4 +66,4 @@ def positive_pair(
     return predicted, true
 
 
-__all__ = ["pair", "positive_pair", "rows_of", "vector"]
+__all__ = ["check_finite", "pair", "positive_pair", "rows_of", "vector"]

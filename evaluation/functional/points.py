@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .checks import check_finite
+
 
 MATCHINGS = ("hungarian", "greedy")
 # Rows of distances in memory at once.
@@ -132,12 +134,7 @@ def as_points(points: ArrayLike, name: str) -> NDArray[np.float64]:
         return np.zeros((0, 2))
     if places.ndim != 2 or places.shape[1] != 2:
         raise ValueError(f"Expected `{name}` to be points [x, y], but got an array of shape {places.shape}.")
-    bad = np.flatnonzero(~np.isfinite(places).all(axis=1))
-    if bad.size:
-        raise ValueError(
-            f"Expected finite coordinates in `{name}`, but {bad.size} of {len(places)} points are NaN or infinite, "
-            f"the first at index {bad[0]}."
-        )
+    check_finite(places, f"coordinates of points in `{name}`", "Leave those points out.")
     return places
 
 

@@ -101,7 +101,7 @@ class RelevanceShares:
         }
 
     def _samples(self) -> dict[str, list[NDArray[np.float64]]]:
-        found = {}
+        found: dict[str, list[NDArray[np.float64]]] = {}
         for name, even in (("object", "object_area_share"), ("number", "number_token_share")):
             samples = [self.column(f"{name}_share"), self.column(even)]
             found |= {f"{name}_share": samples[:1], even: samples[1:], f"{name}_lift": samples}

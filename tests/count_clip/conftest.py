@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
+import datasets
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory, monkeypatch):
+    """The cache of `datasets` is a temporary folder."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -19,12 +19,6 @@ from count_clip.commands import data
 from count_clip.commands.shared.inputs import find_inputs
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    """Nothing is left in the caches of whoever runs the tests."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
 def expected(density_model, density_processor):
     """The count of a file as the processor and the model give it."""

@@ -1,4 +1,4 @@
-"""`import count_clip` registers what it should, and changes nothing else."""
+"""`import count_clip` registers the models, and changes nothing else."""
 
 import ast
 import importlib.metadata
@@ -61,7 +61,7 @@ print(json.dumps({
     ],
 )
 def test_registers_before_first_use(first: str, tmp_path: Path) -> None:
-    """Importing the package waits for no library, and whatever comes next meets everything registered."""
+    """Importing the package imports no library, and later imports find all models registered."""
     found = _in_a_fresh_process(
         f"""
 import json, sys
@@ -223,7 +223,7 @@ def test_public_names_are_importable(name: str) -> None:
         assert inspect.getdoc(value), f"{name} is public and has no documentation"
 
 
-def test_names_that_are_not_there_are_attribute_errors() -> None:
+def test_unknown_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match=r"count_clip.*has no attribute 'CLIPForCountin'"):
         count_clip.CLIPForCountin  # noqa: B018
 

@@ -186,7 +186,7 @@ def test_a_frame_is_counted_like_the_same_image(film, density_folder, tmp_path, 
     assert len(of_video) == 2
 
 
-def test_a_damaged_video_gives_its_frames_up_to_the_damage(film, density_folder, tmp_path, capsys) -> None:
+def test_a_damaged_video_yields_the_frames_before_the_damage(film, density_folder, tmp_path, capsys) -> None:
     path = film("cut.mkv", codec="ffv1")
     with av.open(str(path)) as container:
         packet = [packet for packet in container.demux(video=0) if packet.size][15]

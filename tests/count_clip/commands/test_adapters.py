@@ -13,7 +13,7 @@ from count_clip.modeling.prompt_tuning import AdapterStack, ContextPromptConfig,
 
 
 def _adapt(folder: str, adapter_types: list[str]):
-    """A base with adapters whose prompts change what it counts."""
+    """A base with adapters whose prompts change its counts."""
     configs = {"visual": VisualPromptConfig(num_virtual_tokens=3), "context": ContextPromptConfig()}
     base = AutoModel.from_pretrained(folder)
     if len(adapter_types) == 1:

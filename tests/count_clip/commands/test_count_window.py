@@ -28,7 +28,7 @@ def _records(capsys):
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_several_prompts_share_one_pass_and_come_in_the_order_given(photos, density_folder, windows_seen, capsys):
+def test_several_prompts_share_one_pass_and_keep_their_order(photos, density_folder, windows_seen, capsys):
     prompts = ["red apples", "dogs", "cats"]
     texts = [word for prompt in prompts for word in ("--text", prompt)]
     assert (

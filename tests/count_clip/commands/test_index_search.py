@@ -1,6 +1,5 @@
 import json
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -10,12 +9,6 @@ from count_clip.cli import main
 
 
 pytest.importorskip("faiss", reason="an index needs FAISS: pip install count-clip[retrieval]")
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    """Nothing is left in the caches of whoever runs the tests."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

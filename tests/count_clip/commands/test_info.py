@@ -255,7 +255,7 @@ def test_hub_name_is_found_in_the_cache(ask, cached, capsys) -> None:
     assert "unknown: the weights are not in the cache" in capsys.readouterr().out
 
 
-def test_headers_of_missing_weights_come_from_the_hub(ask, cached, density_model, monkeypatch) -> None:
+def test_headers_of_missing_weights_are_read_from_the_hub(ask, cached, density_model, monkeypatch) -> None:
     weights = load_file(cached / "model.safetensors")
     (cached / "model.safetensors").unlink()
     half = {name: value.half() for name, value in weights.items()}

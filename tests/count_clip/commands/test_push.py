@@ -198,7 +198,7 @@ def test_pushing_again_sends_only_what_has_changed(
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("trained_in", [torch.float32, torch.bfloat16])
-def test_weights_land_in_the_type_asked_for(
+def test_weights_are_written_in_the_chosen_type(
     dtype: str, trained_in: torch.dtype, push: Callable, hub: Any, tmp_path: Path, density_model, density_processor
 ) -> None:
     density_model.to(trained_in).save_pretrained(tmp_path / "model")
@@ -297,7 +297,7 @@ def test_tag_branch_private_and_gated(push: Callable, hub: Any, copied: Callable
         ("POST .*/objects/batch", 401, "may have expired or been revoked"),
     ],
 )
-def test_failure_half_way_leaves_nothing_half_published(
+def test_failed_push_publishes_nothing(
     pattern: str, code: int, words: str, push: Callable, hub: Any, copied: Callable, capsys
 ) -> None:
     folder = copied("counting")
@@ -344,7 +344,7 @@ def test_wrong_places_are_refused(name: str, words: str, push: Callable, hub: An
     assert hub.repositories == {}
 
 
-def test_who_may_not_push_is_told_what_to_do(
+def test_missing_permissions_are_reported_with_a_remedy(
     push: Callable, hub: Any, counting_folder: str, capsys, monkeypatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_expired123")
@@ -379,7 +379,7 @@ def test_private_does_not_hide_a_public_one(push: Callable, hub: Any, counting_f
     assert "exists and is public" in capsys.readouterr().err
 
 
-def test_dry_run_asks_nothing_of_the_hub(push: Callable, hub: Any, counting_folder: str, capsys, monkeypatch) -> None:
+def test_dry_run_sends_no_request(push: Callable, hub: Any, counting_folder: str, capsys, monkeypatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert main(["push", counting_folder, "org/model", "--dry-run", "--dtype", "float16", "--json"]) == 0
     about = json.loads(capsys.readouterr().out)
@@ -390,7 +390,7 @@ def test_dry_run_asks_nothing_of_the_hub(push: Callable, hub: Any, counting_fold
     assert hub.requests == []
 
 
-def test_somebody_is_asked(hub_here: Any, counting_folder: str, capsys, monkeypatch) -> None:
+def test_push_asks_for_consent(hub_here: Any, counting_folder: str, capsys, monkeypatch) -> None:
     assert main(["push", counting_folder, "org/model"]) == 2
     assert "Add --yes" in capsys.readouterr().err
 
@@ -414,7 +414,7 @@ def test_somebody_is_asked(hub_here: Any, counting_folder: str, capsys, monkeypa
     assert main(["push", counting_folder, "org/model"]) == 0
 
 
-def test_json_is_all_there_is_on_stdout(push: Callable, hub: Any, counting_folder: str, capsys) -> None:
+def test_stdout_holds_json_only(push: Callable, hub: Any, counting_folder: str, capsys) -> None:
     assert push(counting_folder, "org/model", "--json") == 0
     about = json.loads(capsys.readouterr().out)
     assert about["commit"] == hub.repositories["model", "org/model"].commits[-1][0]
@@ -422,7 +422,7 @@ def test_json_is_all_there_is_on_stdout(push: Callable, hub: Any, counting_folde
     assert set(about["files"]) == set(hub.files("model", "org/model")) - {".gitattributes"}
 
 
-def test_processor_goes_alone(push: Callable, hub: Any, density_processor, tmp_path: Path) -> None:
+def test_processor_is_pushed_alone(push: Callable, hub: Any, density_processor, tmp_path: Path) -> None:
     density_processor.save_pretrained(tmp_path / "processor")
     assert push(tmp_path / "processor", "org/processor") == 0
     files = hub.files("model", "org/processor")
@@ -475,10 +475,8 @@ def test_adapters_name_a_base_that_others_have(
     )
 
 
-def test_data_set_is_pushed_by_what_data_build_uses(push: Callable, hub: Any, tmp_path: Path, monkeypatch, capsys):
-    import datasets
+def test_data_set_is_pushed_by_what_data_build_uses(push: Callable, hub: Any, tmp_path: Path, capsys):
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     built = tmp_path / "scenes"
     command = ["data", "build", "countscenes", "--config", "density", "--output", str(built)]
     assert main([*command, "--option", "num_scenes={train: 3, test: 2}", "--option", "image_size=32"]) == 0
@@ -546,7 +544,7 @@ def test_figures_and_hand_written_text_are_in_the_card(
         ),
     ],
 )
-def test_what_cannot_go_is_refused_before_anything_is_asked(
+def test_invalid_folders_are_rejected_before_any_request(
     spoil: Callable, words: str, push: Callable, hub: Any, copied: Callable, capsys
 ) -> None:
     folder = copied("counting")

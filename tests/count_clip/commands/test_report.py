@@ -7,18 +7,11 @@ import os
 import re
 import shutil
 
-import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
 from count_clip.cli import main
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    """A cache of this test."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")

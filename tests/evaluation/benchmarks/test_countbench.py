@@ -56,7 +56,7 @@ def test_scores_are_those_of_asking_each_image_by_itself(counting_model, countin
     assert result.skipped == []
 
 
-def test_any_clip_will_do_and_batches_change_nothing(counting_model, counting_processor, rows, tmp_path):
+def test_any_clip_is_accepted_and_batches_change_nothing(counting_model, counting_processor, rows, tmp_path):
     counting_model.save_pretrained(tmp_path)
     plain = CLIPModel.from_pretrained(tmp_path)
     processor = CLIPProcessor(counting_processor.image_processor, counting_processor.tokenizer)
@@ -131,7 +131,7 @@ def test_a_model_that_counts_is_perfect_and_encodes_everything_once(tokenizer, o
     assert result.accuracy_interval() == (1.0, 1.0)
 
 
-def test_a_model_that_says_one_too_many_is_off_by_one(tokenizer, oracle_rows):
+def test_a_model_that_predicts_one_too_many_is_off_by_one(tokenizer, oracle_rows):
     model = _OracleModel(tokenizer, offset=1)
     result = evaluate_countbench(model, _OracleProcessor(tokenizer), oracle_rows, progress=False)
     assert result.accuracy == pytest.approx(1 / 9)  # ten, where no caption states eleven
@@ -199,7 +199,7 @@ def test_a_generator_of_rows_works(counting_model, counting_processor, rows):
     assert evaluate_countbench(counting_model, counting_processor, (row for row in rows), progress=False).n == 6
 
 
-def test_nothing_to_measure_is_an_error_that_says_why(counting_model, counting_processor):
+def test_nothing_to_measure_is_an_error_with_the_reasons(counting_model, counting_processor):
     with pytest.raises(ValueError, match="data is empty"):
         evaluate_countbench(counting_model, counting_processor, [], progress=False)
     with pytest.raises(ValueError, match=r"None of the 1 rows.*there is none"):
@@ -217,7 +217,7 @@ def test_the_other_model_is_refused(density_model, density_processor, rows):
         evaluate_countbench(density_model, density_processor, rows, progress=False)
 
 
-def test_the_model_comes_back_in_the_mode_it_was_in(counting_model, counting_processor, rows):
+def test_the_model_keeps_its_mode(counting_model, counting_processor, rows):
     counting_model.train()
     evaluate_countbench(counting_model, counting_processor, rows, progress=False)
     assert counting_model.training
@@ -233,7 +233,7 @@ def test_result_goes_into_json(counting_model, counting_processor, rows):
     assert len(again["rows"][2]["scores"]) == 9
 
 
-def test_the_number_of_the_data_says_which_word_counts():
+def test_the_number_of_the_data_selects_the_number_word():
     number, captions = nine_captions("Two cucumbers and three tomatoes", 3)
     assert number == 3
     assert captions[0] == "Two cucumbers and two tomatoes"

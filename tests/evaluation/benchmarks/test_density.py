@@ -17,7 +17,7 @@ def images(make_image):
 
 @torch.no_grad()
 def _reference(model, processor, image, text):
-    """One image by itself, all windows at once, with its tokens."""
+    """One image alone, all windows at once, with its tokens."""
     inputs = processor(images=[image], text=[text])
     return processor.post_process_density(model(**inputs), inputs["window_positions"], inputs["image_sizes"])[0]
 

@@ -22,7 +22,7 @@ SIDE = 48
 
 
 class BlockCounter(torch.nn.Module):
-    """Counts blocks of the colour that the prompt names, without error; or all blocks, whatever it names."""
+    """Counts blocks of the prompt's colour, without error; or all blocks, for any prompt."""
 
     def __init__(self, tokenizer, blind=False):
         super().__init__()
@@ -101,7 +101,7 @@ def measure(model, processor, rows, **options):
 
 
 @pytest.mark.parametrize("layout", ["square", "stacked"])
-def test_a_perfect_counter_gets_everything(perfect, density_processor, rows, layout):
+def test_a_perfect_counter_has_perfect_figures(perfect, density_processor, rows, layout):
     figures = measure(perfect, density_processor, rows, mosaic_layout=layout, mosaics_per_image=None).figures
     assert figures.named.mae == figures.absent.mae == figures.nmn == 0
     assert figures.pccn == 100
@@ -145,7 +145,7 @@ def test_counting_all_is_what_a_blind_counter_gets(perfect, blind, density_proce
         assert getattr(measured.figures, role).mae == pytest.approx(getattr(reference, role).mae)
 
 
-def test_the_three_kinds_of_prompt_are_told_apart(blind, density_processor):
+def test_the_roles_of_prompts_are_distinguished(blind, density_processor):
     several = {"a": {"red blocks": 4, "green blocks": 1, "blue blocks": 0}}
     result = measure(blind, density_processor, rows_of(several))
     (image,) = result.images
@@ -184,7 +184,7 @@ def test_what_is_left_out_is_counted(perfect, density_processor, rows):
     assert result.figures.pccn == 100
 
 
-def test_a_counter_that_says_nothing_has_no_precision(perfect, density_processor, rows, monkeypatch):
+def test_a_counter_that_predicts_zero_has_no_precision(perfect, density_processor, rows, monkeypatch):
     monkeypatch.setattr(perfect, "forward", silence)
     result = measure(perfect, density_processor, rows)
     assert result.num_without_precision == result.num_mosaics == 4
@@ -324,12 +324,12 @@ def test_images_that_cannot_be_read_are_listed_and_in_no_mosaic(perfect, density
         (BLOCKS, {"batch_size": 0}, "`batch_size` of at least 1"),
     ],
 )
-def test_nonsense_is_refused(perfect, density_processor, images, options, words):
+def test_invalid_arguments_are_rejected(perfect, density_processor, images, options, words):
     with pytest.raises(ValueError, match=words):
         measure(perfect, density_processor, rows_of(images), **options)
 
 
-def test_kinds_that_are_not_listed_can_be_taken_as_absent(perfect, density_processor):
+def test_unlisted_classes_can_be_absent(perfect, density_processor):
     listed = {"a": {"red blocks": 2}, "b": {"green blocks": 1}}
     figures = measure(perfect, density_processor, rows_of(listed), unlisted_are_absent=True).figures
     assert (figures.nmn, figures.pccn, figures.f1) == (0, 100, 1)
@@ -364,7 +364,7 @@ def test_other_models_and_processors_are_refused(counting_model, perfect, counti
 # Photographs
 
 
-def test_photographs_with_several_kinds(shared, density_model, density_processor):
+def test_photographs_with_several_classes(shared, density_model, density_processor):
     rows = read_coco(shared / "data" / "coco_photos", names=plural_of)
     few = [row for row in rows if row["image_id"] in {row["image_id"] for row in rows[:240]}]
     result = measure(density_model, density_processor, few, num_negatives=2)

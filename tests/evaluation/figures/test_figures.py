@@ -254,7 +254,7 @@ def test_confusion_matrix_is_coloured_by_share_of_the_row():
         (np.full((1, 1), np.nan), [1], "finite"),
     ],
 )
-def test_confusion_matrix_rejects_nonsense(matrix, labels, words):
+def test_confusion_matrix_rejects_invalid_arguments(matrix, labels, words):
     with pytest.raises(ValueError, match=words):
         draw_confusion_matrix(matrix, labels)
 
@@ -277,7 +277,7 @@ def test_contact_sheet_has_each_image_whole():
     ("count", "captions", "options", "words"),
     [(0, None, {}, "at least one"), (2, ["a"], {}, "1 for 2"), (1, None, {"columns": 0}, "above zero")],
 )
-def test_contact_sheet_rejects_nonsense(count, captions, options, words):
+def test_contact_sheet_rejects_invalid_arguments(count, captions, options, words):
     with pytest.raises(ValueError, match=words):
         contact_sheet([Image.new("L", (4, 4))] * count, captions, **options)
 

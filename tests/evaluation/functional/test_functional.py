@@ -221,7 +221,7 @@ def test_bootstrap_interval_has_the_width_of_the_normal_approximation():
         (([math.nan], [1]), {}, "NaN"),
     ],
 )
-def test_bootstrap_interval_rejects_nonsense(samples, options, words):
+def test_bootstrap_interval_rejects_invalid_arguments(samples, options, words):
     with pytest.raises(ValueError, match=words):
         bootstrap_interval(counting_accuracy, *samples, **options)
 

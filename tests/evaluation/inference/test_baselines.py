@@ -40,7 +40,7 @@ def test_the_mean_has_the_errors_of_the_baseline(rows):
     assert [row.image_id for row in result.skipped] == ["none"]
 
 
-def test_the_mean_gives_maps_that_sum_to_it(make_image):
+def test_the_mean_counter_has_maps_that_sum_to_its_count(make_image):
     (result,) = _count(MeanCounter(7.0), [make_image(30, 20)], "cats")
     assert result["density_map"].shape == (20, 30)
     assert result["density_map"].sum() == pytest.approx(7, rel=1e-4)
@@ -84,7 +84,7 @@ def _overlap(a, b):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_a_detector_counts_the_boxes_that_its_own_forward_gives(owl_folder, make_image, batch_size):
+def test_a_detector_counts_the_boxes_of_its_forward(owl_folder, make_image, batch_size):
     images = [make_image(60, 40, 1), make_image(33, 70, 2), make_image(48, 48, 3)]
     prompts = ["cats", "red dogs", "cats"]
     counter = DetectorCounter(owl_folder, threshold=0.3, max_overlap=0.4, batch_size=batch_size, device="cpu")
@@ -112,7 +112,7 @@ def test_a_higher_threshold_and_less_overlap_count_less(owl_folder, make_image):
 
 
 class _ClosedDetector:
-    """Finds what it knows by names of its own."""
+    """A detector with fixed classes."""
 
     is_zero_shot, threshold = False, 0.5
 
@@ -121,7 +121,7 @@ class _ClosedDetector:
         return [[*dogs, Detection("wine glass", 0.9, (0, 10, 5, 15))] for _ in images]
 
 
-def test_of_a_detector_with_its_own_classes_those_asked_for_count(owl_folder, make_image):
+def test_of_a_detector_with_fixed_classes_the_prompted_ones_count(owl_folder, make_image):
     counter = DetectorCounter(owl_folder, device="cpu")
     counter.detector = _ClosedDetector()
     prompts = ["small dogs", "wine glasses", "cats"]

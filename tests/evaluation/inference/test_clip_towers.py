@@ -139,7 +139,7 @@ def test_lora_in_the_towers_counts(plain_model, tokenizer, layers_run):
 
 
 @torch.inference_mode()
-def test_the_encoder_gives_texts_in_the_order_asked_for(plain_model, counting_processor, tokenizer):
+def test_the_encoder_keeps_the_order_of_texts(plain_model, counting_processor, tokenizer):
     encoder = Encoder(plain_model, counting_processor, torch.device("cpu"), torch.float32, batch_size=2)
     expected = _own_text_features(plain_model, tokenizer, _token_ids(tokenizer))
     expected = expected / expected.norm(dim=-1, keepdim=True)

@@ -66,7 +66,7 @@ def test_search_finds_what_comparing_all_finds(build, rows, counting_model, coun
     assert set(record) == {"rank", "score", "image_id", "file"}
 
 
-def test_more_than_there_is_gives_all(build, rows):
+def test_a_larger_number_than_available_selects_all(build, rows):
     index = build(rows)
     (hits,) = index.search(np.ones((1, 64)), top=99)
     assert sorted(hit.image_id for hit in hits) == [f"p{seed}" for seed in range(7)]
@@ -85,7 +85,7 @@ def test_images_that_cannot_be_read_are_reported_and_the_rest_is_indexed(build, 
     assert left_out[1]["reason"] == "film.mp4 holds no images"
 
 
-def test_an_interrupted_build_goes_on(build, rows, encoded, monkeypatch, tmp_path):
+def test_an_interrupted_build_resumes(build, rows, encoded, monkeypatch, tmp_path):
     monkeypatch.setattr("count_clip.evaluation.inference.image_index._KEEP_EVERY", 2)
 
     def interrupted():
@@ -108,7 +108,7 @@ def test_an_interrupted_build_goes_on(build, rows, encoded, monkeypatch, tmp_pat
     ]
 
 
-def test_what_was_encoded_is_kept_when_something_goes_wrong(build, rows, encoded):
+def test_embeddings_are_kept_after_an_error(build, rows, encoded):
     def cut_off():
         yield from rows[:4]
         raise OSError("the disk has gone")
@@ -227,7 +227,7 @@ def test_broken_weights_are_an_error(build, rows, counting_model):
         build(rows)
 
 
-def test_without_faiss_it_says_what_to_install(build, rows, monkeypatch):
+def test_without_faiss_the_error_names_the_extra(build, rows, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install 'count-clip\\[retrieval\\]'"):
         build(rows)

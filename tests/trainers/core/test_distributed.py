@@ -78,7 +78,7 @@ def test_weights_of_both_processes_end_alike(one_process, two_processes, part):
 
 
 @pytest.mark.parametrize("part", NUM_STEPS)
-def test_evaluation_of_two_processes_says_what_one_says(one_process, two_processes, part):
+def test_evaluation_of_two_processes_equals_that_of_one(one_process, two_processes, part):
     expected = torch.tensor(one_process[part]["predicted"])
     assert len(expected) == 5
     for result in two_processes:

@@ -187,7 +187,7 @@ def test_chunks_also_save_memory_without_gradients(counting_model, batch):
 
 
 @pytest.mark.parametrize("chunk_size", [0, -1])
-def test_chunks_of_nothing_are_refused(counting_model, batch, tmp_path, chunk_size):
+def test_chunk_sizes_below_one_are_rejected(counting_model, batch, tmp_path, chunk_size):
     with pytest.raises(ValueError, match=f"`gradient_cache_chunk_size` must be at least 1, but got {chunk_size}"):
         counting_model(**batch, gradient_cache_chunk_size=chunk_size)
     with pytest.raises(ValueError, match=f"`gradient_cache_chunk_size` must be at least 1, but got {chunk_size}"):

@@ -7,7 +7,7 @@ from count_clip.datasets_scripts.countscenes.builder import CountScenes
 from count_clip.trainers.core.rows import Rows, as_rows
 
 
-def test_images_come_in_rgb_whatever_their_mode():
+def test_images_of_any_mode_become_rgb():
     rows = [{"image": Image.new(mode, (4, 5)), "text": "x"} for mode in ("L", "RGBA", "P", "CMYK", "I;16")]
     assert [row["image"].mode for row in (Rows(rows)[i] for i in range(len(rows)))] == ["RGB"] * len(rows)
 

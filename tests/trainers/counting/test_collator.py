@@ -125,7 +125,7 @@ def test_captions_whose_number_is_cut_off_do_not_enter_the_counting_loss(
         CountingEvalDataCollator(counting_processor)(rows)
 
 
-def test_row_says_which_of_two_numbers_counts(counting_processor, make_image):
+def test_number_of_the_row_selects_the_number_word(counting_processor, make_image):
     row = {"image": make_image(32, 32, 0), "image_id": "a", "text": "two views of three dogs", "number": 3}
     assert is_counting_row(row)
     check_counting_row(row)

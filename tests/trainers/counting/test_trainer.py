@@ -98,7 +98,7 @@ def test_mean_of_the_counting_loss_leaves_out_batches_without_counting_rows(
     assert trainer.state.log_history[0]["counting_loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_batches_hold_the_share_of_counting_rows_that_was_asked_for(counting_model, counting_processor, rows, config):
+def test_batches_hold_the_configured_share_of_counting_rows(counting_model, counting_processor, rows, config):
     args = config(counting_fraction=0.5, max_steps=-1, num_train_epochs=1)
     trainer = CountingTrainer(counting_model, args, rows, processing_class=counting_processor)
     shares = [batch["counting_mask"].float().mean().item() for batch in trainer.get_train_dataloader()]

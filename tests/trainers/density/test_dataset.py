@@ -119,7 +119,7 @@ def test_flips_mirror_pixels_exactly(density_processor, make_image):
         np.testing.assert_allclose(moved, expected)
 
 
-def test_quarter_turns_turn_pixels_exactly_and_each_comes_up(density_processor, make_image):
+def test_quarter_turns_are_exact_and_all_occur(density_processor, make_image):
     image, point = make_image(SIDE, SIDE), (10.25, 30.5)
     turned_points = {1: (30.5, SIDE - 10.25), 2: (SIDE - 10.25, SIDE - 30.5), 3: (SIDE - 30.5, 10.25)}
     turned_pixels = {turns: np.rot90(np.asarray(image), turns) for turns in turned_points}

@@ -37,7 +37,7 @@ def folder(density_model, density_processor, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_new_card_says_what_the_model_is(folder: Path, density_model) -> None:
+def test_new_card_describes_the_model(folder: Path, density_model) -> None:
     card = ModelCard.load(write_model_card(folder, "org/counter"))
     assert card.text.strip().startswith("# counter\n")
     parameters = sum(tensor.numel() for tensor in density_model.state_dict().values())
@@ -72,7 +72,7 @@ def test_figures_go_into_text_and_metadata(folder: Path) -> None:
     assert [(one["type"], one["value"]) for one in result["metrics"]] == [("mae", 3.25), ("rmse", 12.5)]
 
 
-def test_what_is_not_given_stays(folder: Path) -> None:
+def test_arguments_of_none_change_nothing(folder: Path) -> None:
     training = TrainingRecord("accelerate launch run.py x", {"seed": 3}, {"steps": 7, "odd": "a|b"})
     first = write_model_card(
         folder, license="mit", base_model="org/base", datasets=["a", "a"], figures=FIGURES, training=training
@@ -116,7 +116,7 @@ def test_hand_written_text_stays_where_it_is(folder: Path) -> None:
         "# Model Card\n\n[More Information Needed]\n",
     ],
 )
-def test_cards_that_nobody_wrote_are_replaced(text: str, folder: Path) -> None:
+def test_generated_cards_are_replaced(text: str, folder: Path) -> None:
     (folder / "README.md").write_text(text)
     written = write_model_card(folder, "org/mine").read_text()
     assert "# mine\n" in written
@@ -172,7 +172,7 @@ def test_the_index_has_the_model_s_own_figures_under_their_benchmarks(folder: Pa
     assert metrics == [("mae", 1.5, {"interval_95": [1.0, 2.0]}), ("mae", 2.5, None)]
 
 
-def test_a_card_goes_by_the_repository_it_is_pushed_to(folder: Path) -> None:
+def test_a_card_has_the_name_of_its_repository(folder: Path) -> None:
     write_model_card(folder, "ORG/counter", base_model="ORG/base", figures=FIGURES)
     path = folder / "README.md"
     path.write_text(path.read_text() + "\nAfter [base](https://huggingface.co/ORG/base).\n")
@@ -202,7 +202,7 @@ def test_figures_of_a_run_name_their_data() -> None:
     assert data_name({"name": "org/set"}) == "org/set"
 
 
-def test_arguments_that_are_told(tmp_path: Path) -> None:
+def test_arguments_in_the_training_record(tmp_path: Path) -> None:
     args = CountingConfig(
         output_dir=str(tmp_path), learning_rate=1e-3, seed=3, hub_token="hf_x", use_cpu=True, save_steps=7
     )

@@ -292,7 +292,7 @@ def test_key_may_be_a_name_and_changed_on_the_command_line(write):
     assert run.peft is None
 
 
-def test_what_has_no_effect_is_said(write, bases, caplog):
+def test_arguments_without_effect_are_reported(write, bases, caplog):
     logger = logging.getLogger("count_clip")
     logger.addHandler(caplog.handler)
     try:

@@ -17,7 +17,7 @@ def write(tmp_path):
     return write
 
 
-def test_file_and_command_line_make_both_kinds_of_arguments(write):
+def test_file_and_command_line_set_run_and_training_arguments(write):
     path = write(
         "task: density\nlearning_rate: 1e-3\nmax_steps: 1e3\nsave_strategy: no\nscale_jitter: [1, 1.5]\n"
         "dataset: {name: countscenes, seed: 3}\nscratch: {projection_dim: 32}\nwarmup_steps: 5\n"
@@ -114,7 +114,7 @@ def test_file_without_keys_is_refused(tmp_path):
         parse_run(str(path), [])
 
 
-def test_missing_file_is_named_with_those_there_are():
+def test_missing_file_is_reported_with_the_existing_ones():
     with pytest.raises(FileNotFoundError, match=r"'nothing\.yaml'.*countscenes_counting"):
         parse_run("nothing.yaml", [])
 

@@ -19,7 +19,7 @@ GENERAL = {**SCENES, "number_rate": 0.5, "seed": 1, "general": True}
 NOISY = {**SCENES, "caption_noise": {"seed": 2}, "counting_filter": "full"}
 
 
-def test_parts_come_one_after_the_other():
+def test_parts_are_concatenated():
     rows = load_rows({"parts": [SCENES, {**GENERAL, "max_rows": 4}]}, "counting")
     assert len(rows) == 34
     assert rows[0]["number"] == find_count(rows[0]["text"]).number

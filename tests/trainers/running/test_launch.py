@@ -78,7 +78,7 @@ def _assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tens
         torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def test_configurations_are_of_the_kinds_they_are_named_after():
+def test_configurations_have_the_type_of_their_name():
     ddp, fsdp = (yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) for name in ("ddp", "fsdp2"))
     assert ddp["distributed_type"] == "MULTI_GPU"
     assert (fsdp["distributed_type"], fsdp["fsdp_config"]["fsdp_version"]) == ("FSDP", 2)
@@ -102,7 +102,7 @@ def test_launched_processes_end_with_the_weights_of_one(run_file, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_divided_model_is_told_when_there_is_no_accelerator_to_divide_it_among(run_file, tmp_path):
+def test_sharding_without_an_accelerator_warns(run_file, tmp_path):
     arguments = [str(run_file), "--output_dir", str(tmp_path), "--per_device_train_batch_size", "4"]
     printed = _launch("fsdp2.yaml", REPOSITORY / "trainers" / "run.py", *arguments)
     assert "No FSDP here: accelerate shards a model over accelerators only" in printed
@@ -133,7 +133,7 @@ def test_divided_model_ends_with_the_weights_of_a_whole_one(run_file, tmp_path, 
     written = json.loads((tmp_path / "two" / "results.json").read_text())
     assert written == seen["results"]
     _assert_close(_weights(tmp_path / "two"), _one_process(run_file, tmp_path / "one", *changes))
-    # The code that goes with the checkpoint is the model's, whatever class FSDP has made of it.
+    # The code in the checkpoint is the model's, not that of the class that FSDP derives.
     codes = [{path.name for path in (tmp_path / folder).glob("*.py")} for folder in ("one", "two")]
     assert codes[0] == codes[1]
     if not changes:
@@ -143,7 +143,7 @@ def test_divided_model_ends_with_the_weights_of_a_whole_one(run_file, tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_divided_model_goes_on_where_it_was_stopped(run_file, tmp_path):
+def test_sharded_model_resumes(run_file, tmp_path):
     arguments = ["--per_device_train_batch_size", "4", "--optim", "adamw_torch", "--max_steps", "4"]
     arguments += ["--save_strategy", "steps", "--save_steps", "2", "--resume_from_checkpoint", "auto"]
     script = Path(__file__).with_name("fsdp_run.py")

@@ -39,7 +39,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("text", ["three red apples", "Zürich 漢字 🍎 x", "a\nb\t10,000!", "don't", ""])
-def test_every_string_is_tokenised_and_comes_back(text):
+def test_every_string_is_tokenised_and_decoded(text):
     tokenizer = train_tokenizer(TEXTS, vocab_size=560)
     ids = tokenizer(text)["input_ids"]
     assert ids[0] == tokenizer.bos_token_id

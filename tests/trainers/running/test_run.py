@@ -133,7 +133,7 @@ def test_density_run_trains_evaluates_saves_and_reports(write, tmp_path):
     assert torch.isfinite(outputs.counts).all()
 
 
-def test_run_goes_on_from_a_model_it_made(write, tmp_path):
+def test_run_starts_from_the_model_of_another_run(write, tmp_path):
     main([write(COUNTING)])
     first = str(tmp_path / "out")
     second = write({**COUNTING, "scratch": None}, model_name_or_path=first, output_dir=str(tmp_path / "second"))

@@ -14,14 +14,9 @@ from count_clip.cli import main
 from count_clip.datasets_scripts.registration import DATASETS
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-
-
 @pytest.fixture
 def birds(tmp_path: Path) -> Path:
-    """Images of one's own with points: two gulls and a tern, and an image that nobody annotated."""
+    """Local images with points: two gulls and a tern, and an image without annotations."""
     folder = tmp_path / "birds"
     (folder / "images").mkdir(parents=True)
     for name in ("one.png", "two.png"):
@@ -35,7 +30,7 @@ def build(birds: Path, output: Path, *more: str) -> int:
     return main(["data", "build", "object_folder", *options, "--option", "names={gull: gulls, tern: terns}", *more])
 
 
-def test_images_of_ones_own_become_a_set(birds: Path, tmp_path: Path, capsys, caplog) -> None:
+def test_local_images_become_a_set(birds: Path, tmp_path: Path, capsys, caplog) -> None:
     with caplog.at_level(logging.WARNING):
         assert build(birds, tmp_path / "built") == 0
     printed = capsys.readouterr().out.splitlines()
@@ -48,7 +43,7 @@ def test_images_of_ones_own_become_a_set(birds: Path, tmp_path: Path, capsys, ca
     assert rows[0]["image"].size == (20, 10)
 
 
-def test_json_says_the_same(birds: Path, tmp_path: Path, capsys) -> None:
+def test_json_equals_the_table(birds: Path, tmp_path: Path, capsys) -> None:
     assert build(birds, tmp_path / "built", "--json", "--num-proc", "2") == 0
     record = json.loads(capsys.readouterr().out)
     assert record["folder"] == str(tmp_path / "built")
@@ -80,7 +75,7 @@ def test_rendered_scenes_need_no_data(tmp_path: Path, capsys) -> None:
         (["countscenes", "--public"], "Expected --push ORG/NAME with --private and --public"),
     ],
 )
-def test_what_cannot_be_built_is_said(tmp_path: Path, capsys, monkeypatch, arguments: list, message: str) -> None:
+def test_impossible_builds_are_reported(tmp_path: Path, capsys, monkeypatch, arguments: list, message: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["data", "build", *arguments, "--output", "built"]) == 2
     printed = capsys.readouterr()
@@ -89,7 +84,7 @@ def test_what_cannot_be_built_is_said(tmp_path: Path, capsys, monkeypatch, argum
     assert not (tmp_path / "built").exists()
 
 
-def test_push_that_cannot_be_is_said(birds: Path, tmp_path: Path, hub_here, capsys, monkeypatch) -> None:
+def test_impossible_push_is_reported(birds: Path, tmp_path: Path, hub_here, capsys, monkeypatch) -> None:
     command = ["data", "build", "object_folder", "--config", "csv", "--data-dir", str(birds)]
     command += ["--option", "names={gull: gulls, tern: terns}", "--output", str(tmp_path / "built"), "--push"]
     assert main([*command, "a/b/c"]) == 2

@@ -12,11 +12,6 @@ from PIL import Image
 from count_clip.cli import main
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
 def run(tmp_path, capsys):
     """Run an evaluation; gives back the result and what was printed."""
@@ -56,7 +51,7 @@ def test_the_mean_is_measured_like_a_model(run, counted, name):
     assert "2.50" in printed.out
 
 
-def test_the_result_is_written_though_nobody_reads_the_table_to_its_end(counted, tmp_path):
+def test_the_result_is_written_despite_a_broken_pipe(counted, tmp_path):
     output = tmp_path / "result.json"
     options = ["--model", "mean", "--data", str(counted), "--json", str(output)]
     command = [sys.executable, "-m", "count_clip", "evaluate", "density", *options]

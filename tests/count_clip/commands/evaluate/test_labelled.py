@@ -12,11 +12,6 @@ from count_clip.cli import main
 NAMES = ["red squares", "blue squares", "grey squares"]
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
 def labelled(make_image, tmp_path):
     """Images whose class shows in their colour, in splits; with columns of other names."""
@@ -65,7 +60,7 @@ def test_classification_prints_what_it_writes(run):
     assert written["run"]["data"]["split"] == "test"
 
 
-def test_templates_and_names_can_be_given(run, tmp_path):
+def test_templates_and_names_are_options(run, tmp_path):
     names, templates = tmp_path / "names.txt", tmp_path / "templates.txt"
     names.write_text("fire\nsea\n\nfog\n")
     templates.write_text("a photo of {}.\n{} everywhere\n")
@@ -156,7 +151,7 @@ def test_a_cache_serves_all_parts(run, tmp_path, monkeypatch):
     assert len(cache.read_text().splitlines()) == lines
 
 
-def test_scenes_are_probed_on_other_scenes_of_their_own_kinds(counting_folder, tmp_path, capsys):
+def test_probes_train_on_other_scenes_of_the_same_classes(counting_folder, tmp_path, capsys):
     output = tmp_path / "result.json"
     arguments = ["evaluate", "linear-probe", "--model", counting_folder, "--limit", "12", "--train-limit", "40"]
     assert main([*arguments, "--json", str(output), "--max-iter", "3", "--image-size", "64"]) == 0
@@ -168,7 +163,7 @@ def test_scenes_are_probed_on_other_scenes_of_their_own_kinds(counting_folder, t
     assert len({about["fingerprint"], about["train"]["fingerprint"], about["validation"]["fingerprint"]}) == 3
 
 
-def test_scikit_learn_is_asked_for_before_the_work(run, monkeypatch):
+def test_missing_scikit_learn_is_reported_before_the_work(run, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     _, printed = run("few-shot", code=2)
     assert "pip install 'count-clip[probe]'" in printed.err

@@ -1,20 +1,13 @@
 import json
 
-import datasets
 import pytest
 
 from count_clip.cli import main
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    """Nothing is left in the caches of whoever runs the tests."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
 def run(density_folder, capsys):
-    """Run the command; gives back its exit code and what it printed."""
+    """Run the command; returns its exit code and output."""
 
     def evaluate(*options, model=density_folder):
         code = main(["evaluate", "praco", "--model", model, *map(str, options)])

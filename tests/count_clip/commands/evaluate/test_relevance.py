@@ -1,15 +1,8 @@
 import json
 
-import datasets
 import pytest
 
 from count_clip.cli import main
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    """Nothing is left in the caches of whoever runs the tests."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

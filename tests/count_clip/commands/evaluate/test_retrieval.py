@@ -1,15 +1,8 @@
 import json
 
-import datasets
 import pytest
 
 from count_clip.cli import main
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    """Nothing is left in the caches of whoever runs the tests."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -50,7 +43,7 @@ def test_captions_in_the_manner_of_coco(run, make_image, tmp_path):
     assert "gone.png" in remarks
 
 
-def test_a_second_run_looks_up_what_the_first_has_seen(run, tmp_path, monkeypatch):
+def test_a_second_run_reads_the_cache_of_the_first(run, tmp_path, monkeypatch):
     options = (
         "--limit",
         9,

@@ -19,11 +19,6 @@ from count_clip.cli import main
 from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
 def density_rows(make_image, tmp_path) -> str:
     """Six images with counts, one of which is not there."""
@@ -106,7 +101,7 @@ def test_the_same_data_has_the_same_fingerprint_and_other_data_another(density_f
     assert fingerprint() != one
 
 
-def test_what_comes_from_the_hub_is_recorded_by_its_commit(
+def test_data_of_the_hub_is_recorded_by_its_commit(
     hub_here, counting_folder, make_image, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
@@ -139,7 +134,7 @@ def test_what_comes_from_the_hub_is_recorded_by_its_commit(
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_windows_are_taken_as_they_are_asked_for(density_folder, make_image, tmp_path, capsys):
+def test_windows_follow_the_option(density_folder, make_image, tmp_path, capsys):
     make_image(50, 150).save(tmp_path / "a.png")
     data = tmp_path / "rows.jsonl"
     data.write_text(json.dumps({"file_name": "a.png", "text": "cats", "count": 2}))
@@ -203,8 +198,8 @@ def test_a_cache_of_another_model_is_refused(counting_folder, counting_model, co
 
 
 @pytest.mark.timeout(150)
-def test_a_run_that_was_killed_goes_on(density_folder, make_image, tmp_path):
-    """The process is killed for good, at whatever moment."""
+def test_a_killed_run_resumes(density_folder, make_image, tmp_path):
+    """The process is killed at any moment."""
     number = 25
     records = []
     for index in range(number):
