@@ -476,7 +476,6 @@ def test_adapters_name_a_base_that_others_have(
 
 
 def test_data_set_is_pushed_by_what_data_build_uses(push: Callable, hub: Any, tmp_path: Path, capsys):
-
     built = tmp_path / "scenes"
     command = ["data", "build", "countscenes", "--config", "density", "--output", str(built)]
     assert main([*command, "--option", "num_scenes={train: 3, test: 2}", "--option", "image_size=32"]) == 0
