@@ -188,8 +188,9 @@ def _goes_to_onednn(layer: Any, hidden_states: torch.Tensor) -> bool:
         return False
     if bias is not None and type(bias) not in PLAIN_TENSORS:
         return False
-    is_large = hidden_states.dim() > 1 and hidden_states.numel() * len(weight) >= SMALLEST_PRODUCT
-    return is_large and _is_inference(hidden_states)
+    if not _is_inference(hidden_states):
+        return False
+    return hidden_states.dim() > 1 and hidden_states.numel() * len(weight) >= SMALLEST_PRODUCT
 
 
 def _is_inference(hidden_states: torch.Tensor) -> bool:
