@@ -19,47 +19,49 @@ from .configuration_clip_count_density import CLIPCountDensityConfig
 from .image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
 from .modeling_clip_count_density import CLIPCountDensityModel
 from .processing_clip_count_density import CLIPCountDensityProcessor
-from .reference_clip_count import compare_with_reference, openai_name, openai_tensors
+from .reference_clip_count import OPENAI_NAMES, compare_with_reference, num_blocks, openai_name, openai_tensors
 
 
-# In every checkpoint of the authors, and without effect on what their model computes: a norm that is never called, and
-# a buffer that follows from the sizes.
+# In the authors' checkpoints, without effect on the output: a norm that is never called, and a buffer of fixed values.
 UNUSED_TENSORS = ("decoder_ln_pre.weight", "decoder_ln_pre.bias", "patch_emb_pos_embed")
-# The same, where the interaction is hierarchical: the first block's convolution, and the norm after the last block,
-# whose result the decoder does not read.
+# With the hierarchical interaction also the first block's convolution, and the norm after the last block.
 UNUSED_HIERARCHICAL_TENSORS = (
-    "fim_blocks.0.conv0.weight",
-    "fim_blocks.0.conv0.bias",
-    "decoder_norm.weight",
-    "decoder_norm.bias",
+    *("fim_blocks.0.conv0.weight", "fim_blocks.0.conv0.bias"),
+    *("decoder_norm.weight", "decoder_norm.bias"),
 )
-# Theirs and ours, up to `weight` or `bias`.
-_PREFIXES = (
-    ("img_encoder.vpt_norm.", "visual_prompts.norm."),
-    ("img_encoder.vpt_proj.", "visual_prompts.projection."),
-    ("patch_feat_proj.", "patch_projection."),
-    ("patch_feat_proj_contrast.", "contrastive_patch_projection."),
-    ("decoder_norm.", "interaction.norm."),
-    ("density_decoder.convs.", "decoder.levels."),
-    ("density_decoder.pyradim_conv.", "decoder.fine_projection."),
-    ("density_decoder.final_conv.0.", "decoder.density_projection."),
-)
-# The parts of a block, which here is a patch layer and a text layer. `selfattn.qkv` is three of ours.
-_BLOCK_PARTS = {
-    "norm0": ("patch_layers", "norm"),
-    "conv0": ("patch_layers", "conv"),
-    "selfattn.proj": ("patch_layers", "attention.out_proj"),
-    "norm1": ("text_layers", "attention_norm"),
-    "attn.wq": ("text_layers", "attention.q_proj"),
-    "attn.wk": ("text_layers", "attention.k_proj"),
-    "attn.wv": ("text_layers", "attention.v_proj"),
-    "attn.proj": ("text_layers", "attention.out_proj"),
-    "norm2": ("text_layers", "mlp_norm"),
-    "mlp.fc1": ("text_layers", "mlp.0"),
-    "mlp.fc2": ("text_layers", "mlp.3"),
+# Our names and the authors', up to `weight` or `bias`.
+_PREFIXES = {
+    "visual_prompts.prompt_embeds": "img_encoder.visual_prompt",
+    "visual_prompts.norm.": "img_encoder.vpt_norm.",
+    "visual_prompts.projection.": "img_encoder.vpt_proj.",
+    "context_prompts.context_embeds": "text_encoder.learnable_context",
+    "patch_projection.": "patch_feat_proj.",
+    "contrastive_patch_projection.": "patch_feat_proj_contrast.",
+    "interaction.norm.": "decoder_norm.",
+    "decoder.levels.": "density_decoder.convs.",
+    "decoder.fine_projection.": "density_decoder.pyradim_conv.",
+    "decoder.density_projection.": "density_decoder.final_conv.0.",
 }
-# Where a checkpoint may keep its own copy of the frozen CLIP, and what these names start with at OpenAI's.
-_FROZEN_PREFIXES = (("clip.", ""), ("img_encoder.vit.", "visual."), ("text_encoder.clip_model.", ""))
+# The modules of an interaction block, which is a patch layer and a text layer here.
+_BLOCK_MODULES = {
+    "patch_layers.norm": "norm0",
+    "patch_layers.conv": "conv0",
+    "patch_layers.attention.q_proj": "selfattn.qkv",
+    "patch_layers.attention.k_proj": "selfattn.qkv",
+    "patch_layers.attention.v_proj": "selfattn.qkv",
+    "patch_layers.attention.out_proj": "selfattn.proj",
+    "text_layers.attention_norm": "norm1",
+    "text_layers.attention.q_proj": "attn.wq",
+    "text_layers.attention.k_proj": "attn.wk",
+    "text_layers.attention.v_proj": "attn.wv",
+    "text_layers.attention.out_proj": "attn.proj",
+    "text_layers.mlp_norm": "norm2",
+    "text_layers.mlp.0": "mlp.fc1",
+    "text_layers.mlp.3": "mlp.fc2",
+}
+# The prefixes of a copy of the frozen CLIP in a checkpoint, and OpenAI's prefixes.
+_FROZEN_PREFIXES = {"clip.": "", "img_encoder.vit.": "visual.", "text_encoder.clip_model.": ""}
+_CLIP_PREFIXES = ("text_model.", "vision_model.", "text_projection.")
 # The authors' `backbone`: width of the vision tower, patch and image in pixels.
 BACKBONES = {
     "b16": ("ViT-B/16", 768, 16, 224),
@@ -67,16 +69,22 @@ BACKBONES = {
     "l14": ("ViT-L/14", 1024, 14, 224),
 }
 DEFAULT_TOKENIZER = "openai/clip-vit-base-patch16"
-# A tokenizer with the right words and without its merges loads, and spells every word letter by letter.
+# A tokenizer without its merges loads, and splits every word into letters.
 OPENAI_VOCAB_SIZE = 49408
 OPENAI_TOKENS = ("people in the crowd", (49406, 1047, 530, 518, 4570, 49407))
-_OPENAI_LAYER_NAMES = {
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-    "attn.out_proj": "self_attn.out_proj",
-}
+_OPENAI_LAYER_TENSOR = re.compile(
+    r"(visual\.)?transformer\.resblocks\.\d+\.(attn\.(in_proj_|out_proj\.)|ln_[12]\.|mlp\.c_(fc|proj)\.)(weight|bias)"
+)
+# The errors of the unpickler for files of other formats.
+_READ_ERRORS = (OSError, RuntimeError, EOFError, struct.error, LookupError, ValueError, TypeError, AttributeError)
+# The options of Lightning's command line, in some versions in a dictionary class.
+_OPTION_CLASSES: tuple[Any, ...] = (
+    argparse.Namespace,
+    (dict, "pytorch_lightning.utilities.parsing.AttributeDict"),
+    (dict, "lightning.pytorch.utilities.parsing.AttributeDict"),
+    (dict, "lightning_fabric.utilities.data.AttributeDict"),
+    (dict, "lightning.fabric.utilities.data.AttributeDict"),
+)
 
 
 def convert_openai_clip(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -95,41 +103,23 @@ def convert_openai_clip(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.
     Source:
         The names are those of `clip/model.py` in https://github.com/openai/CLIP.
     """
-    fixed = {
-        "visual.class_embedding": "vision_model.embeddings.class_embedding",
-        "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-        "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-        "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-        "positional_embedding": "text_model.embeddings.position_embedding.weight",
-        "logit_scale": "logit_scale",
-    }
-    for kind in ("weight", "bias"):
-        fixed[f"visual.ln_pre.{kind}"] = f"vision_model.pre_layrnorm.{kind}"
-        fixed[f"visual.ln_post.{kind}"] = f"vision_model.post_layernorm.{kind}"
-        fixed[f"ln_final.{kind}"] = f"text_model.final_layer_norm.{kind}"
-    transposed = {"visual.proj": "visual_projection.weight", "text_projection": "text_projection.weight"}
-    # The jit archive carries these three numbers beside the weights.
-    ignored = ("input_resolution", "context_length", "vocab_size")
+    modules = dict(OPENAI_NAMES)
     converted: dict[str, torch.Tensor] = {}
     unknown = []
     for name, tensor in state_dict.items():
-        layer = re.fullmatch(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+?)(?:\.|_)(weight|bias)", name)
-        if name in ignored:
+        # A jit archive also holds these three numbers.
+        if name in ("input_resolution", "context_length", "vocab_size"):
             continue
-        tensor = tensor.float()
-        if name in fixed:
-            converted[fixed[name]] = tensor
-        elif name in transposed:
-            converted[transposed[name]] = tensor.t().contiguous()
-        elif layer and layer[3] == "attn.in_proj":
-            prefix = f"{'vision' if layer[1] else 'text'}_model.encoder.layers.{layer[2]}.self_attn"
-            for part, chunk in zip("qkv", tensor.chunk(3), strict=True):
-                converted[f"{prefix}.{part}_proj.{layer[4]}"] = chunk.contiguous()
-        elif layer and layer[3] in _OPENAI_LAYER_NAMES:
-            prefix = f"{'vision' if layer[1] else 'text'}_model.encoder.layers.{layer[2]}"
-            converted[f"{prefix}.{_OPENAI_LAYER_NAMES[layer[3]]}.{layer[4]}"] = tensor
-        else:
+        if not _OPENAI_LAYER_TENSOR.fullmatch(name) and re.sub(r"\.(weight|bias)$", "", name) not in modules:
             unknown.append(name)
+        renamed, tensor = name, tensor.float()
+        for theirs, ours in OPENAI_NAMES:
+            renamed = renamed.replace(theirs, ours)
+        if "attn.in_proj_" in name:
+            for letter, chunk in zip("qkv", tensor.chunk(3), strict=True):
+                converted[renamed.replace("attn.in_proj_", f"self_attn.{letter}_proj.")] = chunk.contiguous()
+        else:
+            converted[renamed] = tensor.t().contiguous() if "_projection." in renamed else tensor
     if unknown:
         raise ValueError(
             f"Tensors that no ViT CLIP of OpenAI has: {', '.join(sorted(unknown))}. Only ViT checkpoints convert."
@@ -148,7 +138,7 @@ def clip_sizes(state_dict: dict[str, torch.Tensor]) -> dict[str, Any]:
         `dict` with `text_config`, `vision_config` (both `dict`) and `projection_dim`.
 
     Raises:
-        ValueError: If a tensor that tells a size is missing; it is named.
+        ValueError: If a tensor that determines a size is missing; it is named.
 
     Source:
         64 channels a head, as `build_model` in OpenAI's `clip/model.py` assumes.
@@ -160,12 +150,9 @@ def clip_sizes(state_dict: dict[str, torch.Tensor]) -> dict[str, Any]:
         return state_dict[name].shape
 
     def tower(prefix: str, hidden_size: int) -> dict[str, Any]:
-        layers = {
-            int(match[1]) for name in state_dict if (match := re.match(rf"{prefix}\.encoder\.layers\.(\d+)\.", name))
-        }
         return {
             "hidden_size": hidden_size,
-            "num_hidden_layers": len(layers),
+            "num_hidden_layers": num_blocks(state_dict, rf"{prefix}\.encoder\.layers\.(\d+)\."),
             "num_attention_heads": max(1, hidden_size // 64),
             "intermediate_size": shape(f"{prefix}.encoder.layers.0.mlp.fc1.weight")[0],
             "hidden_act": "quick_gelu",
@@ -201,16 +188,15 @@ def convert_clip_count(
     """
     Rebuild the authors' model from its trained tensors and those of the CLIP under it.
 
-    The result computes what theirs does, their text readout included. Their first two layers share the first row of
-    visual prompts and the last row is never used; here each layer has the row that it really uses.
+    The outputs are those of their model, its text readout included. Their first two layers share the first row of
+    visual prompts, and the last row is unused; here each layer has the row that it uses.
 
     Args:
         trained (`dict[str, torch.Tensor]`):
             The `state_dict` of the authors' Lightning checkpoint (names that start with `model.`).
-        clip (`dict[str, torch.Tensor]`):
-            OpenAI's CLIP, under OpenAI's names or those of `transformers`.
+        clip (`dict[str, torch.Tensor]`): OpenAI's CLIP, under OpenAI's names or those of `transformers`.
         num_interaction_heads (`int`, *optional*, defaults to 8):
-            The authors' `decoder_head`, which no tensor tells.
+            The authors' `decoder_head`, which does not follow from the tensors.
 
     Returns:
         [`CLIPCountDensityModel`] in evaluation mode, in float32.
@@ -222,63 +208,50 @@ def convert_clip_count(
         `models/clip_count.py` of https://github.com/songrise/CLIP-Count.
     """
     trained = {name.removeprefix("model."): tensor.float() for name, tensor in trained.items()}
-    originals = clip
-    if not any(name.startswith(("text_model.", "vision_model.")) for name in clip):
-        clip = convert_openai_clip(clip)
+    is_openai = not any(name.startswith(("text_model.", "vision_model.")) for name in clip)
+    originals, clip = clip, convert_openai_clip(clip) if is_openai else clip
     sizes = clip_sizes(clip)
     config = _authors_config(trained, sizes, num_interaction_heads)
-    state_dict = {
-        name: tensor.float()
-        for name, tensor in clip.items()
-        if name.startswith(("text_model.", "vision_model.", "text_projection.")) and not name.endswith("position_ids")
-    }
-    unused = UNUSED_TENSORS + (UNUSED_HIERARCHICAL_TENSORS if config.interaction == "hierarchical" else ())
-    problems: list[str] = []
-    frozen, trained = _without_frozen(trained)
-    if frozen:
-        problems += _frozen_problems(frozen, openai_tensors(originals))
-    for name, tensor in trained.items():
-        if name in unused:
-            continue
-        renamed = list(_rename(name, tensor))
-        state_dict.update(renamed)
-        if not renamed:
-            problems.append(f"left over: {name}")
-
     model = CLIPCountDensityModel(config)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    clip_names = {name for name in expected.keys() | clip.keys() if name.startswith(("text_", "vision_"))}
-
-    def both(name: str) -> str:
-        theirs = openai_name(name) if name in clip_names and originals is not clip else _authors_name(name)
-        return name if theirs == name else f"{name} (theirs: {theirs})"
-
-    problems += [f"left over: {both(name)}" for name in sorted(state_dict.keys() - expected.keys())]
-    problems += [f"missing: {both(name)}" for name in sorted(expected.keys() - state_dict.keys())]
-    problems += [
-        f"wrong shape: {name} is {tuple(state_dict[name].shape)} instead of {tuple(shape)}"
-        + both(name).removeprefix(name)
-        for name, shape in expected.items()
-        if name in state_dict and state_dict[name].shape != shape
-    ]
+    unread = trained.keys() - {*UNUSED_TENSORS}
+    if config.interaction == "hierarchical":
+        unread -= {*UNUSED_HIERARCHICAL_TENSORS}
+    frozen = {name for name in unread if name.startswith(tuple(_FROZEN_PREFIXES))}
+    problems = list(_frozen_problems({name: trained[name] for name in sorted(frozen)}, openai_tensors(originals)))
+    missing, misshapen, state_dict = [], [], {}
+    for name, parameter in model.state_dict().items():
+        if name.startswith(_CLIP_PREFIXES):
+            theirs, tensor = openai_name(name) if is_openai else name, clip.get(name)
+        else:
+            theirs = _authors_name(name)
+            tensor = trained.get(theirs)
+            unread.discard(theirs)
+            if tensor is not None and theirs == "img_encoder.visual_prompt":
+                tensor = torch.cat([tensor[:1], tensor[:-1]])
+            elif tensor is not None and "selfattn.qkv" in theirs:
+                tensor = tensor.chunk(3)["qkv".index(name.split(".")[-2][0])]
+        label = "" if name == theirs else f" (theirs: {theirs})"
+        if tensor is None:
+            missing.append(f"missing: {name}{label}")
+        elif tensor.shape != parameter.shape:
+            shapes = f"{tuple(tensor.shape)} instead of {tuple(parameter.shape)}"
+            misshapen.append(f"wrong shape: {name} is {shapes}{label}")
+        else:
+            state_dict[name] = tensor.float().contiguous()
+    left_over = {name for name in clip if name.startswith(_CLIP_PREFIXES) and not name.endswith("position_ids")}
+    left_over = (left_over - model.state_dict().keys()) | (unread - frozen)
+    problems += [f"left over: {name}" for name in sorted(left_over)] + missing + misshapen
     if problems:
         raise ValueError("The checkpoint does not fit CLIP-Count:\n  " + "\n  ".join(problems))
     model.load_state_dict(state_dict)
     return model.eval()
 
 
-def _without_frozen(trained: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The tensors that are a copy of the CLIP, and the others."""
-    prefixes = tuple(prefix for prefix, _ in _FROZEN_PREFIXES)
-    frozen = {name: tensor for name, tensor in trained.items() if name.startswith(prefixes)}
-    return frozen, {name: tensor for name, tensor in trained.items() if name not in frozen}
-
-
 def _frozen_problems(frozen: dict[str, torch.Tensor], clip: dict[str, torch.Tensor]) -> Iterator[str]:
-    """Where the checkpoint's copy of the frozen CLIP is not the CLIP that was given."""
+    """Differences between the checkpoint's copy of the frozen CLIP and the CLIP."""
     for name, tensor in frozen.items():
-        prefix, at_openai = next(pair for pair in _FROZEN_PREFIXES if name.startswith(pair[0]))
-        original = clip.get(at_openai + name.removeprefix(prefix))
+        prefix = next(prefix for prefix in _FROZEN_PREFIXES if name.startswith(prefix))
+        original = clip.get(_FROZEN_PREFIXES[prefix] + name.removeprefix(prefix))
         if original is None:
             yield f"left over: {name}"
         # Either may have been rounded to half precision.
@@ -290,16 +263,15 @@ def _authors_config(
     trained: dict[str, torch.Tensor], sizes: dict[str, Any], num_interaction_heads: int
 ) -> CLIPCountDensityConfig:
     """Work out the options of the authors' model from its tensors."""
-    blocks = {int(match[1]) for name in trained if (match := re.match(r"fim_blocks\.(\d+)\.", name))}
+    num_layers = num_blocks(trained, r"fim_blocks\.(\d+)\.")
     hierarchical = "fim_blocks.1.conv0.weight" in trained
     projection_dim, vision = sizes["projection_dim"], sizes["vision_config"]
     options: dict[str, Any] = {
         "window_size": 384,
-        "density_activation": "sigmoid",
         "text_readout": "authors",
         "contrast_empty_windows": True,
-        "interaction": "hierarchical" if hierarchical else "plain" if blocks else "add",
-        "num_interaction_layers": len(blocks),
+        "interaction": "hierarchical" if hierarchical else "plain" if num_layers else "add",
+        "num_interaction_layers": num_layers,
         "num_interaction_heads": num_interaction_heads,
         "num_visual_prompts": 0,
         "num_context_tokens": 0,
@@ -339,40 +311,12 @@ def _authors_config(
         raise ValueError(f"The checkpoint's sizes do not fit together. {error}") from error
 
 
-def _rename(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    """What one of the authors' tensors becomes here; nothing if it is not known."""
-    if name == "img_encoder.visual_prompt":
-        yield "visual_prompts.prompt_embeds", torch.cat([tensor[:1], tensor[:-1]])
-    elif name == "text_encoder.learnable_context":
-        yield "context_prompts.context_embeds", tensor
-    elif (match := re.fullmatch(r"fim_blocks\.(\d+)\.(.+)\.(weight|bias)", name)) is not None:
-        index, part, kind = match.groups()
-        if part == "selfattn.qkv":
-            for letter, chunk in zip("qkv", tensor.chunk(3), strict=True):
-                yield f"interaction.patch_layers.{index}.attention.{letter}_proj.{kind}", chunk.contiguous()
-        elif part in _BLOCK_PARTS:
-            layers, own_part = _BLOCK_PARTS[part]
-            yield f"interaction.{layers}.{index}.{own_part}.{kind}", tensor
-    else:
-        for theirs, ours in _PREFIXES:
-            if name.startswith(theirs):
-                yield ours + name.removeprefix(theirs), tensor
-
-
 def _authors_name(name: str) -> str:
-    """What a tensor of ours is called by the authors; tensors of the CLIP keep their names."""
-    match = re.fullmatch(r"interaction\.(patch_layers|text_layers)\.(\d+)\.(.+)\.(weight|bias)", name)
-    if match is not None:
-        parts = {ours: theirs for theirs, ours in _BLOCK_PARTS.items()}
-        return f"fim_blocks.{match[2]}.{parts.get((match[1], match[3]), 'selfattn.qkv')}.{match[4]}"
-    for theirs, ours in (
-        *_PREFIXES,
-        ("img_encoder.visual_prompt", "visual_prompts.prompt_embeds"),
-        ("text_encoder.learnable_context", "context_prompts.context_embeds"),
-    ):
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    return name
+    """The authors' name of a tensor."""
+    if match := re.fullmatch(r"interaction\.(patch_layers|text_layers)\.(\d+)\.(.+)\.(weight|bias)", name):
+        return f"fim_blocks.{match[2]}.{_BLOCK_MODULES[f'{match[1]}.{match[3]}']}.{match[4]}"
+    ours = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+    return name if ours is None else _PREFIXES[ours] + name.removeprefix(ours)
 
 
 def _backbone(vision: dict[str, Any]) -> str:
@@ -386,31 +330,34 @@ def _backbone(vision: dict[str, Any]) -> str:
 
 def read_clip(path: str | Path) -> dict[str, torch.Tensor]:
     """
-    Read a CLIP as OpenAI distributes it (a jit archive), as a plain state dict, or as a folder of `transformers`.
+    Read a CLIP: OpenAI's jit archive, a plain state dict, or a folder of `transformers`.
 
     Args:
         path (`str` or `Path`): The file or folder.
 
     Returns:
-        `dict[str, torch.Tensor]`: Its tensors, under whichever names it has.
+        `dict[str, torch.Tensor]`: Its tensors, under OpenAI's names or those of `transformers`.
 
     Raises:
-        FileNotFoundError: If there is nothing at `path`.
-        ValueError: If what is there is not a CLIP like OpenAI's.
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If it is not a CLIP like OpenAI's.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no CLIP checkpoint at {path}.")
     if path.is_dir():
         return _read_clip_folder(path)
-    if _is_jit_archive(path):
-        with warnings.catch_warnings():
-            # torch would have everybody move on, but this is how OpenAI distributes CLIP.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            try:
-                return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
-            except RuntimeError as error:
-                raise ValueError(f"{path} cannot be read; it may be damaged. {error}") from error
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            is_jit = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        if is_jit:
+            with warnings.catch_warnings():
+                # OpenAI distributes CLIP in a format that torch has deprecated.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                try:
+                    return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+                except RuntimeError as error:
+                    raise ValueError(f"{path} cannot be read; it may be damaged. {error}") from error
     loaded = _load_weights(path)
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
@@ -418,13 +365,6 @@ def read_clip(path: str | Path) -> dict[str, torch.Tensor]:
             f"Expected a CLIP in {path}: a jit archive or a state dict, but the file holds something else."
         )
     return dict(tensors)
-
-
-def _is_jit_archive(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _read_clip_folder(path: Path) -> dict[str, torch.Tensor]:
@@ -435,39 +375,29 @@ def _read_clip_folder(path: Path) -> dict[str, torch.Tensor]:
     if loading["missing_keys"]:
         raise ValueError(f"The CLIP in {path} lacks {', '.join(sorted(loading['missing_keys']))}.")
     for config in (model.config.text_config, model.config.vision_config):
-        # No tensor tells these three, and the authors' code knows OpenAI's alone.
+        # These three do not follow from the tensors, and the authors' code is written for OpenAI's.
         expected = ("quick_gelu", max(1, config.hidden_size // 64), 1e-5)
-        given = (config.hidden_act, config.num_attention_heads, config.layer_norm_eps)
-        if given != expected:
+        found_values = (config.hidden_act, config.num_attention_heads, config.layer_norm_eps)
+        if found_values != expected:
             raise ValueError(
-                f"The CLIP in {path} is not built like OpenAI's: activation, heads and epsilon of a tower are {given} "
-                f"instead of {expected}, so CLIP-Count was not trained on it."
+                f"The CLIP in {path} is not built like OpenAI's: activation, heads and epsilon of a tower are "
+                f"{found_values} instead of {expected}, so CLIP-Count was not trained on it."
             )
     return dict(model.state_dict())
 
 
 def _load_weights(path: Path, allowed: tuple[Any, ...] = ()) -> Any:
-    """Unpickle tensors and plain values; nothing else, unless it is in `allowed`."""
+    """Unpickle tensors, plain values and classes in `allowed`, and nothing else."""
     try:
         with torch.serialization.safe_globals(list(allowed)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(
-            f"{path} holds {found[1] if found else 'something'} beside weights and plain options, or is damaged. It "
-            "was not loaded, for such things could run code."
+            f"{path} contains {found[1] if found else 'an object'}, not a tensor or plain option, or is damaged. "
+            "It was not loaded, because such objects could run code."
         ) from error
-    # The unpickler meets text and the like with whatever error its first bytes lead to.
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        struct.error,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except _READ_ERRORS as error:
         raise ValueError(f"{path} cannot be read; it may be damaged or cut short. {error}".strip()) from error
 
 
@@ -483,21 +413,13 @@ def read_clip_count(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a Lightning checkpoint, or holds other objects than tensors, plain values and
+        ValueError: If the file is not a Lightning checkpoint, or has objects other than tensors, plain values and
             option namespaces.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint at {path}.")
-    # Lightning keeps the command line's options beside the weights, in a dictionary of its own in some versions.
-    allowed = (
-        argparse.Namespace,
-        (dict, "pytorch_lightning.utilities.parsing.AttributeDict"),
-        (dict, "lightning.pytorch.utilities.parsing.AttributeDict"),
-        (dict, "lightning_fabric.utilities.data.AttributeDict"),
-        (dict, "lightning.fabric.utilities.data.AttributeDict"),
-    )
-    checkpoint = _load_weights(path, allowed)
+    checkpoint = _load_weights(path, _OPTION_CLASSES)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no `state_dict`.")
     options = checkpoint.get("hyper_parameters") or {}
@@ -510,13 +432,8 @@ def read_clip_count(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
 @dataclass
 class ClipCountConversion:
     """
-    A converted model and what was found out about it.
-
-    Args:
-        model ([`CLIPCountDensityModel`]): The model, as it was saved.
-        processor ([`CLIPCountDensityProcessor`]): Its processor, as it was saved.
-        differences (`dict[str, float]`):
-            The largest differences between its outputs and the authors'; the density is times 60.
+    A converted model, its processor, and the largest differences between its outputs and the authors' (density: times
+    60).
     """
 
     model: CLIPCountDensityModel
@@ -524,7 +441,7 @@ class ClipCountConversion:
     differences: dict[str, float]
 
     def summary(self) -> list[tuple[str, str]]:
-        """What was found, for a person to read: pairs of a name and a text."""
+        """Describe the model: pairs of a name and a text."""
         config = self.model.config
         vision, text = config.vision_config, config.text_config
         prompts = "none"
@@ -550,15 +467,12 @@ def convert_checkpoint(
     clip: str | Path, checkpoint: str | Path, output: str | Path, tokenizer: str | Path | None = None
 ) -> ClipCountConversion:
     """
-    Convert the authors' checkpoint, hold the result against what their model computes, and save it.
+    Convert the authors' checkpoint, compare the result with what their model computes, and save it.
 
     Args:
-        clip (`str` or `Path`):
-            OpenAI's CLIP under it: a jit archive, a state dict or a folder of `transformers`.
-        checkpoint (`str` or `Path`):
-            The authors' Lightning checkpoint.
-        output (`str` or `Path`):
-            The folder to save model and processor in; it is made.
+        clip (`str` or `Path`): OpenAI's CLIP: a jit archive, a state dict or a folder of `transformers`.
+        checkpoint (`str` or `Path`): The authors' Lightning checkpoint.
+        output (`str` or `Path`): The folder to save model and processor in.
         tokenizer (`str` or `Path`, *optional*):
             CLIP's tokenizer: a folder or a name on the Hub. By default the one in `clip`, where that is a folder with
             a tokenizer, and otherwise OpenAI's from the Hub.
@@ -568,7 +482,7 @@ def convert_checkpoint(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a file is not what it should be or the two do not fit together.
+        ValueError: If a file is not a checkpoint of this type, or the two do not fit together.
         ConversionError: If the outputs differ; nothing is saved then.
     """
     output = Path(output)
@@ -584,7 +498,11 @@ def convert_checkpoint(
     if known is not None and found != known[0]:
         raise ValueError(f"The checkpoint was trained on {known[0]}, but {clip} is {found}.")
     if tokenizer is None:
-        tokenizer = Path(clip) if _has_tokenizer(Path(clip)) else DEFAULT_TOKENIZER
+        has_tokenizer = any(
+            all(Path(clip, name).is_file() for name in names)
+            for names in (["tokenizer.json"], ["vocab.json", "merges.txt"])
+        )
+        tokenizer = Path(clip) if has_tokenizer else DEFAULT_TOKENIZER
     processor = CLIPCountDensityProcessor(
         CLIPCountDensityImageProcessorPil(
             window_size=model.config.window_size, window_stride=128, window_blend="authors"
@@ -599,12 +517,6 @@ def convert_checkpoint(
     return ClipCountConversion(model, processor, differences)
 
 
-def _has_tokenizer(folder: Path) -> bool:
-    return (folder / "tokenizer.json").is_file() or (
-        (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
-    )
-
-
 def _load_tokenizer(source: str | Path, vocab_size: int) -> CLIPTokenizer:
     remedy = "Pass a folder with CLIP's tokenizer (vocab.json and merges.txt, or tokenizer.json): --tokenizer FOLDER."
     try:
@@ -614,9 +526,9 @@ def _load_tokenizer(source: str | Path, vocab_size: int) -> CLIPTokenizer:
     # If the files are missing, transformers 5 returns a tokenizer of two tokens instead of an error.
     if len(tokenizer) != vocab_size or tokenizer.eos_token_id != vocab_size - 1:
         raise ValueError(
-            f"The CLIP knows {vocab_size} tokens of which the last ends a text, but the tokenizer {str(source)!r} "
-            f"has {len(tokenizer)} and ends with number {tokenizer.eos_token_id}: it is another one, or its files are "
-            f"not there (no network?). {remedy}"
+            f"The CLIP has {vocab_size} tokens, the last for the end of a text, but the tokenizer {str(source)!r} has "
+            f"{len(tokenizer)} and ends a text with number {tokenizer.eos_token_id}: it is another one, or its files "
+            f"are missing (no network?). {remedy}"
         )
     words, expected = OPENAI_TOKENS
     if vocab_size == OPENAI_VOCAB_SIZE and tuple(tokenizer(words)["input_ids"]) != expected:

@@ -1,8 +1,8 @@
 """
 What the CLIP-Count authors' model computes, from their own tensors under their own names.
 
-The converter holds a converted model against this before it saves it. It shares no code with the model: written with
-`torch.nn.functional` alone, for reading and checking, not for speed.
+The converter compares a converted model with this before it saves the model. It shares no code with the model, and is
+written with `torch.nn.functional` alone.
 """
 
 import math
@@ -16,11 +16,32 @@ from torch.nn import functional
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 NUM_NORM_GROUPS = 8
-# Agreement in float32: of the larger of one and the largest value. And of the largest value alone, ten times as much,
-# so that an output that is almost zero everywhere does not agree with whatever else is almost zero.
+# Allowed difference in float32, over the larger of one and the largest value; and over the largest value alone, so
+# that two outputs that are almost zero everywhere are not equal.
 TOLERANCE = 1e-4
 RELATIVE_TOLERANCE = 1e-3
 Tensors = dict[str, torch.Tensor]
+# OpenAI's names for the modules of a CLIP, and those of `transformers`, longer names first.
+OPENAI_NAMES = (
+    ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
+    ("transformer.resblocks.", "text_model.encoder.layers."),
+    ("attn.out_proj", "self_attn.out_proj"),
+    ("ln_1", "layer_norm1"),
+    ("ln_2", "layer_norm2"),
+    ("mlp.c_fc", "mlp.fc1"),
+    ("mlp.c_proj", "mlp.fc2"),
+    ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
+    ("visual.conv1", "vision_model.embeddings.patch_embedding"),
+    ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
+    ("visual.ln_pre", "vision_model.pre_layrnorm"),
+    ("visual.ln_post", "vision_model.post_layernorm"),
+    ("visual.proj", "visual_projection.weight"),
+    ("token_embedding", "text_model.embeddings.token_embedding"),
+    ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
+    ("ln_final", "text_model.final_layer_norm"),
+    ("text_projection", "text_projection.weight"),
+    ("logit_scale", "logit_scale"),
+)
 
 
 class ConversionError(RuntimeError):
@@ -29,15 +50,9 @@ class ConversionError(RuntimeError):
 
 class ClipCountReference(NamedTuple):
     """
-    Output of the authors' model.
-
-    Args:
-        density (`torch.Tensor` of shape `(batch_size, window_size, window_size)`):
-            Objects per pixel, times 60.
-        text_embedding (`torch.Tensor` of shape `(batch_size, projection_dim)`):
-            Text embeddings, not normalised.
-        patch_embedding (`torch.Tensor` of shape `(batch_size, num_patches, projection_dim)`):
-            Patch embeddings that their contrastive loss compares with the text, not normalised.
+    Output of the authors' model: `density` `(batch_size, window_size, window_size)`, objects per pixel times 60, and
+    `text_embedding` `(batch_size, projection_dim)` and `patch_embedding` `(batch_size, num_patches, projection_dim)`,
+    which their contrastive loss compares, not normalised.
     """
 
     density: torch.Tensor
@@ -53,23 +68,20 @@ def clip_count_reference(
     Run the authors' model.
 
     Args:
-        trained (`dict[str, torch.Tensor]`):
-            The `state_dict` of their Lightning checkpoint (names that start with `model.`).
-        clip (`dict[str, torch.Tensor]`):
-            OpenAI's CLIP, under OpenAI's names.
+        trained (`dict[str, torch.Tensor]`): The `state_dict` of their checkpoint (names that start with `model.`).
+        clip (`dict[str, torch.Tensor]`): OpenAI's CLIP, under OpenAI's names.
         images (`torch.Tensor` of shape `(batch_size, 3, window_size, window_size)`):
             Windows in the range of 0 to 1; the authors' are 384 pixels a side.
         input_ids (`torch.LongTensor` of shape `(batch_size, context_length)`):
             OpenAI's tokens, padded with zeros to the text tower's full length.
-        num_interaction_heads (`int`, *optional*, defaults to 8):
-            The authors' `decoder_head`.
+        num_interaction_heads (`int`, *optional*, defaults to 8): The authors' `decoder_head`.
 
     Returns:
         [`ClipCountReference`] in float32.
 
     Source:
-        The behaviour of `models/clip_count.py` in https://github.com/songrise/CLIP-Count at ba57fd0, its differences
-        from the paper (https://huggingface.co/papers/2305.07304) included.
+        `models/clip_count.py` in https://github.com/songrise/CLIP-Count at ba57fd0, its differences from the paper
+        (https://huggingface.co/papers/2305.07304) included.
     """
     trained = {name.removeprefix("model."): tensor.float() for name, tensor in trained.items()}
     clip = {name: tensor.float() for name, tensor in clip.items()}
@@ -93,22 +105,20 @@ def compare_with_reference(
     seed: int = 0,
 ) -> dict[str, float]:
     """
-    Hold a converted model, with its processor, against what the authors' model computes from the original tensors.
+    Compare a converted model and its processor with the authors' model, for one random image and two prompts.
 
     Args:
         model ([`CLIPCountDensityModel`]): The converted model.
         processor ([`CLIPCountDensityProcessor`]): Its processor.
         trained (`dict[str, torch.Tensor]`): The `state_dict` of the authors' checkpoint.
-        clip (`dict[str, torch.Tensor]`): The CLIP under it.
-        seed (`int`, *optional*, defaults to 0): Of the image.
+        clip (`dict[str, torch.Tensor]`): The CLIP that it was trained on.
+        seed (`int`, *optional*, defaults to 0): Seed of the image.
 
     Returns:
-        `dict[str, float]`: The largest differences in the density (times 60), the text and the patch embeddings, for
-        one image and two prompts.
+        `dict[str, float]`: The largest differences in the density (times 60), the text and the patch embeddings.
 
     Raises:
-        ConversionError: If one is larger than `TOLERANCE`, of the largest value where that is above one, or larger
-            than `RELATIVE_TOLERANCE` of the largest value, or not finite.
+        ConversionError: If a difference is not finite, or larger than `TOLERANCE` allows.
     """
     config = model.config
     image = _random_image(config.window_size, seed)
@@ -145,26 +155,9 @@ def compare_with_reference(
 
 def openai_name(name: str) -> str:
     """OpenAI's name for a tensor of a `transformers` CLIP; the three projections of an attention share one."""
-    for pattern, replacement in (
-        (r"^vision_model\.encoder\.layers", "visual.transformer.resblocks"),
-        (r"^text_model\.encoder\.layers", "transformer.resblocks"),
-        (r"self_attn\.[qkv]_proj\.", "attn.in_proj_"),
-        (r"self_attn\.out_proj", "attn.out_proj"),
-        (r"layer_norm([12])", r"ln_\1"),
-        (r"mlp\.fc1", "mlp.c_fc"),
-        (r"mlp\.fc2", "mlp.c_proj"),
-        (r"^vision_model\.embeddings\.class_embedding", "visual.class_embedding"),
-        (r"^vision_model\.embeddings\.patch_embedding", "visual.conv1"),
-        (r"^vision_model\.embeddings\.position_embedding\.weight", "visual.positional_embedding"),
-        (r"^vision_model\.pre_layrnorm", "visual.ln_pre"),
-        (r"^vision_model\.post_layernorm", "visual.ln_post"),
-        (r"^visual_projection\.weight", "visual.proj"),
-        (r"^text_model\.embeddings\.token_embedding", "token_embedding"),
-        (r"^text_model\.embeddings\.position_embedding\.weight", "positional_embedding"),
-        (r"^text_model\.final_layer_norm", "ln_final"),
-        (r"^text_projection\.weight", "text_projection"),
-    ):
-        name = re.sub(pattern, replacement, name)
+    name = re.sub(r"self_attn\.[qkv]_proj\.", "attn.in_proj_", name)
+    for theirs, ours in OPENAI_NAMES:
+        name = name.replace(ours, theirs)
     return name
 
 
@@ -229,7 +222,8 @@ def _clip_block(clip: Tensors, prefix: str, x: torch.Tensor, index: int, mask: t
     return x + _linear(clip, block + "mlp.c_proj", inner * torch.sigmoid(1.702 * inner))
 
 
-def _num_blocks(tensors: Tensors, pattern: str) -> int:
+def num_blocks(tensors: Tensors, pattern: str) -> int:
+    """Number of distinct first groups of a pattern among the tensors' names."""
     return len({match[1] for name in tensors if (match := re.match(pattern, name))})
 
 
@@ -251,9 +245,9 @@ def _encode_images(trained: Tensors, clip: Tensors, images: torch.Tensor) -> tor
     if prompts is not None:
         x = with_prompts(x, prompts[0])
     x = _norm(clip, "visual.ln_pre", x)
-    for index in range(_num_blocks(clip, r"visual\.transformer\.resblocks\.(\d+)\.")):
+    for index in range(num_blocks(clip, r"visual\.transformer\.resblocks\.(\d+)\.")):
         if prompts is not None and 1 <= index < len(prompts):
-            # Row 0 serves twice, and the last row never.
+            # Row 0 is used twice, and the last row never.
             x = with_prompts(x, prompts[index - 1])
         elif prompts is not None and index == len(prompts):
             x = torch.cat([x[:, :1], x[:, -num_patches:]], dim=1)
@@ -272,22 +266,22 @@ def _encode_text(trained: Tensors, clip: Tensors, input_ids: torch.Tensor) -> to
         x = torch.cat([x[:, :1], context.expand(len(x), -1, -1), x[:, 1:]], dim=1)[:, :length]
     x = x + clip["positional_embedding"][:length]
     mask = torch.full((length, length), -math.inf).triu(1)
-    for index in range(_num_blocks(clip, r"transformer\.resblocks\.(\d+)\.")):
+    for index in range(num_blocks(clip, r"transformer\.resblocks\.(\d+)\.")):
         x = _clip_block(clip, "", x, index, mask)
     x = _norm(clip, "ln_final", x)
-    # The end-of-text token has the highest number. Where it stood before the context moved it, the text is read.
+    # The end-of-text token has the highest number. The text is read at its position before the context moved it.
     return x[torch.arange(len(x)), input_ids.argmax(dim=-1)] @ clip["text_projection"]
 
 
 def _interact(trained: Tensors, x: torch.Tensor, text: torch.Tensor, heads: int) -> list[torch.Tensor]:
     """The maps `(B, P, h, w)` that the decoder reads: one, or with the hierarchical interaction two."""
-    num_blocks = _num_blocks(trained, r"fim_blocks\.(\d+)\.")
+    num_layers = num_blocks(trained, r"fim_blocks\.(\d+)\.")
     hierarchical = "fim_blocks.1.conv0.weight" in trained
     side = math.isqrt(x.shape[1])
     maps = []
-    if not num_blocks:
+    if not num_layers:
         x = x + text
-    for index in range(num_blocks):
+    for index in range(num_layers):
         block = f"fim_blocks.{index}."
         if hierarchical and index == 1:
             fine = x.transpose(1, 2).unflatten(2, (side, side))
@@ -320,7 +314,7 @@ def _decode(trained: Tensors, maps: list[torch.Tensor]) -> torch.Tensor:
         return functional.gelu(functional.group_norm(x, NUM_NORM_GROUPS, scale, shift))
 
     x = maps[0]
-    for level in range(_num_blocks(trained, r"density_decoder\.convs\.(\d+)\.")):
+    for level in range(num_blocks(trained, r"density_decoder\.convs\.(\d+)\.")):
         if level:
             x = functional.interpolate(x, scale_factor=2, mode="bilinear")
         if level == 1 and len(maps) == 2:
@@ -331,10 +325,12 @@ def _decode(trained: Tensors, maps: list[torch.Tensor]) -> torch.Tensor:
 
 
 __all__ = [
+    "OPENAI_NAMES",
     "ClipCountReference",
     "ConversionError",
     "clip_count_reference",
     "compare_with_reference",
+    "num_blocks",
     "openai_name",
     "openai_tensors",
 ]
