@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from peft import PeftConfig
@@ -18,19 +18,14 @@ DEFAULT_CONTEXT_TOKENS = 2
 class _PromptConfig(PeftConfig):
     """Fields of both."""
 
-    # The name of the method in PEFT, and the modules that hold the prompts.
-    METHOD = ""
-    TARGET = ""
+    METHOD = ""  # its name in PEFT
+    TARGET = ""  # the modules that hold the prompts
 
-    target_modules: str | list[str] | None = field(
-        default=None, metadata={"help": "The modules that hold the prompts; by default those of every CLIP tower."}
-    )
-    exclude_modules: str | list[str] | None = field(default=None, metadata={"help": "Modules to leave alone."})
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Modules that train and are saved with the prompts."}
-    )
-    token_dim: int | None = field(default=None, metadata={"help": "Width of the tower; read from the base."})
-    num_layers: int | None = field(default=None, metadata={"help": "Layers of the tower; read from the base."})
+    target_modules: str | list[str] | None = None
+    exclude_modules: str | list[str] | None = None
+    modules_to_save: list[str] | None = None
+    token_dim: int | None = None
+    num_layers: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,27 +49,22 @@ class VisualPromptConfig(_PromptConfig):
 
     The prompts are inserted between the class token and the patches, before the tower's first norm. With a depth of
     one they stay to the end ("VPT-shallow"); otherwise each of the first `depth` layers has its own ("VPT-deep").
-    The tower's output has no prompts, but the `hidden_states` of `output_hidden_states=True` do. Prompts have no
-    positions, so their number is limited by memory only.
+    The tower's output has no prompts, but its `hidden_states` do. Prompts have no positions, so only memory limits
+    their number.
 
     Args:
-        num_virtual_tokens (`int`, *optional*, defaults to 20):
-            Prompts that a layer sees.
+        num_virtual_tokens (`int`, *optional*, defaults to 20): Prompts of a layer.
         depth (`int`, *optional*):
-            How many layers have prompts of their own; by default all, filled in when the adapter is added to a base.
+            Number of layers with their own prompts; by default all, filled in when the adapter is added to a base.
         projection (`bool`, *optional*, defaults to `False`):
             Whether a linear layer, shared by all depths, projects the prompts.
-        dropout (`float`, *optional*, defaults to 0.0):
-            Dropout on the prompts, different for every image.
-        norm (`bool`, *optional*, defaults to `False`):
-            Whether the output of the last layer is normed (a layer norm with weights of its own).
+        dropout (`float`, *optional*, defaults to 0.0): Dropout on the prompts, different for every image.
+        norm (`bool`, *optional*, defaults to `False`): Whether a trained layer norm follows the last layer.
         target_modules (`str` or `list[str]`, *optional*):
             First norms of the vision towers to tune; by default every `pre_layrnorm`.
-        modules_to_save (`list[str]`, *optional*):
-            Modules that train and are saved with the prompts, such as `["decoder"]`.
+        modules_to_save (`list[str]`, *optional*): Other modules to train and save, such as `["decoder"]`.
         token_dim, num_layers (`int`, *optional*):
-            Width and layers of the tower, filled in when the adapter is added to a base. Other bases must have the
-            same.
+            Width and layers of the tower, filled in when the adapter is added to a base; other bases must match.
 
     Raises:
         ValueError: If a value is out of range.
@@ -87,11 +77,11 @@ class VisualPromptConfig(_PromptConfig):
     METHOD = "CLIP_VPT"
     TARGET = r"(.*\.)?pre_layrnorm"
 
-    num_virtual_tokens: int = field(default=20, metadata={"help": "Prompts that a layer sees."})
-    depth: int | None = field(default=None, metadata={"help": "Layers with prompts of their own; all by default."})
-    projection: bool = field(default=False, metadata={"help": "Whether prompts go through a linear layer."})
-    dropout: float = field(default=0.0, metadata={"help": "Dropout on the prompts."})
-    norm: bool = field(default=False, metadata={"help": "Whether the tower's output is normalised."})
+    num_virtual_tokens: int = 20
+    depth: int | None = None
+    projection: bool = False
+    dropout: float = 0.0
+    norm: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,7 +89,7 @@ class VisualPromptConfig(_PromptConfig):
         if self.depth is not None:
             self._check_number("depth", " (the shallow form)")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"`dropout` must lie in [0, 1), but got {self.dropout}.")
+            raise ValueError(f"`dropout` must be in [0, 1), but got {self.dropout}.")
 
 
 @dataclass
@@ -107,33 +97,28 @@ class ContextPromptConfig(_PromptConfig):
     """
     Learned context vectors among the words of a prompt, in the text tower of a CLIP.
 
-    They take positions as words do: a tower with 77 positions takes `77 - num_virtual_tokens` tokens of text, start
-    and end included. The text embedding is that of the end-of-text token. `last_hidden_state` of the tower includes
-    the context.
+    They take positions: a tower with 77 positions reads `77 - num_virtual_tokens` tokens of text, start and end
+    included. The text embedding is that of the end-of-text token; `last_hidden_state` includes the context.
 
     Args:
         num_virtual_tokens (`int`, *optional*):
             Context vectors; by default as many as the tokens they are initialised from, else 2.
         position (`str`, *optional*, defaults to `"front"`):
-            Position of the context: before the words (`"front"`), half of it before and half after (`"middle"`; the
-            smaller half before) or after them (`"end"`). CoOp names the place of the class instead: these three are
-            its "end", "middle" and "front".
+            Position of the context: before the words (`"front"`), half before and half after (`"middle"`; the smaller
+            half before) or after them (`"end"`). CoOp names the position of the class instead ("end", "middle" and
+            "front").
         init_text (`str`, *optional*):
             Words to start from, such as `"a photo of"`; by default normal noise of standard deviation 0.02.
         class_names (`list[str]`, *optional*):
-            Give each of these texts a context of its own ("class-specific"); every prompt must then be one of them.
-            By default all prompts share one context.
+            Texts that each have their own context ("class-specific"); every prompt must then be one of them. By
+            default all prompts share one context.
         tokenizer_name_or_path (`str`, *optional*):
-            The tokenizer that reads `init_text` and `class_names`; by default that of the base.
+            The tokenizer of `init_text` and `class_names`; by default that of the base.
         init_token_ids (`list[int]`, *optional*), class_token_ids (`list[list[int]]`, *optional*):
-            The same as tokens. Filled in when the adapter is added to a base; no tokenizer is needed then.
+            Both as tokens, filled in when the adapter is added to a base, or given instead of the texts.
         target_modules (`str` or `list[str]`, *optional*):
             Token embeddings of the text towers to tune; by default every `embeddings.token_embedding`.
-        modules_to_save (`list[str]`, *optional*):
-            Modules that train and are saved with the context, such as `["decoder"]`.
-        token_dim, num_layers (`int`, *optional*):
-            Width and layers of the tower, filled in when the adapter is added to a base. Other bases must have the
-            same.
+        modules_to_save, token_dim, num_layers (*optional*): As in [`VisualPromptConfig`].
 
     Raises:
         ValueError: If a value is out of range, or values contradict each other.
@@ -145,13 +130,13 @@ class ContextPromptConfig(_PromptConfig):
     METHOD = "CLIP_COOP"
     TARGET = r"(.*\.)?embeddings\.token_embedding"
 
-    num_virtual_tokens: int | None = field(default=None, metadata={"help": "Context vectors; 2 by default."})
-    position: str = field(default="front", metadata={"help": "Position of the context: front, middle or end."})
-    init_text: str | None = field(default=None, metadata={"help": "Words to start from."})
-    class_names: list[str] | None = field(default=None, metadata={"help": "Texts with a context of their own."})
-    tokenizer_name_or_path: str | None = field(default=None, metadata={"help": "Reads the texts; the base's."})
-    init_token_ids: list[int] | None = field(default=None, metadata={"help": "`init_text` as tokens."})
-    class_token_ids: list[list[int]] | None = field(default=None, metadata={"help": "`class_names` as tokens."})
+    num_virtual_tokens: int | None = None
+    position: str = "front"
+    init_text: str | None = None
+    class_names: list[str] | None = None
+    tokenizer_name_or_path: str | None = None
+    init_token_ids: list[int] | None = None
+    class_token_ids: list[list[int]] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -162,11 +147,11 @@ class ContextPromptConfig(_PromptConfig):
         for name in ("class_names", "class_token_ids"):
             values = getattr(self, name)
             if values is not None and (not values or len({str(value) for value in values}) < len(values)):
-                raise ValueError(f"`{name}` must hold at least one text and none twice, but got {values}.")
+                raise ValueError(f"`{name}` must have at least one text and none twice, but got {values}.")
         self.resolve_length()
 
     def resolve_length(self) -> None:
-        """Compare the number of context vectors with the tokens that they start from, or set the one by the other."""
+        """Set the number of context vectors to that of `init_token_ids`, or check that they are equal."""
         if self.init_token_ids is None:
             return
         if self.num_virtual_tokens is None:

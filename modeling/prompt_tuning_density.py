@@ -1,4 +1,4 @@
-"""Prompts of a density model to adapters and back, bit for bit."""
+"""Convert the prompts of a density model to adapters and back, without rounding."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .prompt_tuning_vision import VisualPromptLayer
 @torch.no_grad()
 def prompts_to_adapter(model: CLIPCountDensityModel, base_folder: str | Path | None = None) -> AdapterStack:
     """
-    Turn the prompts of a density model into adapters.
+    Convert the prompts of a density model to adapters.
 
     Args:
-        model ([`CLIPCountDensityModel`]): A model with prompts; it stays as it is.
+        model ([`CLIPCountDensityModel`]): A model with prompts; not changed.
         base_folder (`str` or `Path`, *optional*):
-            Where to save the base, a model without prompts, whose name the adapters then record.
+            Folder for the base, a model without prompts, whose name the adapters then record.
 
     Returns:
         [`AdapterStack`] with the adapters `"visual"` and `"context"`, or one of them. Its outputs are the model's.
@@ -71,17 +71,17 @@ def prompts_to_adapter(model: CLIPCountDensityModel, base_folder: str | Path | N
 @torch.no_grad()
 def adapter_to_prompts(model: PeftModel) -> CLIPCountDensityModel:
     """
-    Make the active prompts of an adapted density model its own.
+    Convert the active adapters of a density model to its built-in prompts.
 
     Args:
-        model (`PeftModel`): A density model without prompts of its own, with adapters; it stays as it is.
+        model (`PeftModel`): A density model without built-in prompts, with adapters; not changed.
 
     Returns:
         [`CLIPCountDensityModel`] without adapters, with the same outputs.
 
     Raises:
-        ValueError: If the base is no density model or has prompts of its own already, or if a density model cannot
-            hold an active adapter.
+        ValueError: If the base is no density model or has built-in prompts in the tower, or if they cannot express an
+            active adapter.
     """
     base: Any = model.get_base_model()
     if getattr(type(getattr(base, "config", None)), "model_type", None) != "clip_count_density":
@@ -97,7 +97,7 @@ def adapter_to_prompts(model: PeftModel) -> CLIPCountDensityModel:
     unloaded = copy.deepcopy(model).unload()
     for name, config in zip(adapters, configs, strict=True):
         if isinstance(config, VisualPromptConfig):
-            _own_visual_prompts(unloaded, _visual_layer(base), name, config)
+            _set_visual_prompts(unloaded, _visual_layer(base), name, config)
         else:
             embeds = _context_layer(base).clip_coop_embeds[name]
             unloaded.config.num_context_tokens = len(embeds)
@@ -108,7 +108,7 @@ def adapter_to_prompts(model: PeftModel) -> CLIPCountDensityModel:
     return unloaded.train(model.training)
 
 
-def _own_visual_prompts(
+def _set_visual_prompts(
     model: CLIPCountDensityModel, layer: VisualPromptLayer, name: str, config: VisualPromptConfig
 ) -> None:
     embeds = layer.clip_vpt_embeds[name]
@@ -136,9 +136,9 @@ def _check_form(name: str, config: PeftConfig, base: CLIPCountDensityModel) -> N
     else:
         own, fits, needed = None, False, "visual and context prompts"
     if own is not None:
-        raise ValueError(f"The density model has prompts of its own in the tower that adapter {name!r} tunes.")
+        raise ValueError(f"The density model already has prompts in the tower that adapter {name!r} tunes.")
     if not fits:
-        raise ValueError(f"A density model cannot hold the adapter {name!r}; it takes {needed}.")
+        raise ValueError(f"A density model cannot express the adapter {name!r}; it supports {needed}.")
 
 
 def _visual_layer(base: CLIPCountDensityModel) -> VisualPromptLayer:

@@ -1,8 +1,4 @@
-"""
-What prompts need of PEFT (0.21) and PEFT does not offer: methods from outside, their layers and tuners, and cards.
-
-Adapters of different methods on one model are in `prompt_tuning_stack.py`.
-"""
+"""Extensions of PEFT (0.21) for prompts: methods that it does not ship, their layers and tuners, and cards."""
 
 from __future__ import annotations
 
@@ -25,9 +21,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers.utils.hub import resolve_revision
 
 
-# The methods that were registered here.
 _ADDED: set[str] = set()
-# PEFT's placeholder, and the mark of generated cards; cards without either were written by hand.
+# PEFT's placeholder, and the mark of generated cards; a card without both was written by hand.
 _PEFT_PLACEHOLDER = "[More Information Needed]"
 _MARK = "<!-- Written by count-clip. Delete this line to keep your changes. -->"
 _METHODS = {"CLIP_VPT": "visual prompts (VPT)", "CLIP_COOP": "context prompts (CoOp)", "LORA": "LoRA"}
@@ -56,16 +51,9 @@ model = {loader}.from_pretrained(base, "THIS")  # on a base that is loaded alrea
 
 def add_peft_type(name: str) -> PeftType:
     """
-    Add a member to the enumeration of PEFT's methods, or return the one of this name.
+    Return the member of `PeftType` with this name (in capitals, as in `adapter_config.json`), added if it is missing.
 
-    `register_peft_method` takes members of `PeftType` only, and Python closes an enumeration: the member is made the
-    way `EnumType` makes them.
-
-    Args:
-        name (`str`): The name, in capitals as in `adapter_config.json`.
-
-    Returns:
-        `PeftType`: The member.
+    `register_peft_method` takes members only, and Python closes an enumeration: the member is made as in `EnumType`.
     """
     if name not in PeftType.__members__:
         member = str.__new__(PeftType, name)
@@ -80,14 +68,7 @@ def add_peft_type(name: str) -> PeftType:
 
 
 def add_peft_method(name: str, config_class: type[PeftConfig], tuner_class: type[BaseTuner]) -> None:
-    """
-    Register a method that PEFT does not ship; registering it again replaces the classes.
-
-    Args:
-        name (`str`): Its name, in capitals as in `adapter_config.json`.
-        config_class (`type[PeftConfig]`): Its configuration.
-        tuner_class (`type[BaseTuner]`): What puts its layers into a model.
-    """
+    """Register a method that PEFT does not ship; registering it again replaces the classes."""
     peft_type = add_peft_type(name)
     if peft_type in PEFT_TYPE_TO_CONFIG_MAPPING:
         PEFT_TYPE_TO_CONFIG_MAPPING[peft_type] = config_class
@@ -99,9 +80,9 @@ def add_peft_method(name: str, config_class: type[PeftConfig], tuner_class: type
 
 def keep_cards() -> None:
     """
-    Have `push_to_hub` upload the cards of added methods, which it (transformers 5.23) overwrites by a template.
+    Have `push_to_hub` upload the cards of added methods, which it (transformers 5.23) overwrites with a template.
 
-    Other models are pushed as before; calling this again changes nothing.
+    A second call changes nothing.
     """
     upload = PeftModel._upload_modified_files
     if hasattr(upload, "__wrapped__"):
@@ -155,17 +136,17 @@ class PromptLayer(nn.Module, BaseTunerLayer):
             ]
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
-        """As in every tuner layer."""
+        """As in PEFT."""
         super().set_adapter(adapter_names, inference_mode=inference_mode)
         self._update_hooks()
 
     def enable_adapters(self, enabled: bool) -> None:
-        """As in every tuner layer."""
+        """As in PEFT."""
         super().enable_adapters(enabled)
         self._update_hooks()
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """As in every tuner layer."""
+        """As in PEFT."""
         super().delete_adapter(adapter_name)
         self._update_hooks()
 
@@ -179,21 +160,21 @@ class PromptLayer(nn.Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def acting(self, adapters: Iterable[str]) -> list[str]:
-        """The active ones of the layer's adapters, sorted: the order must not change with saving and loading."""
+        """The active adapters, sorted, so that saving and loading keeps their order."""
         if self.disable_adapters:
             return []
         active = self.active_adapters
         return sorted(name for name in adapters if name in active)
 
     def check_merge(self) -> NoReturn:
-        """Refuse to merge."""
+        """Raise an error: prompts cannot be merged."""
         raise ValueError(
             "Prompts are inputs and cannot be merged into the base. Keep the adapter, or call `unload()` for "
-            "the base alone. `adapter_to_prompts` makes them a density model's own prompts."
+            "the base alone. `adapter_to_prompts` converts them to a density model's built-in prompts."
         )
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Refuse to merge."""
+        """Raise an error: prompts cannot be merged."""
         self.check_merge()
 
     def unmerge(self) -> None:
@@ -211,15 +192,7 @@ class PromptLayer(nn.Module, BaseTunerLayer):
 
 
 class PromptTuner(BaseTuner):
-    """
-    Puts [`PromptLayer`]s into a model.
-
-    Args:
-        model (`nn.Module`): The model; changed in place.
-        peft_config: The adapter's configuration.
-        adapter_name (`str`): The adapter's name.
-        kwargs: `low_cpu_mem_usage` and `state_dict`, as in every tuner.
-    """
+    """Puts [`PromptLayer`]s into a model, which it changes in place."""
 
     target_module_mapping: dict[str, list[str]] = {}
 
@@ -276,7 +249,7 @@ class PromptTuner(BaseTuner):
         self._replace_module(parent, target_name, layer, target)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        # PEFT's own copies the weight, which a module in `modules_to_save` need not have.
+        # PEFT's method copies the weight, which a module in `modules_to_save` need not have.
         setattr(parent, child_name, new_module)
 
     def _check_merge_allowed(self) -> None:
@@ -286,7 +259,7 @@ class PromptTuner(BaseTuner):
 
 
 def _tower(model: nn.Module, key: str) -> nn.Module:
-    """The tower that a target belongs to: the nearest module around it that has an encoder."""
+    """The tower of a target: the nearest module around it that has an encoder."""
     names = key.split(".")[:-1]
     while names and not hasattr(model.get_submodule(".".join(names)), "encoder"):
         names.pop()
@@ -316,17 +289,17 @@ def check_tower(config: Any, tower: nn.Module, key: str, modality: str, attribut
 
 def write_card(folder: str | Path, configs: Sequence[PeftConfig], names: Sequence[str] = ("",)) -> None:
     """
-    Write the card of one or several adapters of the same base; the text of a card written by hand stays.
+    Write the card of adapters of the same base; the text of a card written by hand stays.
 
     Args:
-        folder (`str` or `Path`): Where the adapters are saved, each in a subfolder of its name.
+        folder (`str` or `Path`): The folder of the adapters, each in a subfolder of its name.
         configs (`Sequence[PeftConfig]`): Their configurations.
         names (`Sequence[str]`, *optional*): Their names; empty for one in the folder itself.
     """
     path = Path(folder, "README.md")
     card = ModelCard.load(path) if path.is_file() else ModelCard("---\nlibrary_name: peft\n---\n")
     base = configs[0].base_model_name_or_path
-    on_hub = base is not None and _is_on_hub(base)
+    on_hub = base is not None and not Path(base).exists()
     tags = {tag for tag in card.data.tags or [] if not tag.startswith("base_model:")}
     card.data.base_model = base if on_hub else None
     card.data.tags = sorted(tags | ({f"base_model:adapter:{base}"} if on_hub else set()) | {"prompt-tuning"})
@@ -340,17 +313,7 @@ def write_card(folder: str | Path, configs: Sequence[PeftConfig], names: Sequenc
 def describe_adapters(
     folder: str | Path, configs: Sequence[PeftConfig], names: Sequence[str] = ("",)
 ) -> tuple[str, str]:
-    """
-    Describe adapters and how they are loaded.
-
-    Args:
-        folder (`str` or `Path`): Where they are saved, each in a subfolder of its name.
-        configs (`Sequence[PeftConfig]`): Their configurations.
-        names (`Sequence[str]`, *optional*): Their names; empty for one in the folder itself.
-
-    Returns:
-        `tuple[str, str]`: A text on the base and the adapters, and the code that loads them from `"THIS"`.
-    """
+    """A text on adapters and their base, and the code that loads them from `"THIS"`; see [`write_card`]."""
     base, revision = configs[0].base_model_name_or_path, configs[0].revision
     lines = [
         f"- {f'`{name}`: ' if name else ''}{_method(config)}{_size(Path(folder, name))}"
@@ -358,15 +321,10 @@ def describe_adapters(
     ]
     about = _ABOUT.format(
         base=f"`{base}`" if base else "unknown, without a name when the adapter was saved",
-        revision=_revision(base, revision) if base and _is_on_hub(base) else "none, it is not on the Hub",
+        revision=_revision(base, revision) if base and not Path(base).exists() else "none, it is not on the Hub",
         adapters="\n".join(lines),
     )
     return about, _CODE.format(loader="count_clip.AdapterStack" if any(names) else "PeftModel")
-
-
-def _is_on_hub(base: str) -> bool:
-    """Whether a base may be on the Hub: it is not a folder."""
-    return not Path(base).exists()
 
 
 def _method(config: PeftConfig) -> str:
@@ -375,7 +333,7 @@ def _method(config: PeftConfig) -> str:
 
 
 def _size(folder: Path) -> str:
-    """Number of an adapter's parameters, if it is saved."""
+    """The number of a saved adapter's parameters."""
     path = folder / SAFETENSORS_WEIGHTS_NAME
     if not path.is_file():
         return ""
@@ -384,8 +342,7 @@ def _size(folder: Path) -> str:
 
 
 def _revision(base: str, revision: str | None) -> str:
-    """The revision that is loaded, and its commit if it is in the cache."""
-    # The cache alone: a card must not need the network.
+    """The revision, and its commit if it is in the cache; without the network."""
     commit = getattr(resolve_revision(base, revision, local_files_only=True), "resolved", None)
     shown = f"`{revision or 'main'}`"
     return shown if commit in (None, revision) else f"{shown}, at the time `{commit}`"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ _HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_d
 
 
 class _StackTuner(BaseTuner):
-    """Switches, deletes and unloads the layers that the tuners of the adapters' methods made."""
+    """Switches, deletes and unloads the layers of all methods."""
 
     prefix = "adapter_stack_"
     tuner_layer_cls = BaseTunerLayer
@@ -46,7 +45,7 @@ class _StackTuner(BaseTuner):
         raise NotImplementedError("The layers are made by the tuners of the adapters' own methods.")
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        # PEFT's own copies the weight, which a module in `modules_to_save` need not have.
+        # PEFT's method copies the weight, which a module in `modules_to_save` need not have.
         setattr(parent, child_name, new_module)
 
     def _check_merge_allowed(self) -> None:
@@ -62,7 +61,7 @@ class _StackTuner(BaseTuner):
         if names:
             super().set_adapter(names, inference_mode=inference_mode)
         else:
-            # PEFT's method refuses an empty list, its modules do not.
+            # PEFT's method does not accept an empty list, its modules do.
             for module in self.model.modules():
                 if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
                     module.set_adapter([])
@@ -85,11 +84,9 @@ class AdapterStack(PeftModel):
     """
     A model with adapters of different methods: prompts in both towers, or prompts and LoRA.
 
-    A `PeftModel` takes adapters of one method only, a `PeftMixedModel` cannot save them, and of nested `PeftModel`s
-    neither adapter loads alone. Here each adapter is saved into a folder of its name and also loads alone with
-    `PeftModel.from_pretrained`.
-
-    All are active at first. `set_adapter` takes one name or several.
+    A `PeftModel` has adapters of one method only, a `PeftMixedModel` cannot save them, and nested `PeftModel`s do not
+    load alone. Here each adapter is saved into a folder of its name and also loads alone with
+    `PeftModel.from_pretrained`. All are active at first.
 
     Args:
         model (`nn.Module`): The base; changed in place.
@@ -100,8 +97,8 @@ class AdapterStack(PeftModel):
             Whether to create the adapters on the meta device, to be filled from a file.
 
     Raises:
-        ValueError: If there is no adapter, or two would train the same module, or a method keeps its weights outside
-            of layers.
+        ValueError: If `peft_config` is empty, two adapters would train the same module, or a method keeps its weights
+            outside of layers.
 
     Example:
 
@@ -155,7 +152,9 @@ class AdapterStack(PeftModel):
         _name_base(base, peft_config)
         tuner_class = _tuner_class(peft_config)
         try:
-            with _quiet():
+            with warnings.catch_warnings():
+                # A stack has several adapters by design.
+                warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
                 tuner_class(base, {adapter_name: peft_config}, adapter_name, low_cpu_mem_usage=low_cpu_mem_usage)
         except BaseException:
             self.peft_config.pop(adapter_name, None)
@@ -164,16 +163,7 @@ class AdapterStack(PeftModel):
         self.set_adapter(active, inference_mode=all(self.peft_config[name].inference_mode for name in active))
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
-        """
-        Switch to one adapter or several; the others are off and do not train.
-
-        Args:
-            adapter_name (`str` or `list[str]`): Their names.
-            inference_mode (`bool`, *optional*, defaults to `False`): Whether they do not train either.
-
-        Raises:
-            ValueError: If there is no adapter of a name.
-        """
+        """Switch to one adapter or several, which train unless in `inference_mode`; the others are off."""
         names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
         missing = [name for name in names if name not in self.peft_config]
         if missing or not names:
@@ -222,10 +212,9 @@ class AdapterStack(PeftModel):
 
         Args:
             model (`nn.Module`): The base; changed in place.
-            model_id (`str` or `Path`): A folder, or a name on the Hub, where `save_pretrained` wrote.
-            is_trainable (`bool`, *optional*, defaults to `False`): Whether they go on training.
-            autocast_adapter_dtype (`bool`, *optional*, defaults to `True`): As in the constructor.
-            low_cpu_mem_usage (`bool`, *optional*, defaults to `False`): As in the constructor.
+            model_id (`str` or `Path`): A folder of `save_pretrained`, or a name on the Hub.
+            is_trainable (`bool`, *optional*, defaults to `False`): Whether they are trainable.
+            autocast_adapter_dtype, low_cpu_mem_usage (`bool`, *optional*): As in the constructor.
             kwargs: `revision`, `cache_dir`, `token`, `local_files_only`.
 
         Returns:
@@ -247,16 +236,7 @@ class AdapterStack(PeftModel):
 
 
 def adapter_folders(name_or_path: str | Path, **hub_kwargs: Any) -> dict[str, Path]:
-    """
-    Find the adapters of an [`AdapterStack`] that was saved.
-
-    Args:
-        name_or_path (`str` or `Path`): A folder or a name on the Hub.
-        hub_kwargs: Arguments of `snapshot_download`.
-
-    Returns:
-        `dict[str, Path]`: Folders by the adapters' names.
-    """
+    """The folders of a saved [`AdapterStack`] (a folder or a name on the Hub), by the adapters' names."""
     folder = _folder_of(name_or_path, allow_patterns=["*/adapter_*"], **hub_kwargs)
     return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG_NAME}"))}
 
@@ -282,9 +262,8 @@ def load_adapted_model(name_or_path: str | Path, is_trainable: bool = False, **k
     if the adapter's folder has a tokenizer.
 
     Args:
-        name_or_path (`str` or `Path`): Where one adapter or an [`AdapterStack`] was saved: a folder or a name on the
-            Hub.
-        is_trainable (`bool`, *optional*, defaults to `False`): Whether the adapters go on training.
+        name_or_path (`str` or `Path`): The folder, or name on the Hub, of one adapter or an [`AdapterStack`].
+        is_trainable (`bool`, *optional*, defaults to `False`): Whether the adapters are trainable.
         kwargs: For the Hub: `revision` (of the adapters), `cache_dir`, `token`, `local_files_only`; and for the base's
             `from_pretrained`: `dtype`, `device_map`, `attn_implementation`.
 
@@ -292,7 +271,7 @@ def load_adapted_model(name_or_path: str | Path, is_trainable: bool = False, **k
         `PeftModel`: For several adapters an [`AdapterStack`].
 
     Raises:
-        ValueError: If there are no adapters, or they do not name their base.
+        ValueError: If there are no adapters, or they do not record their base.
     """
     hub_kwargs = {name: kwargs.pop(name) for name in _HUB_ARGUMENTS if name in kwargs}
     folder = _folder_of(name_or_path, **hub_kwargs)
@@ -353,14 +332,6 @@ def _check_together(configs: Mapping[str, PeftConfig]) -> None:
                     f"Both {saved[module]!r} and {name!r} train {module!r} (`modules_to_save`). Only one adapter may."
                 )
             saved[module] = name
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without PEFT's warning about several adapters, which are the purpose of a stack."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
-        yield
 
 
 __all__ = ["AdapterStack", "adapter_folders", "load_adapted_model"]

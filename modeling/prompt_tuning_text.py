@@ -17,8 +17,8 @@ class ContextPromptLayer(PromptLayer):
     """
     Replaces a text tower's token embeddings, and holds the context.
 
-    A hook before the tower inserts placeholders among the tokens, so that positions, mask and the position of the
-    end-of-text token include the context. A placeholder is a negative number: -1 is the first of all context vectors.
+    A hook before the tower inserts placeholders (negative numbers: -1 is the first context vector) among the tokens,
+    so that positions, mask and the position of the end-of-text token include the context.
 
     Args:
         base_layer (`nn.Module`): The token embeddings.
@@ -35,7 +35,7 @@ class ContextPromptLayer(PromptLayer):
         self.clip_coop_embeds = nn.ParameterDict()
         self.clip_coop_positions: dict[str, str] = {}
         self.clip_coop_classes: dict[str, list[list[int]]] = {}
-        self.add_hook(tower, _InsertPlaceholders(self), before=True)
+        self.add_hook(tower, self._before_tower, before=True)
 
     def add_adapter(self, name: str, config: ContextPromptConfig) -> None:
         """Make the context of an adapter: from words, or CoOp's normal noise."""
@@ -64,6 +64,20 @@ class ContextPromptLayer(PromptLayer):
         context = nn.functional.embedding((-1 - input_ids).clamp(min=0), vectors.to(token_embeds.dtype))
         return torch.where((input_ids < 0)[..., None], context, token_embeds)
 
+    def _before_tower(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        inputs = {**dict(zip(("input_ids", "attention_mask", "position_ids"), args, strict=False)), **kwargs}
+        if inputs.get("input_ids") is None or not self.acting(self.clip_coop_embeds):
+            return args, kwargs
+        if inputs.get("position_ids") is not None:
+            raise ValueError(
+                "`position_ids` cannot be combined with context prompts, which move the words. Leave it out."
+            )
+        input_ids = inputs["input_ids"].reshape(-1, inputs["input_ids"].shape[-1])
+        inputs["input_ids"], inputs["attention_mask"] = self.insert_placeholders(
+            input_ids, inputs.get("attention_mask")
+        )
+        return (), inputs
+
     def insert_placeholders(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -77,11 +91,10 @@ class ContextPromptLayer(PromptLayer):
                 1 for tokens, 0 for padding.
 
         Returns:
-            Both, longer by the context; padding beyond the last position is cut off.
+            Both, longer by the context; padding beyond the last position is removed.
 
         Raises:
-            ValueError: If a prompt is too long for the positions that the context leaves, or has no context of its
-                own where the context is class-specific.
+            ValueError: If a prompt does not fit with the context, or is none of the classes of a class-specific one.
         """
         words = input_ids
         first = 0
@@ -120,8 +133,8 @@ class ContextPromptLayer(PromptLayer):
         lengthened = torch.where(is_context, holders, input_ids.new_zeros(()))
         lengthened = lengthened.to(input_ids.dtype).scatter(1, places, input_ids)
         if attention_mask is not None:
-            room = attention_mask.new_ones(batch_size, length + num_context)
-            attention_mask = room.scatter(1, places, attention_mask)
+            ones = attention_mask.new_ones(batch_size, length + num_context)
+            attention_mask = ones.scatter(1, places, attention_mask)
         return lengthened, attention_mask
 
     def _classes(self, name: str, input_ids: torch.Tensor) -> torch.Tensor:
@@ -154,55 +167,20 @@ class ContextPromptLayer(PromptLayer):
             )
 
 
-class _InsertPlaceholders:
-    """Forward pre-hook of a text tower."""
-
-    NAMES = ("input_ids", "attention_mask", "position_ids")
-
-    def __init__(self, context: ContextPromptLayer) -> None:
-        self.context = context
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        inputs = {**dict(zip(self.NAMES, args, strict=False)), **kwargs}
-        if inputs.get("input_ids") is None or not self.context.acting(self.context.clip_coop_embeds):
-            return args, kwargs
-        if inputs.get("position_ids") is not None:
-            raise ValueError(
-                "`position_ids` cannot be combined with context prompts, which move the words. Leave it out."
-            )
-        input_ids = inputs["input_ids"]
-        inputs["input_ids"], inputs["attention_mask"] = self.context.insert_placeholders(
-            input_ids.reshape(-1, input_ids.shape[-1]), inputs.get("attention_mask")
-        )
-        return (), inputs
-
-
 class ContextPromptModel(PromptTuner):
-    """
-    Adds context prompts to a model.
-
-    Args:
-        model (`nn.Module`): A model with the text tower of a CLIP; changed in place.
-        peft_config ([`ContextPromptConfig`]): The configuration.
-        adapter_name (`str`): The adapter's name.
-    """
+    """Adds context prompts to a model with the text tower of a CLIP, which it changes in place."""
 
     prefix = "clip_coop_"
     tuner_layer_cls = ContextPromptLayer
 
     def _prepare_tower(self, config: ContextPromptConfig, tower: Any, key: str) -> None:
-        attributes = (
-            "embeddings.token_embedding",
-            "config.max_position_embeddings",
-            "final_layer_norm",
-            "encoder.layers",
-        )
-        check_tower(config, tower, key, "text", attributes)
+        modules = ("embeddings.token_embedding", "final_layer_norm", "encoder.layers")
+        check_tower(config, tower, key, "text", (*modules, "config.max_position_embeddings"))
         self._read_texts(config)
         if config.num_virtual_tokens is None:
             config.num_virtual_tokens = DEFAULT_CONTEXT_TOKENS
         positions = tower.config.max_position_embeddings
-        # The start token, the end token and one word have to fit beside the context.
+        # The start token, the end token and one word have to fit, too.
         if config.num_virtual_tokens > positions - 3:
             raise ValueError(
                 f"`num_virtual_tokens` ({config.num_virtual_tokens}) leaves no positions for a prompt: the text tower "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +22,8 @@ class VisualPromptLayer(PromptLayer):
     Args:
         base_layer (`nn.Module`): The norm.
         tower (`nn.Module`): The vision tower.
-        after_patches (`bool`): Whether the prompts are inserted after the patches, for a density model that has
-            prompts of its own before them. The order changes nothing but rounding.
+        after_patches (`bool`): Whether the prompts follow the patches, for a density model with built-in prompts
+            before them. The order only affects rounding.
     """
 
     adapter_layer_names = ("clip_vpt_embeds", "clip_vpt_projection", "clip_vpt_norm")
@@ -39,8 +40,8 @@ class VisualPromptLayer(PromptLayer):
         self.clip_vpt_norm = nn.ModuleDict()
         for index, layer in enumerate(tower.encoder.layers):
             if index:
-                self.add_hook(layer, _BeforeLayer(self, index), before=True)
-        self.add_hook(tower.encoder.layers[-1], _AfterLastLayer(self), before=False)
+                self.add_hook(layer, partial(self._before_layer, index), before=True)
+        self.add_hook(tower.encoder.layers[-1], self._after_last_layer, before=False)
 
     def add_adapter(self, name: str, config: VisualPromptConfig) -> None:
         """Make the prompts of an adapter, with VPT's range: that of a Xavier-uniform patch embedding."""
@@ -81,8 +82,12 @@ class VisualPromptLayer(PromptLayer):
                 sequence.append(self._tokens(name, layer, hidden_states))
         return torch.cat([*sequence, after], dim=1)
 
-    def finish(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Remove the prompts after the last layer, and norm."""
+    def _before_layer(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (self.exchange(args[0], layer), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": self.exchange(kwargs["hidden_states"], layer)}
+
+    def _after_last_layer(self, module: nn.Module, args: tuple[Any, ...], hidden_states: torch.Tensor) -> torch.Tensor:
         hidden_states = self.exchange(hidden_states, self.num_layers)
         for name in self.acting(self.clip_vpt_norm):
             norm: Any = self.clip_vpt_norm[name]
@@ -108,37 +113,8 @@ class VisualPromptLayer(PromptLayer):
         return self.clip_vpt_dropout[name](prompts).to(hidden_states.dtype)
 
 
-class _BeforeLayer:
-    """Forward pre-hook of a layer."""
-
-    def __init__(self, prompts: VisualPromptLayer, layer: int) -> None:
-        self.prompts, self.layer = prompts, layer
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (self.prompts.exchange(args[0], self.layer), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": self.prompts.exchange(kwargs["hidden_states"], self.layer)}
-
-
-class _AfterLastLayer:
-    """Forward hook of the last layer."""
-
-    def __init__(self, prompts: VisualPromptLayer) -> None:
-        self.prompts = prompts
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-        return self.prompts.finish(output)
-
-
 class VisualPromptModel(PromptTuner):
-    """
-    Adds visual prompts to a model.
-
-    Args:
-        model (`nn.Module`): A model with the vision tower of a CLIP; changed in place.
-        peft_config ([`VisualPromptConfig`]): The configuration.
-        adapter_name (`str`): The adapter's name.
-    """
+    """Adds visual prompts to a model with the vision tower of a CLIP, which it changes in place."""
 
     prefix = "clip_vpt_"
     tuner_layer_cls = VisualPromptLayer
@@ -154,7 +130,7 @@ class VisualPromptModel(PromptTuner):
             )
 
     def _new_layer(self, target: nn.Module, tower: Any) -> PromptLayer:
-        # A density model inserts its own prompts before the patches and removes them by their number.
+        # A density model inserts its built-in prompts before the patches, and removes them by their number.
         return VisualPromptLayer(target, tower, after_patches=getattr(self.model, "visual_prompts", None) is not None)
 
 

@@ -1,4 +1,4 @@
-"""Prompts beside other adapters, in files and cards, and as a density model's own."""
+"""Prompts with other adapters, in files and cards, and as prompts of a density model."""
 
 import copy
 import json
@@ -32,7 +32,7 @@ IDS = torch.tensor([[512, 5, 6, 513, 513], [512, 7, 8, 9, 513]])
 
 
 def alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Equal, but for the order of sums: it depends on where in memory the numbers lie."""
+    """Equal, but for the order of sums: it depends on the alignment in memory."""
     return torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -88,7 +88,7 @@ def test_prompts_and_low_rank_train_together(counting_model, pixels):
 
 
 @pytest.mark.parametrize("order", [["visual", "low_rank"], ["low_rank", "visual"]])
-def test_order_of_methods_means_nothing(counting_model, pixels, order):
+def test_order_of_methods_has_no_effect(counting_model, pixels, order):
     stack = AdapterStack(copy.deepcopy(counting_model), {name: configs()[name] for name in order})
     one_by_one = copy.deepcopy(counting_model)
     for name in order:
@@ -180,7 +180,7 @@ def test_adapter_that_cannot_be_made_leaves_the_stack_as_it_was(counting_model, 
     assert alike(scores(stack, pixels), before)
 
 
-def test_merging_a_stack_is_refused_before_anything_is_merged(counting_model, pixels):
+def test_merging_a_stack_raises_before_any_layer_is_merged(counting_model, pixels):
     stack = AdapterStack(counting_model, dict(reversed(configs().items()))).eval()
     before = scores(stack, pixels)
     for merge in (stack.merge_and_unload, stack.merge_adapter):
@@ -189,7 +189,7 @@ def test_merging_a_stack_is_refused_before_anything_is_merged(counting_model, pi
         assert alike(scores(stack, pixels), before)
 
 
-def test_stacks_that_cannot_be_are_named(counting_model, tmp_path):
+def test_invalid_stacks_raise(counting_model, tmp_path):
     with pytest.raises(ValueError, match="at least one adapter"):
         AdapterStack(counting_model, {})
     with pytest.raises(ValueError, match="'vera' .VERA. keeps its weights outside of the layers"):
@@ -232,14 +232,14 @@ def test_one_call_loads_base_and_adapter(saved_base, pixels, tmp_path, tokenizer
     model.save_pretrained(tmp_path / "one")
     expected = scores(model, pixels)
     peft_own = AutoPeftModel.from_pretrained(str(tmp_path / "one"), import_allowlist=["count_clip"])
-    # A tokenizer beside the adapter, as a training run leaves it, is more than PEFT's own can take.
+    # PEFT's method fails for an adapter with a tokenizer, as a training run saves it.
     tokenizer.save_pretrained(tmp_path / "one")
     for loaded in (peft_own, load_adapted_model(tmp_path / "one"), AutoModel.from_pretrained(tmp_path / "one")):
         assert alike(scores(loaded.eval(), pixels), expected)
     assert any(p.requires_grad for p in load_adapted_model(tmp_path / "one", is_trainable=True).parameters())
 
 
-def test_base_is_loaded_as_the_one_call_says(saved_base, pixels, tmp_path):
+def test_options_of_the_one_call_apply_to_the_base(saved_base, pixels, tmp_path):
     model = get_peft_model(CLIPForCounting.from_pretrained(saved_base), configs()["visual"])
     model.save_pretrained(tmp_path / "one")
     loaded = load_adapted_model(
@@ -252,7 +252,7 @@ def test_base_is_loaded_as_the_one_call_says(saved_base, pixels, tmp_path):
 
 
 @pytest.mark.parametrize("load", [load_adapted_model, lambda name: AdapterStack.from_pretrained(None, name)])
-def test_what_is_no_folder_and_no_name_on_the_hub_is_said(load, tmp_path):
+def test_error_names_a_missing_folder_that_is_no_hub_name(load, tmp_path):
     with pytest.raises(ValueError, match=r"no folder '.*/nowhere', and a name on the Hub is written 'owner/name'"):
         load(tmp_path / "nowhere")
 
@@ -268,7 +268,7 @@ def test_one_call_loads_base_and_stack(density_model, windows, tmp_path):
     assert alike(loaded.eval()(windows, IDS).density_map, stack(windows, IDS).density_map)
 
 
-def test_base_is_loaded_as_the_class_that_it_was(saved_base, pixels, tmp_path):
+def test_base_is_loaded_with_its_class(saved_base, pixels, tmp_path):
     base = CLIPVisionModel.from_pretrained(saved_base)
     get_peft_model(base, VisualPromptConfig(num_virtual_tokens=2)).save_pretrained(tmp_path / "one")
     assert isinstance(load_adapted_model(tmp_path / "one").get_base_model(), CLIPVisionModel)
@@ -311,7 +311,7 @@ def test_card_names_the_base_and_its_revision(counting_model, tmp_path):
     assert (config["base_model_name_or_path"], config["revision"]) == ("org/count-clip", "abc123")
 
 
-def test_card_says_which_commit_main_was(counting_model, tmp_path, monkeypatch):
+def test_card_states_the_commit_of_main(counting_model, tmp_path, monkeypatch):
     refs = tmp_path / "cache" / "models--org--count-clip" / "refs"
     refs.mkdir(parents=True)
     (refs / "main").write_text("0123456789" * 4)
@@ -338,7 +338,7 @@ def test_card_of_a_base_in_a_folder_names_the_folder_but_no_hub_model(saved_base
         assert f"- {line}" in card.text
 
 
-def test_card_that_somebody_wrote_keeps_its_text(saved_base, tmp_path):
+def test_card_written_by_hand_keeps_its_text(saved_base, tmp_path):
     model = get_peft_model(CLIPForCounting.from_pretrained(saved_base), configs()["visual"])
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "README.md").write_text("---\nlicense: mit\n---\n\nMine.\n")
@@ -349,7 +349,7 @@ def test_card_that_somebody_wrote_keeps_its_text(saved_base, tmp_path):
     assert (card.data.license, card.data.library_name) == ("mit", "peft")
 
 
-def test_adapters_without_a_base_to_load_are_named(counting_model, saved_base, tmp_path):
+def test_adapters_without_a_loadable_base_raise(counting_model, saved_base, tmp_path):
     counting_model.name_or_path = ""
     get_peft_model(counting_model, configs()["visual"]).save_pretrained(tmp_path / "nameless")
     with pytest.raises(ValueError, match="'.*nameless' does not name its base"):
@@ -380,7 +380,7 @@ print(type(model.base_model).__name__, type(model.get_base_model()).__name__)
 
 
 @pytest.mark.parametrize("beginning", ["", "from count_clip.modeling import prompt_tuning_text"])
-def test_importing_the_package_is_enough_for_peft_to_know_the_prompts(saved_base, tmp_path, beginning):
+def test_importing_the_package_registers_the_prompts_with_peft(saved_base, tmp_path, beginning):
     model = get_peft_model(CLIPForCounting.from_pretrained(saved_base), configs()["visual"])
     model.save_pretrained(tmp_path / "one")
     program = FRESH.format(beginning=beginning)
@@ -394,7 +394,7 @@ def test_importing_the_package_is_enough_for_peft_to_know_the_prompts(saved_base
     assert finished.stdout.split() == ["VisualPromptModel", "CLIPForCounting"]
 
 
-# A density model's own prompts
+# Prompts of a density model
 
 
 @pytest.mark.parametrize("readout", ["eos", "authors"])
@@ -402,7 +402,7 @@ def test_importing_the_package_is_enough_for_peft_to_know_the_prompts(saved_base
     "fields",
     [{}, {"visual_prompt_depth": 1}, {"visual_prompt_depth": 3}, {"num_context_tokens": 0}, {"num_visual_prompts": 0}],
 )
-def test_density_models_own_prompts_are_adapters_bit_for_bit(density_config, windows, fields, readout):
+def test_prompts_of_a_density_model_convert_to_adapters_exactly(density_config, windows, fields, readout):
     torch.manual_seed(2)
     model = CLIPCountDensityModel(density_config(**fields, text_readout=readout)).eval()
     stack = prompts_to_adapter(model)
@@ -428,7 +428,7 @@ def test_density_models_own_prompts_are_adapters_bit_for_bit(density_config, win
     assert {k: v for k, v in model.config.to_dict().items() if fields[k] != v} in ({}, {"visual_prompt_depth": 2})
 
 
-def test_exported_prompts_are_saved_with_the_base_that_is_left(density_model, windows, tmp_path):
+def test_exported_prompts_are_saved_with_their_base(density_model, windows, tmp_path):
     stack = prompts_to_adapter(density_model, tmp_path / "base").eval()
     stack.save_pretrained(tmp_path / "prompts")
     loaded = load_adapted_model(tmp_path / "prompts").eval()
@@ -441,7 +441,7 @@ def test_exported_prompts_are_saved_with_the_base_that_is_left(density_model, wi
     assert prompts_to_adapter(density_model).peft_config["visual"].base_model_name_or_path is None
 
 
-def test_trained_adapters_become_a_density_models_own_prompts(density_config, windows):
+def test_trained_adapters_convert_to_prompts_of_a_density_model(density_config, windows):
     torch.manual_seed(2)
     base = CLIPCountDensityModel(density_config(num_visual_prompts=0, num_context_tokens=0)).eval()
     visual = VisualPromptConfig(num_virtual_tokens=4, depth=3, norm=True, modules_to_save=["decoder"])
@@ -457,10 +457,10 @@ def test_trained_adapters_become_a_density_models_own_prompts(density_config, wi
     assert all(p.requires_grad for p in own.parameters())
 
 
-def test_prompts_that_a_density_model_cannot_own_are_named(density_model, density_config, counting_model):
+def test_adapters_without_equivalent_prompts_raise(density_model, density_config, counting_model):
     with pytest.raises(ValueError, match="their base is a CLIPForCounting"):
         adapter_to_prompts(get_peft_model(counting_model, VisualPromptConfig()))
-    with pytest.raises(ValueError, match="has prompts of its own in the tower that adapter 'default' tunes"):
+    with pytest.raises(ValueError, match="already has prompts in the tower that adapter 'default' tunes"):
         adapter_to_prompts(get_peft_model(copy.deepcopy(density_model), VisualPromptConfig(norm=True)))
 
     def bare():
@@ -469,12 +469,12 @@ def test_prompts_that_a_density_model_cannot_own_are_named(density_model, densit
     with pytest.raises(ValueError, match="no prompts to export"):
         prompts_to_adapter(bare())
     for config, needed in (
-        (VisualPromptConfig(), "it takes visual prompts with `norm=True`"),
-        (ContextPromptConfig(position="end"), "it takes a shared context with"),
-        (ContextPromptConfig(class_token_ids=[[1]]), "it takes a shared context with"),
-        (configs()["low_rank"], "it takes visual and context prompts"),
+        (VisualPromptConfig(), "it supports visual prompts with `norm=True`"),
+        (ContextPromptConfig(position="end"), "it supports a shared context with"),
+        (ContextPromptConfig(class_token_ids=[[1]]), "it supports a shared context with"),
+        (configs()["low_rank"], "it supports visual and context prompts"),
     ):
-        with pytest.raises(ValueError, match=f"cannot hold the adapter 'default'; {needed}"):
+        with pytest.raises(ValueError, match=f"cannot express the adapter 'default'; {needed}"):
             adapter_to_prompts(get_peft_model(bare(), config))
     stack = AdapterStack(bare(), {name: VisualPromptConfig(norm=True) for name in "ab"})
     with pytest.raises(ValueError, match="one set of prompts in a tower"):

@@ -20,7 +20,7 @@ SHORT, LONG = [5, 6, 7], [8, 9, 10, 11, 12]
 
 
 def alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Equal, but for the order of sums: it depends on where in memory the numbers lie."""
+    """Equal, but for the order of sums: it depends on the alignment in memory."""
     return torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -41,7 +41,7 @@ def _models(tower_sizes, _counting_model, _density_model, density_config):
 @pytest.fixture
 def build(_models):
     """A fresh copy of a model with this text tower."""
-    return lambda kind: copy.deepcopy(_models[kind])
+    return lambda model_name: copy.deepcopy(_models[model_name])
 
 
 def batch(*texts):
@@ -67,11 +67,11 @@ def pooled(model, ids, mask=None):
     return model(ids, mask).pooler_output
 
 
-def reference(model, pieces):
+def reference(model, segments):
     """A text put together by hand from tokens and vectors, alone in its batch, read at its end."""
     text_model = tower(model)
     embed = text_model.embeddings.token_embedding
-    parts = [embed(torch.tensor(piece)) if isinstance(piece, list) else piece for piece in pieces]
+    parts = [embed(torch.tensor(segment)) if isinstance(segment, list) else segment for segment in segments]
     hidden = torch.cat(parts)[None]
     hidden = hidden + text_model.embeddings.position_embedding.weight[: hidden.shape[1]]
     mask = torch.full((hidden.shape[1], hidden.shape[1]), -math.inf).triu(1)[None, None]
@@ -105,10 +105,10 @@ def placed(position, context, words):
 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("position", ["front", "middle", "end"])
-@pytest.mark.parametrize("kind", ["counting", "clip", "text", "projected", "density"])
-def test_context_stands_where_it_is_put(build, kind, position, masked):
-    base = build(kind)
-    model = scramble(get_peft_model(build(kind), ContextPromptConfig(num_virtual_tokens=3, position=position)))
+@pytest.mark.parametrize("model_name", ["counting", "clip", "text", "projected", "density"])
+def test_context_has_its_configured_position(build, model_name, position, masked):
+    base = build(model_name)
+    model = scramble(get_peft_model(build(model_name), ContextPromptConfig(num_virtual_tokens=3, position=position)))
     ids, mask = batch(SHORT, LONG)
     found = pooled(model, ids, mask if masked else None)
     for row, words in zip(found, (SHORT, LONG), strict=True):
@@ -116,7 +116,7 @@ def test_context_stands_where_it_is_put(build, kind, position, masked):
     assert not torch.allclose(found, pooled(base, ids, mask), atol=1e-3)
 
 
-def test_context_joins_a_density_models_own(build):
+def test_context_adds_to_that_of_a_density_model(build):
     base = build("density with context")
     model = scramble(get_peft_model(build("density with context"), ContextPromptConfig(num_virtual_tokens=3)))
     ids, mask = batch(SHORT, LONG)
@@ -138,9 +138,9 @@ def test_class_specific_context_is_chosen_by_the_words(build):
     # Only the contexts that were used get a gradient.
     pooled(model, *batch(SHORT)).sum().backward()
     assert [bool(gradient.any()) for gradient in context_of(model).grad] == [True, False, False]
-    for stranger in ([5, 6, 8], [5], [5, 6, 7, 8]):
+    for other in ([5, 6, 8], [5], [5, 6, 7, 8]):
         with pytest.raises(ValueError, match=r"tokens \[5.* is none of the 3 texts of adapter 'default'"):
-            pooled(model, *batch(SHORT, stranger))
+            pooled(model, *batch(SHORT, other))
 
 
 def test_context_starts_from_words(build, tokenizer, tmp_path):
@@ -175,7 +175,7 @@ def test_context_starts_as_coops_noise(build):
     assert context_of(get_peft_model(build("clip"), ContextPromptConfig())).shape == (2, 24)
 
 
-def test_padding_changes_nothing_and_makes_room(build):
+def test_padding_has_no_effect_and_is_removed_for_the_context(build):
     model = scramble(get_peft_model(build("clip"), ContextPromptConfig(num_virtual_tokens=3, position="end")))
     ids, mask = batch(SHORT)
     full = torch.cat([ids, ids.new_full((1, 35), EOS)], dim=1)  # all 40 positions
@@ -184,9 +184,9 @@ def test_padding_changes_nothing_and_makes_room(build):
         torch.testing.assert_close(pooled(model, full, given), pooled(model, ids, mask))
 
 
-@pytest.mark.parametrize("kind", ["clip", "density"])
-def test_prompts_that_leave_no_room_are_named(build, kind):
-    model = get_peft_model(build(kind), ContextPromptConfig(num_virtual_tokens=3))
+@pytest.mark.parametrize("model_name", ["clip", "density"])
+def test_prompts_that_do_not_fit_with_the_context_raise(build, model_name):
+    model = get_peft_model(build(model_name), ContextPromptConfig(num_virtual_tokens=3))
     fits, too_long = batch(list(range(35))), batch(list(range(36)))
     assert torch.isfinite(pooled(model, *fits)).all()
     with pytest.raises(ValueError, match="has 38 tokens, but with 3 context vectors at most 37 fit"):
@@ -222,9 +222,9 @@ def test_counting_model_scores_counterfactuals_with_the_context(build):
     assert trained == {"base_model.model.text_model.embeddings.token_embedding.clip_coop_embeds.default"}
 
 
-@pytest.mark.parametrize("kind", ["counting", "text", "density", "density with context"])
-def test_disabled_and_unloaded_is_the_base_to_the_bit(build, kind):
-    base = build(kind)
+@pytest.mark.parametrize("model_name", ["counting", "text", "density", "density with context"])
+def test_disabled_and_unloaded_equals_the_base_exactly(build, model_name):
+    base = build(model_name)
     model = scramble(get_peft_model(copy.deepcopy(base), ContextPromptConfig(num_virtual_tokens=3)))
     ids, mask = batch(SHORT, LONG)
     with torch.no_grad():
@@ -256,16 +256,16 @@ def test_several_contexts_on_one_base(build):
     torch.testing.assert_close(pooled(model, ids, mask)[0], reference(base, [[BOS], LONG, a, [EOS]]))
 
 
-@pytest.mark.parametrize("kind", ["counting", "text", "density"])
+@pytest.mark.parametrize("model_name", ["counting", "text", "density"])
 @pytest.mark.parametrize(
     "options", [{"num_virtual_tokens": 3, "position": "middle"}, {"class_token_ids": [SHORT, LONG]}]
 )
-def test_saved_adapter_holds_the_context_alone_and_loads(build, tmp_path, kind, options):
-    model = scramble(get_peft_model(build(kind), ContextPromptConfig(**options)))
+def test_saved_adapter_has_only_the_context_and_loads(build, tmp_path, model_name, options):
+    model = scramble(get_peft_model(build(model_name), ContextPromptConfig(**options)))
     model.save_pretrained(tmp_path)
     (name,) = load_file(tmp_path / "adapter_model.safetensors")
     assert name.endswith("embeddings.token_embedding.clip_coop_embeds")
-    loaded = PeftModel.from_pretrained(build(kind), tmp_path)
+    loaded = PeftModel.from_pretrained(build(model_name), tmp_path)
     assert alike(pooled(loaded, *batch(SHORT, LONG)), pooled(model, *batch(SHORT, LONG)))
     assert not any(p.requires_grad for p in loaded.parameters())
 
@@ -285,9 +285,9 @@ def test_modules_to_save_train_and_are_saved(build, tmp_path):
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
-@pytest.mark.parametrize("kind", ["counting", "density"])
-def test_gradient_checkpointing_changes_no_gradient(build, kind, use_reentrant):
-    model = scramble(get_peft_model(build(kind), ContextPromptConfig(num_virtual_tokens=3))).train()
+@pytest.mark.parametrize("model_name", ["counting", "density"])
+def test_gradient_checkpointing_changes_no_gradient(build, model_name, use_reentrant):
+    model = scramble(get_peft_model(build(model_name), ContextPromptConfig(num_virtual_tokens=3))).train()
     gradients = []
     for checkpointing in (False, True):
         if checkpointing:
@@ -312,7 +312,7 @@ def test_half_precision_base_keeps_the_context_in_single_precision(build):
 @pytest.mark.parametrize(
     "backend", ["eager", pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.timeout(300)])]
 )
-def test_compiled_model_answers_the_same_and_notices_switches(build, backend):
+def test_compiled_model_has_equal_outputs_and_follows_switches(build, backend):
     if backend == "inductor" and shutil.which("g++") is None:
         pytest.skip("no compiler on this machine")
     model = scramble(get_peft_model(build("text"), ContextPromptConfig(num_virtual_tokens=3, position="end")))
@@ -329,7 +329,7 @@ def test_compiled_model_answers_the_same_and_notices_switches(build, backend):
     torch._dynamo.reset()
 
 
-def test_copies_and_pickles_stand_alone(build):
+def test_copies_and_pickles_are_independent(build):
     model = scramble(get_peft_model(build("text"), ContextPromptConfig(num_virtual_tokens=3)))
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         before = pooled(model, *batch(SHORT))
@@ -340,13 +340,13 @@ def test_copies_and_pickles_stand_alone(build):
 
 
 @pytest.mark.parametrize("merge", ["merge_adapter", "merge_and_unload"])
-def test_merging_is_refused(build, merge):
+def test_merging_raises(build, merge):
     model = get_peft_model(build("clip"), ContextPromptConfig())
     with pytest.raises(ValueError, match="Prompts are inputs.*cannot be merged"):
         getattr(model, merge)()
 
 
-def test_positions_cannot_be_given(build):
+def test_position_ids_raise(build):
     model = get_peft_model(build("text"), ContextPromptConfig())
     ids, _ = batch(SHORT)
     with pytest.raises(ValueError, match="`position_ids` cannot be combined with context prompts"):
@@ -359,17 +359,17 @@ def test_positions_cannot_be_given(build):
         ({"num_virtual_tokens": 0}, "`num_virtual_tokens` must be at least 1 and a whole number, but got 0"),
         ({"num_virtual_tokens": 2.0}, "`num_virtual_tokens` must be at least 1 and a whole number, but got 2.0"),
         ({"position": "back"}, "`position` must be one of front, middle, end, but got 'back'"),
-        ({"class_names": []}, "`class_names` must hold at least one text and none twice, but got"),
+        ({"class_names": []}, "`class_names` must have at least one text and none twice, but got"),
         ({"class_names": ["a", "b", "a"]}, "none twice, but got .'a', 'b', 'a'."),
         ({"num_virtual_tokens": 2, "init_token_ids": [1, 2, 3]}, "is 2, but the text to start from takes 3 tokens"),
     ],
 )
-def test_bad_values_are_named(options, message):
+def test_invalid_values_raise(options, message):
     with pytest.raises(ValueError, match=message):
         ContextPromptConfig(**options)
 
 
-def test_bases_that_do_not_fit_are_named(build, tower_sizes, tmp_path):
+def test_mismatched_bases_raise(build, tower_sizes, tmp_path):
     with pytest.raises(ValueError, match="`num_virtual_tokens` .38. leaves no positions .* has 40. At most 37"):
         get_peft_model(build("clip"), ContextPromptConfig(num_virtual_tokens=38))
     with pytest.raises(

@@ -23,7 +23,7 @@ FORMS = {
 
 
 def alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Equal, but for the order of sums: it depends on where in memory the numbers lie."""
+    """Equal, but for the order of sums: it depends on the alignment in memory."""
     return torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -42,7 +42,7 @@ def _models(tower_sizes, _counting_model, _density_model):
 @pytest.fixture
 def build(_models):
     """A fresh copy of a model with this vision tower."""
-    return lambda kind: copy.deepcopy(_models[kind])
+    return lambda model_name: copy.deepcopy(_models[model_name])
 
 
 @pytest.fixture
@@ -113,17 +113,17 @@ def scramble(model, seed=0):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind", ["counting", "clip", "vision", "density"])
-def test_prompts_do_what_vpt_says(build, pixels, kind, form):
-    base = tower(build(kind))
-    model = scramble(get_peft_model(build(kind), VisualPromptConfig(num_virtual_tokens=4, **FORMS[form])))
+@pytest.mark.parametrize("model_name", ["counting", "clip", "vision", "density"])
+def test_prompts_equal_the_vpt_reference(build, pixels, model_name, form):
+    base = tower(build(model_name))
+    model = scramble(get_peft_model(build(model_name), VisualPromptConfig(num_virtual_tokens=4, **FORMS[form])))
     expected = reference(base, pixels, [prompts_of(model)])
     assert expected.shape == (2, 17, 40)
     torch.testing.assert_close(states(model, pixels), expected)
     assert not torch.allclose(expected, base(pixels).last_hidden_state, atol=1e-3)
 
 
-def test_depth_is_all_layers_unless_it_is_said(build):
+def test_depth_defaults_to_all_layers(build):
     config = VisualPromptConfig(num_virtual_tokens=4)
     model = get_peft_model(build("clip"), config)
     assert (config.depth, config.num_layers, config.token_dim) == (3, 3, 40)
@@ -137,10 +137,13 @@ def test_prompts_start_in_the_range_of_vpt(build):
     assert abs(embeds.std().item() - bound / 3**0.5) < 0.01 * bound
 
 
-def test_adapted_models_answer_differently(build, pixels, windows, density_model):
+def test_prompts_change_the_outputs(build, pixels, windows, density_model):
     ids = torch.tensor([[512, 5, 6, 513], [512, 7, 8, 513]])
-    for kind in ("clip", "counting"):
-        base, model = build(kind), get_peft_model(build(kind), VisualPromptConfig(num_virtual_tokens=4, depth=2))
+    for model_name in ("clip", "counting"):
+        base, model = (
+            build(model_name),
+            get_peft_model(build(model_name), VisualPromptConfig(num_virtual_tokens=4, depth=2)),
+        )
         change = model(input_ids=ids, pixel_values=pixels).logits_per_image - base(ids, pixels).logits_per_image
         assert change.abs().max() > 1e-3
     model = get_peft_model(copy.deepcopy(density_model), VisualPromptConfig(num_virtual_tokens=4, depth=2))
@@ -149,7 +152,7 @@ def test_adapted_models_answer_differently(build, pixels, windows, density_model
 
 @pytest.mark.parametrize(("own_depth", "depth"), [(2, 2), (2, 1), (1, 3), (1, 1), (3, 2)])
 @pytest.mark.parametrize("gradient", [True, False])
-def test_density_model_keeps_its_own_prompts(density_config, windows, own_depth, depth, gradient):
+def test_density_model_keeps_its_prompts(density_config, windows, own_depth, depth, gradient):
     from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel
 
     torch.manual_seed(3)
@@ -192,7 +195,7 @@ def test_dropout_is_of_every_image_and_only_in_training(build, pixels):
     assert not torch.allclose(one, two)
 
 
-def test_nothing_but_prompts_trains(build, pixels):
+def test_only_prompts_train(build, pixels):
     base = build("counting")
     model = get_peft_model(copy.deepcopy(base), VisualPromptConfig(num_virtual_tokens=4, depth=2, projection=True))
     trained = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
@@ -212,19 +215,19 @@ def test_nothing_but_prompts_trains(build, pixels):
     assert all(torch.equal(value, unloaded.state_dict()[name]) for name, value in base.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", ["counting", "vision", "density"])
-def test_disabled_adapter_is_the_base_to_the_bit(build, pixels, kind):
-    base = build(kind)
+@pytest.mark.parametrize("model_name", ["counting", "vision", "density"])
+def test_disabled_adapter_equals_the_base_exactly(build, pixels, model_name):
+    base = build(model_name)
     model = scramble(get_peft_model(copy.deepcopy(base), VisualPromptConfig(num_virtual_tokens=4, norm=True)))
     with torch.no_grad(), model.disable_adapter():
         assert alike(states(model, pixels), tower(base)(pixels).last_hidden_state)
-        if kind == "density":
+        if model_name == "density":
             windows = torch.nn.functional.interpolate(pixels, size=(48, 48))
             assert alike(model.get_patch_features(windows), base.get_patch_features(windows))
     assert not torch.allclose(states(model, pixels), tower(base)(pixels).last_hidden_state, atol=1e-3)
 
 
-def test_unloading_gives_the_base_back_and_leaves_no_hook(build, pixels):
+def test_unloading_returns_the_base_without_hooks(build, pixels):
     base = build("counting")
     unloaded = get_peft_model(copy.deepcopy(base), VisualPromptConfig(num_virtual_tokens=4, depth=1)).unload()
     assert type(unloaded.vision_model.pre_layrnorm) is torch.nn.LayerNorm
@@ -258,21 +261,21 @@ def test_several_adapters_on_one_base(build, pixels):
 
 
 @pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
-@pytest.mark.parametrize("kind", ["counting", "density", "vision"])
-def test_saved_adapter_holds_prompts_alone_and_loads(build, pixels, tmp_path, kind, low_cpu_mem_usage):
+@pytest.mark.parametrize("model_name", ["counting", "density", "vision"])
+def test_saved_adapter_has_only_prompts_and_loads(build, pixels, tmp_path, model_name, low_cpu_mem_usage):
     config = VisualPromptConfig(num_virtual_tokens=4, depth=2, projection=True, norm=True)
-    model = scramble(get_peft_model(build(kind), config)).eval()
+    model = scramble(get_peft_model(build(model_name), config)).eval()
     model.save_pretrained(tmp_path)
     assert all(".clip_vpt_" in name for name in load_file(tmp_path / "adapter_model.safetensors"))
     assert (tmp_path / "adapter_model.safetensors").stat().st_size < 20_000
-    loaded = PeftModel.from_pretrained(build(kind), tmp_path, low_cpu_mem_usage=low_cpu_mem_usage)
+    loaded = PeftModel.from_pretrained(build(model_name), tmp_path, low_cpu_mem_usage=low_cpu_mem_usage)
     assert alike(states(loaded, pixels), states(model, pixels))
     assert not any(p.requires_grad for p in loaded.parameters())
-    going_on = PeftModel.from_pretrained(build(kind), tmp_path, is_trainable=True)
+    going_on = PeftModel.from_pretrained(build(model_name), tmp_path, is_trainable=True)
     assert any(p.requires_grad for p in going_on.parameters())
 
 
-def test_second_adapter_is_loaded_beside_the_first(build, pixels, tmp_path):
+def test_second_adapter_is_loaded_in_addition_to_the_first(build, pixels, tmp_path):
     first = get_peft_model(build("clip"), VisualPromptConfig(num_virtual_tokens=4, depth=1))
     second = scramble(get_peft_model(build("clip"), VisualPromptConfig(num_virtual_tokens=3, depth=3)))
     second.save_pretrained(tmp_path)
@@ -348,7 +351,7 @@ def test_autocast_runs(build, pixels):
 @pytest.mark.parametrize(
     "backend", ["eager", pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.timeout(300)])]
 )
-def test_compiled_model_answers_the_same_and_notices_switches(build, pixels, backend):
+def test_compiled_model_has_equal_outputs_and_follows_switches(build, pixels, backend):
     if backend == "inductor" and shutil.which("g++") is None:
         pytest.skip("no compiler on this machine")
     model = scramble(get_peft_model(build("vision"), VisualPromptConfig(num_virtual_tokens=4, depth=2))).eval()
@@ -363,7 +366,7 @@ def test_compiled_model_answers_the_same_and_notices_switches(build, pixels, bac
     torch._dynamo.reset()
 
 
-def test_copies_and_pickles_stand_alone(build, pixels):
+def test_copies_and_pickles_are_independent(build, pixels):
     model = scramble(get_peft_model(build("vision"), VisualPromptConfig(num_virtual_tokens=4, depth=2)))
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         before = states(model, pixels)
@@ -376,7 +379,7 @@ def test_copies_and_pickles_stand_alone(build, pixels):
 
 
 @pytest.mark.parametrize("merge", ["merge_adapter", "merge_and_unload"])
-def test_merging_is_refused(build, pixels, merge):
+def test_merging_raises(build, pixels, merge):
     model = get_peft_model(build("clip"), VisualPromptConfig(num_virtual_tokens=4))
     before = states(model, pixels)
     with pytest.raises(ValueError, match="Prompts are inputs.*cannot be merged.*unload"):
@@ -393,15 +396,15 @@ def test_merging_is_refused(build, pixels, merge):
         ({"num_virtual_tokens": True}, "`num_virtual_tokens` must be at least 1 and a whole number, but got True"),
         ({"depth": 0}, "`depth` must be at least 1 .the shallow form. and a whole number, but got 0"),
         ({"depth": "3"}, "`depth` must be at least 1 .the shallow form. and a whole number, but got '3'"),
-        ({"dropout": 1.0}, "`dropout` must lie in .0, 1., but got 1.0"),
+        ({"dropout": 1.0}, "`dropout` must be in .0, 1., but got 1.0"),
     ],
 )
-def test_bad_values_are_named(options, message):
+def test_invalid_values_raise(options, message):
     with pytest.raises(ValueError, match=message):
         VisualPromptConfig(**options)
 
 
-def test_bases_that_do_not_fit_are_named(build, tower_sizes, tmp_path):
+def test_mismatched_bases_raise(build, tower_sizes, tmp_path):
     with pytest.raises(ValueError, match="`depth` is 4, but the vision tower has 3 layers"):
         get_peft_model(build("clip"), VisualPromptConfig(depth=4))
     with pytest.raises(
