@@ -19,27 +19,23 @@ class CLIPCountDensityConfig(CLIPConfig):
 
     Args:
         window_size (`int`, *optional*, defaults to 384):
-            Side, in pixels, of the square window that the network sees at once, and of its density map.
-            Where it differs from `vision_config.image_size`, the model resizes bilinearly on its way in.
+            Side of the square input window and of its density map, in pixels. Where it differs from
+            `vision_config.image_size`, the model resizes its inputs bilinearly.
         density_scale (`float`, *optional*, defaults to 60.0):
-            The network works with densities multiplied by this; its inputs and outputs never are. In a window of
-            `w` pixels a side, `w * w / 15` makes fifteen objects a mean of one, in the range where the head learns.
+            Factor of densities inside the network, but not of its inputs and outputs. In a window of `w` pixels a
+            side, `w * w / 15` scales fifteen objects to a mean of one, in the range where the head learns.
         density_activation (`str`, *optional*, defaults to `"sigmoid"`):
             Last step of the head, on the scaled density. `"sigmoid"` is the authors'; it cannot exceed one, so that
-            an object whose target is a sharp peak is spread over at least `density_scale` pixels. `"softplus"` has
-            no such bound and suits small windows.
+            an object covers at least `density_scale` pixels. `"softplus"` has no such bound and suits small windows.
         density_sharpness (`float`, *optional*, defaults to 1.0):
-            How sharply `"softplus"` bends at zero: it is `softplus(sharpness * x) / sharpness`. A squared error hardly
-            minds a scaled density of 0.02 in every pixel, but over the windows of an image that comes to several
-            objects; where the bend is sharp, the head leaves it out.
+            Sharpness of `"softplus"` at zero: `softplus(sharpness * x) / sharpness`. A squared error hardly penalises
+            a scaled density of 0.02 in every pixel, which is several objects an image; a sharp bend removes it.
         interaction (`str`, *optional*, defaults to `"hierarchical"`):
-            How the text meets the patches: `"hierarchical"` (two blocks, the second at twice the resolution),
-            `"plain"` (`num_interaction_layers` blocks at one resolution) or `"add"` (the text is added): the three
-            rows of the paper's ablation.
-        num_interaction_layers (`int`, *optional*, defaults to 4):
-            Blocks of the `"plain"` interaction.
-        num_interaction_heads (`int`, *optional*, defaults to 8):
-            Attention heads of an interaction block.
+            How text and patches interact: `"hierarchical"` (two blocks, the second at twice the resolution),
+            `"plain"` (`num_interaction_layers` blocks at one resolution) or `"add"` (the text is added), as in the
+            paper's ablation.
+        num_interaction_layers (`int`, *optional*, defaults to 4): Blocks of the `"plain"` interaction.
+        num_interaction_heads (`int`, *optional*, defaults to 8): Attention heads of an interaction block.
         interaction_mlp_ratio (`float`, *optional*, defaults to 4.0):
             Width of an interaction block's MLP over `projection_dim`.
         interaction_dropout (`float`, *optional*, defaults to 0.1):
@@ -47,37 +43,35 @@ class CLIPCountDensityConfig(CLIPConfig):
         num_norm_groups (`int`, *optional*, defaults to 8):
             Groups of the decoder's group norms; every level's channels must be divisible by it.
         num_visual_prompts (`int`, *optional*, defaults to 20):
-            Learned tokens that each of the first `visual_prompt_depth` vision layers sees; 0 for none.
+            Learned tokens in each of the first `visual_prompt_depth` vision layers; 0 for none.
         visual_prompt_depth (`int`, *optional*, defaults to 10):
-            How many vision layers get prompts of their own. 1 is the shallow form: the one set stays to the end.
-        visual_prompt_dropout (`float`, *optional*, defaults to 0.1):
-            Dropout on the visual prompts.
+            Vision layers with their own prompts. With 1, the one set stays to the end.
+        visual_prompt_dropout (`float`, *optional*, defaults to 0.1): Dropout on the visual prompts.
         num_context_tokens (`int`, *optional*, defaults to 2):
             Learned context vectors between the start token and the prompt; 0 for none.
         text_readout (`str`, *optional*, defaults to `"eos"`):
-            Where the text embedding is read. `"eos"` is the end-of-text token. `"authors"` is the place where that
-            token stood before the context vectors moved it, which cannot tell one-word prompts apart; it exists for
-            the authors' own checkpoints.
+            Position of the text embedding. `"eos"` is the end-of-text token. `"authors"` is that token's position
+            before the context vectors moved it, where all one-word prompts are equal; it exists for the authors'
+            checkpoints.
         contrastive_temperature (`float`, *optional*, defaults to 0.07):
             Temperature of the patch-text contrastive loss.
         contrastive_loss_weight (`float`, *optional*, defaults to 0.0):
             Weight of the patch-text contrastive loss in `loss`.
         contrast_empty_windows (`bool`, *optional*, defaults to `False`):
-            Whether the patch-text contrastive loss also counts where a window holds none of what its prompt names. The
-            authors' does, at some eleven nats a window, which all prompts learn to avoid by becoming one and the same.
+            Whether the patch-text contrastive loss includes windows without objects of their prompt. The authors'
+            does, at about eleven nats a window, which all prompts learn to avoid by becoming equal.
         region_loss_weight (`float`, *optional*, defaults to 0.0):
-            Weight of the region-text contrastive loss in `loss`: which of the batch's prompts the objects in a window
-            belong to. The paper has no such term; where the text tower is trained from nothing it is what makes the
-            count follow the prompt.
+            Weight of the region-text contrastive loss in `loss`, which assigns the objects in a window to one of the
+            batch's prompts. Not in the paper; with a text tower trained from scratch it makes the count follow the
+            prompt.
         density_loss_weight (`float`, *optional*, defaults to 1.0):
             Weight of the mean squared error of the scaled density in `loss`.
         count_loss_weight (`float`, *optional*, defaults to 0.0):
-            Weight of the absolute error of the window's count in `loss`. The paper has no such term; where training is
-            short it keeps a faint density that is spread over the whole background out of the sum.
+            Weight of the absolute error of the window's count in `loss`. Not in the paper; in short training it
+            removes a faint density of the background from the sum.
 
     Raises:
-        ValueError: If a value is out of range or the sizes do not fit together, or if the file read describes
-            another kind of model.
+        ValueError: If a value is out of range, sizes do not fit together, or the file describes another type of model.
 
     Source:
         Jiang et al., 2023 (https://huggingface.co/papers/2305.07304), and the defaults of the authors' `run.py`.
@@ -119,26 +113,6 @@ class CLIPCountDensityConfig(CLIPConfig):
 
     def validate_architecture(self) -> None:
         """Check that the fields are in range and fit together."""
-        self._validate_choices()
-        for name in ("window_size", "density_scale", "density_sharpness", "num_interaction_heads", "num_norm_groups"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`{name}` must be positive, but got {getattr(self, name)}.")
-        for name in ("num_visual_prompts", "num_context_tokens", "num_interaction_layers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must not be negative, but got {getattr(self, name)}.")
-        for name in ("contrastive_loss_weight", "region_loss_weight", "density_loss_weight", "count_loss_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must not be negative, but got {getattr(self, name)}.")
-        if self.interaction == "plain" and self.num_interaction_layers < 1:
-            raise ValueError(
-                "The plain interaction needs `num_interaction_layers` of at least 1; without a block the text would "
-                'have no effect. Use `interaction="add"` for none.'
-            )
-        if self.contrastive_temperature <= 0:
-            raise ValueError(f"`contrastive_temperature` must be positive, but got {self.contrastive_temperature}.")
-        self._validate_sizes()
-
-    def _validate_choices(self) -> None:
         choices = {
             "interaction": INTERACTIONS,
             "text_readout": TEXT_READOUTS,
@@ -147,6 +121,24 @@ class CLIPCountDensityConfig(CLIPConfig):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, but got {getattr(self, name)!r}.")
+        for name in (
+            *("window_size", "density_scale", "density_sharpness", "num_interaction_heads", "num_norm_groups"),
+            "contrastive_temperature",
+        ):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be positive, but got {getattr(self, name)}.")
+        for name in (
+            *("num_visual_prompts", "num_context_tokens", "num_interaction_layers", "contrastive_loss_weight"),
+            *("region_loss_weight", "density_loss_weight", "count_loss_weight"),
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, but got {getattr(self, name)}.")
+        if self.interaction == "plain" and self.num_interaction_layers < 1:
+            raise ValueError(
+                "The plain interaction needs `num_interaction_layers` of at least 1; without a block the text would "
+                'have no effect. Use `interaction="add"` for none.'
+            )
+        self._validate_sizes()
 
     def _validate_sizes(self) -> None:
         if self.projection_dim % self.num_interaction_heads:
@@ -165,13 +157,13 @@ class CLIPCountDensityConfig(CLIPConfig):
         vision_config, text_config = self.vision_config, self.text_config
         if self.num_visual_prompts and not 1 <= self.visual_prompt_depth <= vision_config.num_hidden_layers:
             raise ValueError(
-                f"`visual_prompt_depth` must lie between 1 and the vision tower's {vision_config.num_hidden_layers} "
+                f"`visual_prompt_depth` must be between 1 and the vision tower's {vision_config.num_hidden_layers} "
                 f"layers, but got {self.visual_prompt_depth}. Use `num_visual_prompts=0` for no visual prompts."
             )
-        # The start token, the end token and one word have to fit beside the context.
+        # The start token, the end token and one word have to fit, too.
         if self.num_context_tokens > text_config.max_position_embeddings - 3:
             raise ValueError(
-                f"`num_context_tokens` ({self.num_context_tokens}) leaves no room for a prompt in the "
+                f"`num_context_tokens` ({self.num_context_tokens}) leaves no positions for a prompt in the "
                 f"{text_config.max_position_embeddings} positions of the text tower."
             )
 
@@ -179,20 +171,14 @@ class CLIPCountDensityConfig(CLIPConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "CLIPCountDensityConfig":
         """Build the configuration from a dictionary; only those of `clip_count_density` models fit."""
         found = config_dict.get("model_type")
-        if found in ("clip", "count_clip"):
-            raise ValueError(
-                f"Expected the configuration of a `{cls.model_type}` model, but got one of model type {found!r}, "
-                "which has no density head. Start one from it with `CLIPCountDensityModel.from_clip(...)`, or load it "
-                "with `AutoModel.from_pretrained`."
-            )
         if found not in (None, cls.model_type):
+            from_clip = "use `CLIPCountDensityModel.from_clip(...)` to add a density head, or "
             raise ValueError(
-                f"Expected the configuration of a `{cls.model_type}` model, but got one of model type {found!r}. "
-                "Load this checkpoint with `AutoModel.from_pretrained`, which picks the class that fits."
+                f"Expected the configuration of a `{cls.model_type}` model, but got one of model type {found!r}: "
+                f"{from_clip if found in ('clip', 'count_clip') else ''}load it with `AutoModel.from_pretrained`."
             )
         if not cls.__module__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
-            # The package has registered the pipelines. Those beside the weights, which are for readers without the
-            # package, would come first and ask for `trust_remote_code`.
+            # The package registers the pipelines; those of the checkpoint would require `trust_remote_code`.
             config_dict = {key: value for key, value in config_dict.items() if key != "custom_pipelines"}
         return super().from_dict(config_dict, **kwargs)
 

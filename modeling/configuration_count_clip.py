@@ -13,24 +13,24 @@ COUNTING_LOGIT_SCALES = ("learned", "none")
 @strict
 class CountCLIPConfig(CLIPConfig):
     """
-    Configuration of a [`CLIPForCounting`]: everything a [`CLIPConfig`] holds, and how the counting loss enters.
+    Configuration of a [`CLIPForCounting`]: a [`CLIPConfig`] and the options of the counting loss.
 
     Args:
         counting_loss_weight (`float`, *optional*, defaults to 1.0):
-            Weight of the counting loss beside the contrastive loss (the lambda of the paper's equation 3).
+            Weight of the counting loss in `loss` (the lambda of the paper's equation 3).
         counting_logit_scale (`str`, *optional*, defaults to `"learned"`):
-            What the counting loss multiplies the cosine similarities with: `"learned"` is the model's own logit
-            scale, `"none"` is 1, the dot products as the paper's equation 1 writes them.
+            Factor of the cosine similarities in the counting loss: `"learned"` is the model's logit scale, `"none"` is
+            1, as in the paper's equation 1.
 
     Raises:
-        ValueError: If a value is out of range, or if the file read describes another kind of model.
+        ValueError: If a value is out of range, or if the file describes another type of model.
 
     Source:
         Paiss et al., 2023, Sec. 3.2 (https://huggingface.co/papers/2302.12066).
     """
 
     model_type = "count_clip"
-    # The towers' own outputs are large, and nothing that evaluates wants them gathered.
+    # The towers' outputs are large, and no evaluation uses them.
     keys_to_ignore_at_inference = ["text_model_output", "vision_model_output"]
 
     counting_loss_weight: float | int = 1.0
@@ -65,10 +65,9 @@ class CountCLIPConfig(CLIPConfig):
                 f"{found!r}. Load this checkpoint with `AutoModel.from_pretrained`, which picks the class that fits."
             )
         if not cls.__module__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
-            # The package has registered the pipelines. Those beside the weights, which are for readers without the
-            # package, would come first and ask for `trust_remote_code`.
+            # The package registers the pipelines; those of the checkpoint would require `trust_remote_code`.
             config_dict = {key: value for key, value in config_dict.items() if key != "custom_pipelines"}
-        # A plain CLIP that is loaded as a counting CLIP has the model type of one.
+        # A plain CLIP may be loaded as a counting CLIP.
         return super().from_dict({**config_dict, "model_type": cls.model_type}, **kwargs)
 
 

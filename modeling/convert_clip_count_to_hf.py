@@ -107,7 +107,7 @@ def convert_openai_clip(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.
     converted: dict[str, torch.Tensor] = {}
     unknown = []
     for name, tensor in state_dict.items():
-        # A jit archive also holds these three numbers.
+        # A jit archive has these three numbers, too.
         if name in ("input_resolution", "context_length", "vocab_size"):
             continue
         if not _OPENAI_LAYER_TENSOR.fullmatch(name) and re.sub(r"\.(weight|bias)$", "", name) not in modules:
@@ -303,7 +303,7 @@ def _authors_config(
     if positions is not None and positions.shape[-2] != num_patches:
         raise ValueError(
             f"The checkpoint was trained on images of {positions.shape[-2]} patches (patch_emb_pos_embed), but this "
-            f"CLIP, {_backbone(vision)}, sees {num_patches}. Pass the CLIP that the checkpoint was trained on."
+            f"CLIP, {_backbone(vision)}, has {num_patches}. Pass the CLIP that the checkpoint was trained on."
         )
     try:
         return CLIPCountDensityConfig(**sizes, **options)
@@ -361,9 +361,7 @@ def read_clip(path: str | Path) -> dict[str, torch.Tensor]:
     loaded = _load_weights(path)
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
-        raise ValueError(
-            f"Expected a CLIP in {path}: a jit archive or a state dict, but the file holds something else."
-        )
+        raise ValueError(f"Expected a CLIP in {path}: a jit archive or a state dict, but the file has other contents.")
     return dict(tensors)
 
 
@@ -489,7 +487,7 @@ def convert_checkpoint(
     if output.exists() and not output.is_dir():
         raise ValueError(f"Expected a folder to save in, but {output} is a file.")
     if output.resolve() == Path(clip).resolve():
-        raise ValueError(f"{output} holds the CLIP: saving there would overwrite it. Choose another folder.")
+        raise ValueError(f"Saving in {output} would overwrite the CLIP. Choose another folder.")
     clip_tensors = read_clip(clip)
     trained, options = read_clip_count(checkpoint)
     num_heads = options.get("decoder_head", 8)

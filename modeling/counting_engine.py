@@ -1,4 +1,4 @@
-"""The engine that counts: requests of an image, its prompts and a tag become results, in batches over many images."""
+"""The counting engine: requests (an image, its prompts, a tag) to results, in batches over many images."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -16,34 +16,37 @@ from PIL import Image
 from .images import open_image, to_rgb
 
 
-# A window's maps for more prompts than this do not fit into one pass.
+# More prompts of a window are split into several passes.
 MAX_PROMPTS_AT_ONCE = 64
 
-Offset = tuple[int, int]
-"""Top and left of a window in the resized image."""
-Request = tuple[Any, list[str], Any]
-"""An image (or the exception that reading it raised), its prompts, and a tag for the caller."""
+Offset = tuple[int, int]  # top and left of a window in the resized image
+Request = tuple[Any, list[str], Any]  # an image (or the exception that reading it raised), its prompts, a tag
 
 
 @dataclass(eq=False)
 class Counted:
-    """The results for one image."""
+    """
+    The results for one image.
+
+    Args:
+        tag: The tag of the request.
+        prompts (`list[str]`): The prompts of the request.
+        results (`list[dict]`): For each prompt at least `text` and `count`; or `text` and `error`.
+        error (`Exception`, *optional*):
+            Why there are no counts: an `ImageError` for the image, another `ValueError` or `TypeError` for a prompt.
+        image (`PIL.Image.Image`, *optional*): The upright RGB image, if the engine keeps images.
+        size (`tuple[int, int]`): Height and width of the upright image.
+    """
 
     tag: Any
-    """The tag of the request."""
     prompts: list[str]
-    """What was to be counted."""
     results: list[dict[str, Any]] = field(default_factory=list)
-    """For each prompt at least `text` and `count`; or `text` and `error`."""
     error: Exception | None = None
-    """Why there are no counts: an `ImageError` for the image, another `ValueError` or `TypeError` for a prompt."""
     image: Any = None
-    """The `PIL.Image.Image`, upright and in RGB, if the engine keeps images."""
     size: tuple[int, int] = (0, 0)
-    """Height and width of the upright image."""
 
     def fail(self, error: Exception) -> "Counted":
-        """Report an error in the place of the counts."""
+        """Report an error instead of counts."""
         self.error, self.image = error, None
         self.results = [{"text": prompt, "error": str(error)} for prompt in self.prompts]
         return self
@@ -54,12 +57,12 @@ def evaluating(
     model: Any, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> Iterator[tuple[torch.device, torch.dtype]]:
     """
-    Put a model into evaluation mode, without gradients, and back into its mode afterwards.
+    Put a model into evaluation mode, without gradients, and restore its mode afterwards.
 
     Args:
-        model (`PreTrainedModel`): The model. With `device` or `dtype` it is moved, and stays there.
-        device (`str` or `torch.device`, *optional*): Where to run; where the model is, by default.
-        dtype (`torch.dtype`, *optional*): What to compute in; what the model has, by default.
+        model (`PreTrainedModel`): The model.
+        device (`str` or `torch.device`, *optional*), dtype (`torch.dtype`, *optional*):
+            Where and in what precision to run; the model is moved and stays there. By default its own.
 
     Yields:
         `tuple[torch.device, torch.dtype]`: Device and precision of the model.
@@ -81,11 +84,8 @@ class ImageCounter(ABC):
     Counts in one image after another.
 
     Args:
-        batch_size (`int`): How much is computed at once.
+        batch_size (`int`): Size of a batch, at least 1.
         keep_images (`bool`, *optional*, defaults to `False`): Whether [`Counted`] has its `image`.
-
-    Raises:
-        ValueError: If `batch_size` is below 1.
     """
 
     def __init__(self, batch_size: int, keep_images: bool = False):
@@ -100,12 +100,11 @@ class ImageCounter(ABC):
 
         Args:
             requests (iterable of `(image, prompts, tag)`):
-                An image is a path, a PIL image, an array or whatever else `open_image` reads, or an exception, which
-                is reported in its place. `prompts` is a list of strings; the tag is for the caller.
+                An image is anything that `open_image` reads, or an exception, which is reported instead. `prompts` is
+                a list of strings; the tag is for the caller.
 
         Yields:
-            [`Counted`]: For each request, in order, with its tag. Images and prompts that cannot be used have an
-            `error`.
+            [`Counted`]: For each request, in order, with its tag; with an `error` if it cannot be used.
         """
 
     def _open(self, request: Request) -> Counted:
@@ -146,19 +145,14 @@ class BatchCounter(ImageCounter):
 
 @dataclass(eq=False)
 class _WindowedImage:
-    """An image that is counted in window by window; one that cannot be used has no windows."""
+    """An image and its windows (none if it cannot be used), the function that cuts them, its map and prompts."""
 
     counted: Counted
     resized_size: tuple[int, int] = (0, 0)
-    """Height and width of the resized image."""
     offsets: list[Offset] = field(default_factory=list)
-    """Top and left of each window in the resized image."""
     cut: Callable[[list[Offset]], torch.Tensor] = torch.tensor
-    """Gives the `pixel_values` of the windows at some offsets."""
     composite: Any = None
-    """The map of the resized image."""
-    text_embeds: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
-    """`(num_prompts, projection_dim)`."""
+    text_embeds: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # (num_prompts, P)
 
     @property
     def is_complete(self) -> bool:
@@ -168,25 +162,24 @@ class _WindowedImage:
 
 class DensityCounter(ImageCounter):
     """
-    Counts with a density model. Windows of several images share a batch, those of a large image are cut and put
-    together batch by batch, and each distinct prompt is encoded once: the model must not change meanwhile.
+    Counts with a density model. Windows of several images share a batch, large images are processed batch by batch,
+    and each distinct prompt is encoded once: the model must not change meanwhile.
 
     Args:
         model ([`CLIPCountDensityModel`]): The model.
         processor ([`CLIPCountDensityProcessor`]): Its processor.
         batch_size (`int`, *optional*, defaults to 8):
-            Density maps (windows times prompts) at once, but at least those of one window and all its prompts (of up
-            to 64; more are taken in turns, each with a pass through the vision tower).
+            Density maps (windows times prompts) at once, but at least those of one window and all its prompts (up to
+            64; more need several passes through the vision tower).
         window (`str`, *optional*, defaults to that of the processor's configuration):
             `"sliding"`, or `"whole"` for each image in one pass, whose memory grows with the image's longer side.
         return_points (`bool`, *optional*, defaults to `True`): Whether results have `points`.
         return_density_map (`bool`, *optional*, defaults to `True`): Whether results have their `density_map`.
         keep_images (`bool`, *optional*, defaults to `False`): Whether [`Counted`] has its `image`.
-        device (`str` or `torch.device`, *optional*): Where to run; the model moves there and stays.
-        dtype (`torch.dtype`, *optional*): What to compute in; the model stays in it. Counts are summed in float64.
+        device, dtype (*optional*): As in [`evaluating`]. Counts are summed in float64.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: If an option is out of range.
         TypeError: If model or processor are of another class.
     """
 
@@ -221,8 +214,8 @@ class DensityCounter(ImageCounter):
         Count in one image after another; see [`ImageCounter`].
 
         Yields:
-            [`Counted`]: With a result for each prompt: `text`, `count` (`float`), and as the engine was asked for
-            `density_map` (array `(height, width)` of float32 in the image's own size, summing to `count`) and `points`
+            [`Counted`]: With a result for each prompt: `text`, `count` (`float`), and as configured `density_map`
+            (array `(height, width)` of float32 in the image's original size, summing to `count`) and `points`
             (`[[x, y], ...]` in the image's pixels).
         """
         waiting: deque[_WindowedImage] = deque()
@@ -249,7 +242,7 @@ class DensityCounter(ImageCounter):
         self.processor.tokenize(prompts)
 
     def _prepare(self, counted: Counted) -> _WindowedImage:
-        """Resize an image and place its windows; encode those of its prompts that are new."""
+        """Resize an image, place its windows and encode its new prompts."""
         if counted.image is None:
             return _WindowedImage(counted)
         try:
@@ -269,7 +262,7 @@ class DensityCounter(ImageCounter):
         return image
 
     def _place_windows(self, counted: Counted, image: Image.Image) -> _WindowedImage:
-        """Bring an image to the size that the model sees, and find its windows there."""
+        """Resize an image and place its windows."""
         image_processor = self.processor.image_processor
         if self.window == "whole":
             pixel_values = image_processor([image], window="whole", return_tensors="pt")["pixel_values"]
@@ -286,7 +279,6 @@ class DensityCounter(ImageCounter):
         return min(len(image.text_embeds), max(self.batch_size, MAX_PROMPTS_AT_ONCE))
 
     def _windows_at_once(self, image: _WindowedImage) -> int:
-        # A whole image is as large as many windows.
         return 1 if self.window == "whole" else max(1, self.batch_size // self._prompts_at_once(image))
 
     def _count_windows(self, batch: list[tuple[_WindowedImage, Offset]]) -> None:
@@ -305,7 +297,7 @@ class DensityCounter(ImageCounter):
             image.composite.add(window_map, offset)
 
     def _result(self, image: _WindowedImage) -> Counted:
-        """Count in the complete map of an image."""
+        """Count in the complete map."""
         counted = image.counted
         if counted.error is None:
             counted.results = self.processor.post_process_density(

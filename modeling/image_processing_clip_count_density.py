@@ -15,20 +15,11 @@ from .images import ImageError, open_image, to_rgb
 
 WINDOWS = ("sliding", "whole")
 WINDOW_BLENDS = ("hat", "authors")
+_WINDOW_OPTIONS = ("window", "window_size", "window_stride", "window_blend", "max_aspect_ratio", "max_whole_area")
 
 
 class CLIPCountDensityImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict, unseen
-    """
-    What the image processor takes beside the usual arguments.
-
-    Args:
-        window (`str`): `"sliding"` or `"whole"`.
-        window_size (`int`): Side of a window, in pixels of the resized image.
-        window_stride (`int`): Largest step from one window to the next, in pixels of the resized image.
-        window_blend (`str`): How overlapping windows share the pixels between them.
-        max_aspect_ratio (`float`): Images that are longer than this many times their shorter side are squeezed.
-        max_whole_area (`float`): Largest whole image, in areas of a sliding window.
-    """
+    """The options of the image processor that others do not have; see [`CLIPCountDensityImageProcessorPil`]."""
 
     window: str
     window_size: int
@@ -43,17 +34,15 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
     Resize images until their shorter side is `size["shortest_edge"]`, normalise them as CLIP does, and cut them into
     overlapping square windows, or leave them whole.
 
-    Images are paths, addresses, PIL images, arrays or tensors, of any size and mode (see `to_rgb` in
-    `images.py`). Those that carry an EXIF rotation are turned first: all sizes and positions, here and in what
-    `post_process_density` makes of them, are those of the upright image.
+    Images are paths, URLs, PIL images, arrays or tensors, of any size and mode (see `to_rgb` in `images.py`). EXIF
+    rotation is applied first: all sizes and positions are those of the upright image.
 
     Args:
         window (`str`, *optional*, defaults to `"sliding"`):
-            `"sliding"` cuts square windows. `"whole"` makes each resized image one window, for one pass of a model
-            that is called with `interpolate_pos_encoding=True`: objects on the border between two windows are seen
-            whole, but the memory grows with the image's longer side, and the model sees sizes it was not trained on.
-        window_size (`int`, *optional*, defaults to 384):
-            Side of a sliding window, in pixels of the resized image.
+            `"sliding"` cuts square windows. `"whole"` makes each resized image one window, for a model that is called
+            with `interpolate_pos_encoding=True`: no object is cut at a border, but the memory grows with the image's
+            longer side, and the sizes are unseen in training.
+        window_size (`int`, *optional*, defaults to 384): Side of a sliding window, in pixels of the resized image.
         window_stride (`int`, *optional*, defaults to two thirds of `window_size`; `"authors"`: a third):
             Largest step from one window to the next. Windows are spread evenly and cover the image exactly.
         window_blend (`str`, *optional*, defaults to `"hat"`):
@@ -64,8 +53,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
             Images longer than this many times their shorter side are squeezed to it, which bounds the windows.
         max_whole_area (`float`, *optional*, defaults to 16.0):
             With `window="whole"`, an image that after resizing has more than this many times the area of a sliding
-            window is refused. It is not made smaller in silence, because its objects would shrink with it. With the
-            default `size` and `max_aspect_ratio` every image fits.
+            window raises an error. With the default `size` and `max_aspect_ratio` every image fits.
         size (`dict`, *optional*):
             `{"shortest_edge": pixels}`, at least `window_size` (the default): more pixels show smaller objects.
 
@@ -98,30 +86,14 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         kwargs.setdefault("window_stride", max(1, window_size * thirds // 3))
         kwargs.setdefault("size", {"shortest_edge": window_size})
         super().__init__(**kwargs)
-        _check_window_options(
-            self.window,
-            self.window_size,
-            self.window_stride,
-            self.window_blend,
-            self.max_aspect_ratio,
-            self.max_whole_area,
-            self.size["shortest_edge"],
-        )
+        _check_window_options({name: getattr(self, name) for name in (*_WINDOW_OPTIONS, "size")})
 
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
-        _check_window_options(
-            kwargs["window"],
-            kwargs["window_size"],
-            kwargs["window_stride"],
-            kwargs["window_blend"],
-            kwargs["max_aspect_ratio"],
-            kwargs["max_whole_area"],
-            kwargs["size"]["shortest_edge"],
-        )
+        _check_window_options(kwargs)
         super()._validate_preprocess_kwargs(**kwargs)
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
-        # The base class takes greyscale arrays for no images, and brings files to RGB without regard to their mode.
+        # The base class does not accept greyscale arrays, and converts files to RGB regardless of their mode.
         if isinstance(images, (list, tuple)):
             images = [image for entry in images for image in (entry if isinstance(entry, (list, tuple)) else [entry])]
         elif getattr(images, "ndim", 0) == expected_ndims + 1:
@@ -133,7 +105,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         return images
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> Image.Image:
-        """Turn one image of any kind into an upright one in RGB; Pillow resizes it before it becomes an array."""
+        """Convert any image to an upright one in RGB."""
         return to_rgb(open_image(image))
 
     def _preprocess(
@@ -162,8 +134,14 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
             new_height, new_width = height, width
             if do_resize:
                 new_height, new_width = resized_size(height, width, size.shortest_edge, max_aspect_ratio)
-            if window == "whole":
-                _check_whole_area(new_height, new_width, window_size, max_whole_area)
+            area = new_height * new_width / window_size**2
+            if window == "whole" and area > max_whole_area:
+                raise ImageError(
+                    f'Expected an image of at most {max_whole_area:g} windows for one pass with `window="whole"`, but '
+                    f"it has {new_height}x{new_width} pixels after resizing, {area:.1f} windows of {window_size}x"
+                    f'{window_size}. Use `window="sliding"`, whose memory does not grow with the image, a smaller '
+                    "`size`, or a larger `max_whole_area` if there is enough memory."
+                )
             if (new_height, new_width) != (height, width):
                 image = image.resize((new_width, new_height), resample)
             pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float32)
@@ -173,7 +151,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
             if do_normalize:
                 mean, std = np.asarray(image_mean, np.float32), np.asarray(image_std, np.float32)
                 pixels = (pixels - mean[:, None, None]) / std[:, None, None]
-                pad_value = -mean / std  # black, seen by the network
+                pad_value = -mean / std  # black, normalised
             sides = (new_height, new_width) if window == "whole" else (window_size, window_size)
             offsets = [(0, 0)]
             if window == "sliding":
@@ -202,15 +180,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         return BatchFeature(data=data, tensor_type=return_tensors)
 
     def resize_image(self, image: Image.Image) -> Image.Image:
-        """
-        Resize an image as it is before windows are cut out of it.
-
-        Args:
-            image (`PIL.Image.Image`): An upright image in RGB.
-
-        Returns:
-            `PIL.Image.Image`: With the shorter side of `size`; the same image without `do_resize`.
-        """
+        """Resize an upright RGB image, as before its windows are cut; unchanged without `do_resize`."""
         if not self.do_resize:
             return image
         height, width = resized_size(image.height, image.width, self.size["shortest_edge"], self.max_aspect_ratio)
@@ -218,7 +188,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
 
     def cut_windows(self, image: Image.Image, offsets: list[tuple[int, int]]) -> torch.Tensor:
         """
-        Cut some of the sliding windows out of a resized image, where all at once would take too much memory.
+        Cut some of the sliding windows out of a resized image, where all of them would take too much memory.
 
         Args:
             image (`PIL.Image.Image`): From [`resize_image`].
@@ -240,16 +210,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         window_stride: int | None = None,
         window_blend: str | None = None,
     ) -> list[tuple[int, int]]:
-        """
-        Where the sliding windows of a resized image lie.
-
-        Args:
-            height, width (`int`): Size of the resized image, in pixels.
-            window_size, window_stride, window_blend (*optional*): Instead of the processor's own.
-
-        Returns:
-            `list[tuple[int, int]]`: Top and left of each window, row by row.
-        """
+        """Top and left of each sliding window of a resized image, by rows, by default with the processor's options."""
         window_size = window_size or self.window_size
         stride = window_stride or self.window_stride
         if (window_blend or self.window_blend) == "authors":
@@ -268,14 +229,14 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
         window_blend: str | None = None,
     ) -> torch.Tensor:
         """
-        Put the maps of an image's windows together; at every pixel the windows' weights sum to one.
+        Combine the maps of an image's windows; at every pixel the windows' weights sum to one.
 
         Args:
             window_maps (`torch.Tensor` of shape `(num_windows, *, window_height, window_width)`):
-                A map for each window, or several (`*` stands for any dimensions, for example one of prompts).
+                Maps of each window, where `*` is any number of dimensions.
             offsets (`list[tuple[int, int]]`): Top and left of each window in the resized image.
             size (`tuple[int, int]`): Height and width of the resized image.
-            window_blend (`str`, *optional*): Instead of the processor's own.
+            window_blend (`str`, *optional*): Instead of the processor's.
 
         Returns:
             `torch.Tensor` of shape `(*, height, width)`.
@@ -293,7 +254,7 @@ class CLIPCountDensityImageProcessorPil(PilBackend):
     def start_composite(
         self, offsets: list[tuple[int, int]], size: tuple[int, int], window_blend: str | None = None
     ) -> "WindowComposite":
-        """As [`composite`], for window maps that are never in memory all at once."""
+        """As [`composite`], for window maps that arrive one after another."""
         return WindowComposite(offsets, size, window_blend or self.window_blend)
 
 
@@ -367,22 +328,17 @@ def _axis_weights(
     return {start: weights[i, start : start + side] for i, start in enumerate(starts)}
 
 
-def _check_window_options(
-    window: str,
-    window_size: int,
-    window_stride: int,
-    window_blend: str,
-    max_aspect_ratio: float,
-    max_whole_area: float,
-    shortest_edge: int,
-) -> None:
-    """Refuse options that cannot work."""
+def _check_window_options(options: dict[str, Any]) -> None:
+    window, window_size, window_stride, window_blend, max_aspect_ratio, max_whole_area = (
+        options[name] for name in _WINDOW_OPTIONS
+    )
+    shortest_edge = options["size"]["shortest_edge"]
     for name, value, allowed in (("window", window, WINDOWS), ("window_blend", window_blend, WINDOW_BLENDS)):
         if value not in allowed:
             raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, but got {value!r}.")
     if not 0 < window_stride <= window_size:
         raise ValueError(
-            f"`window_stride` must lie between 1 and `window_size` ({window_size}), but got {window_stride}: a "
+            f"`window_stride` must be between 1 and `window_size` ({window_size}), but got {window_stride}: a "
             "larger step would leave gaps."
         )
     if window_blend == "authors" and window_size % window_stride:
@@ -402,29 +358,10 @@ def _check_window_options(
         )
 
 
-def _check_whole_area(height: int, width: int, window_size: int, max_whole_area: float) -> None:
-    """Refuse an image that is too large to be seen in one pass."""
-    area = height * width / window_size**2
-    if area > max_whole_area:
-        raise ImageError(
-            f'Expected an image of at most {max_whole_area:g} windows for one pass with `window="whole"`, but it '
-            f"has {height}x{width} pixels after resizing, {area:.1f} windows of {window_size}x{window_size}. Use "
-            '`window="sliding"`, whose memory does not grow with the image, a smaller `size`, or raise '
-            "`max_whole_area` if there is memory for it."
-        )
-
-
 def resized_size(height: int, width: int, shortest_edge: int, max_aspect_ratio: float) -> tuple[int, int]:
     """
-    Size of an image after its shorter side was brought to `shortest_edge` pixels.
-
-    Args:
-        height, width (`int`): Size of the image, in pixels.
-        shortest_edge (`int`): Length of the shorter side afterwards.
-        max_aspect_ratio (`float`): The longer side becomes at most this many times `shortest_edge`.
-
-    Returns:
-        `tuple[int, int]`: Height and width.
+    Height and width of an image whose shorter side is resized to `shortest_edge` pixels, and whose longer side to at
+    most `max_aspect_ratio` times as many.
     """
     longest_edge = shortest_edge * min(max(height, width) / min(height, width), max_aspect_ratio)
     longest_edge = max(shortest_edge, round(longest_edge))

@@ -1,4 +1,4 @@
-"""Images as they come (files, addresses, bytes, arrays, any mode) made upright RGB, or a clear reason why not."""
+"""Read images (files, URLs, bytes, arrays, of any mode), apply EXIF rotation, and convert to RGB."""
 
 import base64
 import binascii
@@ -15,16 +15,10 @@ from huggingface_hub.utils import httpx
 from PIL import Image, ImageOps
 
 
-# What Pillow's decoders raise on a damaged, truncated or absurdly large file.
+# The errors of Pillow's decoders for a damaged, truncated or too large file.
 DECODER_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
+    *(OSError, ValueError, SyntaxError, EOFError, OverflowError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
 )
 CHANNELS = (1, 2, 3, 4)
 
@@ -46,16 +40,16 @@ def open_image(image: Any, name: str | None = None, timeout: float | None = None
     Read one image completely, and apply its EXIF rotation.
 
     Args:
-        image: A path; an `http://`, `https://` or `data:image/` address; a `PIL.Image.Image`; an array or tensor as
-            [`to_rgb`] takes it; or the `{"bytes", "path"}` that an undecoded `datasets` image is.
-        name (`str`, *optional*): What to call it in an error, if it has no file name.
-        timeout (`float`, *optional*): Seconds to wait for the web; for ever by default.
+        image: A path; an `http://`, `https://` or `data:image/` URL; a `PIL.Image.Image`; an array or tensor as for
+            [`to_rgb`]; or the `{"bytes", "path"}` of an undecoded `datasets` image.
+        name (`str`, *optional*): Name in an error, for an image without a file name.
+        timeout (`float`, *optional*): Seconds to wait for the web; no limit by default.
 
     Returns:
-        `PIL.Image.Image`: Decoded and upright. A file's image has its own mode, an array's is of 8 bits.
+        `PIL.Image.Image`: Decoded and upright, in the mode of its file; of an array in 8 bits.
 
     Raises:
-        ImageError: If there is none, the file is missing or damaged, it cannot be fetched, or it has no pixels. It
+        ImageError: If `image` is `None`, the file is missing or damaged, it cannot be fetched, or it has no pixels. It
             is a `ValueError` and an `OSError`, and for a missing file also a `FileNotFoundError`.
     """
     label = name or "the image"
@@ -80,9 +74,9 @@ def open_image(image: Any, name: str | None = None, timeout: float | None = None
 
 
 def _source_of(image: Any, label: str) -> tuple[Any, str]:
-    """What holds the image, and what to call it."""
+    """The source of an image, and its name in an error."""
     if image is None:
-        raise ImageError(f"Expected {label}, but there is none.")
+        raise ImageError(f"Expected {label}, but got None.")
     if isinstance(image, Mapping):
         path = image.get("path")
         if image.get("bytes") is not None:
@@ -104,25 +98,24 @@ def _source_of(image: Any, label: str) -> tuple[Any, str]:
     if isinstance(image, (np.ndarray, torch.Tensor, io.IOBase)):
         return image, label
     raise ImageError(
-        f"Expected {label} to be a path, an address, a PIL image, an array or a tensor, but got "
-        f"{type(image).__name__}."
+        f"Expected {label} to be a path, a URL, a PIL image, an array or a tensor, but got {type(image).__name__}."
     )
 
 
-def _fetch(address: str, label: str, timeout: float | None) -> bytes:
-    """The bytes behind an address."""
+def _fetch(url: str, label: str, timeout: float | None) -> bytes:
+    """Download or decode the bytes of a URL."""
     try:
-        if address.startswith("data:"):
-            head, _, body = address.partition(",")
+        if url.startswith("data:"):
+            head, _, body = url.partition(",")
             if not head.startswith("data:image/") or not head.endswith(";base64"):
                 raise ImageError(f"Expected an image as `data:image/...;base64,...`, but got {label}.")
             return base64.b64decode(body, validate=True)
-        # As `transformers.image_utils.load_image` does, which goes on to drop transparency and all but eight bits.
-        response = httpx.get(address, timeout=timeout, follow_redirects=True)
+        # `transformers.image_utils.load_image` would drop transparency and all but eight bits.
+        response = httpx.get(url, timeout=timeout, follow_redirects=True)
         response.raise_for_status()
         return bytes(response.content)
     except binascii.Error as error:
-        raise ImageError(f"{label} is not written in base64: {error}.") from error
+        raise ImageError(f"{label} is not valid base64: {error}.") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ImageError(f"{label} cannot be fetched: {error}") from error
 
@@ -131,22 +124,21 @@ def to_rgb(image: Any) -> Image.Image:
     """
     Bring an image of any mode to upright 8-bit RGB.
 
-    EXIF rotation is applied, so sizes and positions afterwards are those of the upright image. What is transparent
-    shows white. Deep images (16 bits and more) keep their tones: black stays black, and white is the brightest value
-    of the smallest depth of 8, 10, 12, 14, ... bits that holds all of the image's values, because cameras and
-    microscopes write 12 bits into 16. Floats reach from 0 to 1, or else to the brightest value of such a depth.
+    EXIF rotation is applied; transparent pixels become white. In images of 16 bits and more, white is the maximum of
+    the smallest depth of 8, 10, 12, 14, ... bits that holds all of the image's values, because cameras and microscopes
+    write 12 bits into 16. Floats range from 0 to 1, or else to the maximum of such a depth.
 
     Args:
         image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
             An image. Arrays are `(H, W)`, `(H, W, C)` or `(C, H, W)` of numbers or booleans, with 1 (grey), 3 (RGB)
-            or 4 (RGB and alpha) channels; `(H, W, 2)` are grey and alpha. Where both ends could be channels, they are
-            last in an array and first in a tensor.
+            or 4 (RGB and alpha) channels; `(H, W, 2)` are grey and alpha. If the first and the last dimension could
+            be channels, an array's are last and a tensor's first.
 
     Returns:
-        `PIL.Image.Image` of mode RGB; `image` itself if it is that already.
+        `PIL.Image.Image` of mode RGB; an upright RGB image is returned unchanged.
 
     Raises:
-        ImageError: If the image has no pixels, its file is cut off, or an array is not an image or has NaN,
+        ImageError: If the image has no pixels, its file is truncated, or an array is not an image or has NaN,
             infinite or negative values.
     """
     if not isinstance(image, Image.Image):
@@ -185,7 +177,7 @@ def _array_to_image(image: Any) -> Image.Image:
     array = np.asarray(image)
     if array.dtype.kind not in "buif":
         raise ImageError(f"Expected an image as an array of numbers, but got one of type {array.dtype}.")
-    # Two of something in front are rather two images than grey and alpha.
+    # A first dimension of two is rather two images than grey and alpha.
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and (channels_first or array.shape[2] not in CHANNELS):
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[2] == 1:
@@ -210,7 +202,7 @@ def _to_8_bits(array: np.ndarray) -> np.ndarray:
     if lowest < -_OVERSHOOT:
         raise ImageError(
             "Expected pixel values from 0 to 1, or from 0 to the brightest of 8 or more bits, but got values from "
-            f"{lowest:g} to {highest:g}. Images that are normalised already cannot be taken back."
+            f"{lowest:g} to {highest:g}. Normalised images are not supported."
         )
     bits = max(8, 2 * -(-int(np.ceil(highest)).bit_length() // 2))
     full_scale = 1.0 if array.dtype.kind == "f" and highest <= 1 + _OVERSHOOT else 2.0**bits - 1

@@ -22,7 +22,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_clip_count_density import CLIPCountDensityConfig
 
 
-# Maps of a window that are decoded at once; with more prompts, memory does not grow.
+# Maps of a window that are decoded at once, which bounds the memory.
 PROMPTS_AT_ONCE = 8
 
 
@@ -44,27 +44,22 @@ class CLIPCountDensityOutput(ModelOutput):
         count_loss (`torch.Tensor` of shape `()`, *optional*, returned with `labels`):
             Mean absolute error of the windows' counts, in objects.
         density_map (`torch.FloatTensor` of shape `(batch_size, height, width)`):
-            Objects per pixel of the window; it sums to the count.
-        counts (`torch.FloatTensor` of shape `(batch_size,)`):
-            Objects in the window.
-        text_embeds (`torch.FloatTensor` of shape `(batch_size, projection_dim)`):
-            Text embeddings, not normalised.
+            Objects per pixel of the window, summing to the count.
+        counts (`torch.FloatTensor` of shape `(batch_size,)`): Objects in the window.
+        text_embeds (`torch.FloatTensor` of shape `(batch_size, projection_dim)`): Text embeddings, not normalised.
         patch_embeds (`torch.FloatTensor` of shape `(batch_size, num_patches, projection_dim)`):
             Patch embeddings that the contrastive loss compares with the text, not normalised.
         similarity_map (`torch.FloatTensor` of shape `(batch_size, patch_rows, patch_columns)`):
             Cosine similarity of the text with each patch.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*, returned with `output_hidden_states=True`):
             Input of the first vision layer and output of each, of shape
-            `(batch_size, 1 + num_visual_prompts + num_patches, hidden_size)`; without the prompts after a layer that
-            has none.
+            `(batch_size, 1 + num_visual_prompts + num_patches, hidden_size)`, or less where a layer has no prompts.
         attentions (`tuple(torch.FloatTensor)`, *optional*, returned with `output_attentions=True`):
-            Attention weights of each vision layer, of shape `(batch_size, num_heads, sequence_length,
-            sequence_length)`; needs `attn_implementation="eager"`.
-        text_hidden_states (`tuple(torch.FloatTensor)`, *optional*, returned with `output_hidden_states=True`):
+            Attention weights of each vision layer, `(batch_size, num_heads, sequence_length, sequence_length)`;
+            requires `attn_implementation="eager"`.
+        text_hidden_states, text_attentions (`tuple(torch.FloatTensor)`, *optional*):
             The same for the text tower, of shape `(batch_size * num_prompts, sequence_length, hidden_size)` with the
             context in the sequence; not returned with `text_embeds`.
-        text_attentions (`tuple(torch.FloatTensor)`, *optional*, returned with `output_attentions=True`):
-            The same for the text tower.
     """
 
     loss: torch.Tensor | None = None
@@ -87,21 +82,19 @@ def patch_text_contrastive_loss(
     similarity_map: torch.Tensor, density_map: torch.Tensor, temperature: float = 0.07, count_empty: bool = True
 ) -> torch.Tensor:
     """
-    Pull the patches that hold objects towards the text, and push the others away.
+    Attract the patches with objects to the text, and repel the others.
 
     Args:
         similarity_map (`torch.Tensor` of shape `(batch_size, patch_rows, patch_columns)`):
             Cosine similarity of each patch with the text.
         density_map (`torch.Tensor` of shape `(batch_size, height, width)`):
             Target density; a patch is positive if the density is not zero somewhere in it.
-        temperature (`float`, *optional*, defaults to 0.07):
-            What the similarities are divided by.
+        temperature (`float`, *optional*, defaults to 0.07): Divisor of the similarities.
         count_empty (`bool`, *optional*, defaults to `True`):
-            Whether windows without a positive patch count, as they do for the authors, or cost nothing.
+            Whether windows without a positive patch are included, as by the authors, or have a loss of 0.
 
     Returns:
-        `torch.Tensor` of shape `()`: Mean over the windows of minus the logarithm of the positive patches' share, in
-        nats.
+        `torch.Tensor` of shape `()`: Mean negative logarithm of the positive patches' share, in nats.
 
     Source:
         Jiang et al., 2023, eq. 2, with the epsilons of the authors' `models/contrastive_loss.py`, which keep windows
@@ -128,10 +121,10 @@ def region_text_contrastive_loss(
     temperature: float = 0.07,
 ) -> torch.Tensor:
     """
-    Pull the patches that hold objects towards the text that names these, away from the other texts of the batch.
+    Attract the patches with objects to the text of their class, and repel the other texts of the batch.
 
-    The patch-text loss compares the patches of one window, and is small once objects differ from the background,
-    whatever the text. This one compares texts; each of several processes uses those of its own batch.
+    The patch-text loss compares the patches of one window, and is small if objects differ from the background,
+    whatever the text. This one compares texts, in each process those of its batch.
 
     Args:
         patch_embeds (`torch.Tensor` of shape `(batch_size, num_patches, projection_dim)`):
@@ -139,16 +132,13 @@ def region_text_contrastive_loss(
         text_embeds (`torch.Tensor` of shape `(batch_size, num_prompts, projection_dim)`):
             The prompts of each window, normalised or not.
         patch_counts (`torch.Tensor` of shape `(batch_size, num_prompts, num_patches)`):
-            How many of the objects that a prompt names lie in each patch, in any unit: the weights with which the
-            patches' directions become one.
+            Objects of each prompt in each patch, in any unit: the weights of the patches' directions.
         same_text (`torch.Tensor` of shape `(batch_size * num_prompts, batch_size * num_prompts)`):
-            Which prompts of the batch are equal; these are not compared.
-        temperature (`float`, *optional*, defaults to 0.07):
-            What the cosine similarities are divided by.
+            Which prompts of the batch are equal and therefore not compared.
+        temperature (`float`, *optional*, defaults to 0.07): Divisor of the similarities.
 
     Returns:
-        `torch.Tensor` of shape `()`: Mean over all prompts of the cross-entropy of the true one, in nats; a prompt of
-        which nothing is in its window costs nothing.
+        `torch.Tensor` of shape `()`: Mean cross-entropy of all prompts, in nats; 0 for those without objects.
     """
     patch_directions = nn.functional.normalize(patch_embeds.float(), dim=-1)
     text_directions = nn.functional.normalize(text_embeds.float(), dim=-1).flatten(0, 1)  # (B * T, P)
@@ -162,15 +152,7 @@ def region_text_contrastive_loss(
 
 def sinusoidal_positions(length: int, dim: int, device: torch.device | None = None) -> torch.Tensor:
     """
-    One-dimensional position encodings: sines in the even columns, cosines in the odd ones.
-
-    Args:
-        length (`int`): Number of positions.
-        dim (`int`): Width of an encoding, even.
-        device (`torch.device`, *optional*): Where the result lives.
-
-    Returns:
-        `torch.Tensor` of shape `(length, dim)`, in float32.
+    Position encodings `(length, dim)`: sines in the even columns, cosines in the odd ones.
 
     Source:
         Vaswani et al., 2017, Sec. 3.5 (https://huggingface.co/papers/1706.03762).
@@ -202,18 +184,18 @@ class CLIPCountDensityVisualPrompts(nn.Module):
         """Replace the prompts in `(B, N, D)` hidden states by those of a layer, or remove them after the last."""
         if layer_index > 0:
             hidden_states = self.remove(hidden_states)
-        # Not `len`: an exporter takes that for a constant.
+        # An exporter records `len` as a constant.
         prompts = self.projection(self.prompt_embeds[layer_index]).expand(hidden_states.shape[0], -1, -1)
         prompts = self.dropout(prompts).to(hidden_states.dtype)
         return torch.cat([hidden_states[:, :1], prompts, hidden_states[:, 1:]], dim=1)
 
     def remove(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Take the prompts out of `hidden_states` again."""
+        """Remove the prompts from `hidden_states`."""
         return torch.cat([hidden_states[:, :1], hidden_states[:, 1 + self.num_prompts :]], dim=1)
 
 
 class CLIPCountDensityVisionEncoder(CLIPEncoder):
-    """A [`CLIPEncoder`] whose first layers see visual prompts of their own."""
+    """A [`CLIPEncoder`] with visual prompts in its first layers."""
 
     def forward(
         self,
@@ -222,7 +204,7 @@ class CLIPCountDensityVisionEncoder(CLIPEncoder):
         visual_prompts: CLIPCountDensityVisualPrompts | None = None,
         **kwargs: Any,
     ) -> BaseModelOutput:
-        """Run all layers; `inputs_embeds` hold the prompts of the first layer, the output holds none."""
+        """Run all layers; `inputs_embeds` include the prompts of the first layer, the output has none."""
         hidden_states = inputs_embeds
         depth = 0 if visual_prompts is None else visual_prompts.depth
         # With a depth of 1, the prompts of the first layer stay to the end.
@@ -248,7 +230,7 @@ class CLIPCountDensityTowerMixin:
 
 
 class CLIPCountDensityVisionModel(CLIPCountDensityTowerMixin, CLIPVisionModel):
-    """A [`CLIPVisionModel`] that takes visual prompts; its parameters have the same names."""
+    """A [`CLIPVisionModel`] with visual prompts; its parameters have the same names."""
 
     def __init__(self, config: CLIPVisionConfig):
         super().__init__(config)
@@ -264,7 +246,7 @@ class CLIPCountDensityVisionModel(CLIPCountDensityTowerMixin, CLIPVisionModel):
         visual_prompts: CLIPCountDensityVisualPrompts | None = None,
         **kwargs: Any,
     ) -> BaseModelOutput:
-        """Encode images; the last hidden state is normed by the prompts' norm, or else not at all."""
+        """Encode images; the last hidden state is normed by the prompts' norm, without prompts not at all."""
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         if visual_prompts is not None:
             hidden_states = visual_prompts(hidden_states, 0)
@@ -289,7 +271,7 @@ class CLIPCountDensityContextPrompts(nn.Module):
 
 
 class CLIPCountDensityTextModel(CLIPCountDensityTowerMixin, CLIPTextModel):
-    """A [`CLIPTextModel`] that takes context prompts; its parameters have the same names."""
+    """A [`CLIPTextModel`] with context prompts; its parameters have the same names."""
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -308,7 +290,7 @@ class CLIPCountDensityTextModel(CLIPCountDensityTowerMixin, CLIPTextModel):
             num_context = context_prompts.context_embeds.shape[0]
             max_length = self.config.max_position_embeddings
             end_positions = end_positions + num_context
-            # Only padding may be pushed out at the end.
+            # Only padding may be removed at the end.
             if input_ids.shape[1] + num_context > max_length and end_positions.max() >= max_length:
                 raise ValueError(
                     f"A prompt has {int(end_positions.max()) + 1 - num_context} tokens, but with {num_context} "
@@ -374,7 +356,7 @@ class CLIPCountDensityDropPath(nn.Module):
 
 
 class CLIPCountDensityPatchLayer(GradientCheckpointingLayer):
-    """First half of an interaction block: the patches, at twice the resolution if asked, attend to one another."""
+    """First half of an interaction block: the patches, optionally at twice the resolution, attend to one another."""
 
     def __init__(self, config: CLIPCountDensityConfig, upsample: bool = False):
         super().__init__()
@@ -385,7 +367,7 @@ class CLIPCountDensityPatchLayer(GradientCheckpointingLayer):
         self.drop_path = CLIPCountDensityDropPath(config.interaction_dropout)
 
     def forward(self, hidden_states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """Map `(B, h * w, P)` to itself, or to `(B, 4 * h * w, P)`; `grid` is `(h, w)` on the way in."""
+        """Map `(B, h * w, P)` to itself, or to `(B, 4 * h * w, P)`; `grid` is `(h, w)`, that of the input."""
         if self.conv is not None:
             features = _to_map(hidden_states, grid)
             features = features + nn.functional.gelu(self.conv(features))
@@ -422,7 +404,7 @@ class CLIPCountDensityTextLayer(GradientCheckpointingLayer):
 
 
 class CLIPCountDensityInteraction(nn.Module):
-    """The patch-text interaction; its output is one map, or two of which the second is twice as fine."""
+    """The patch-text interaction; its output is one map, or two, the second at twice the resolution."""
 
     def __init__(self, config: CLIPCountDensityConfig):
         super().__init__()
@@ -453,7 +435,7 @@ class CLIPCountDensityInteraction(nn.Module):
             `list[torch.Tensor]`: Maps of shape `(batch_size * num_prompts, projection_dim, rows, columns)`.
         """
         if len(self.patch_layers):
-            # The first layer sees no text: all prompts share it.
+            # The first layer does not depend on the text: all prompts share it.
             hidden_states = self.patch_layers[0](hidden_states, grid)
         num_prompts = text_embeds.shape[1]
         hidden_states = hidden_states[:, None].expand(-1, num_prompts, -1, -1).flatten(0, 1)  # (B * T, N, P)
@@ -501,7 +483,7 @@ class CLIPCountDensityDecoder(nn.Module):
             features = level(features)
             if i < len(self.levels) - 1:
                 features = nn.functional.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
-        # A 1x1 convolution and an interpolation commute, and one channel is less to interpolate than many.
+        # A 1x1 convolution and an interpolation commute, and one channel is faster to interpolate.
         features = self.density_projection(features)
         return nn.functional.interpolate(features, size=size, mode="bilinear", align_corners=False)[:, 0]
 
@@ -540,11 +522,11 @@ class CLIPCountDensityPreTrainedModel(PreTrainedModel):
 
 class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
     """
-    A CLIP with prompts in both towers, an interaction of patches and text, and a decoder that draws where the objects
-    named by the text are and sums to how many there are.
+    A CLIP with prompts in both towers, an interaction of patches and text, and a decoder that predicts a density map
+    of the objects that the text names.
 
     Args:
-        config ([`CLIPCountDensityConfig`]): Sizes of all parts.
+        config ([`CLIPCountDensityConfig`]): The configuration.
 
     Example:
 
@@ -581,11 +563,10 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
     @classmethod
     def from_clip(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> "CLIPCountDensityModel":
         """
-        Start a density model from the towers of a CLIP; prompts, interaction and decoder are new.
+        Create a density model with the towers of a CLIP, and new prompts, interaction and decoder.
 
         Args:
-            pretrained_model_name_or_path (`str`):
-                A `clip` or `count_clip` checkpoint: a folder or a name on the Hub.
+            pretrained_model_name_or_path (`str`): A `clip` or `count_clip` checkpoint: a folder or a name on the Hub.
             kwargs:
                 Fields of [`CLIPCountDensityConfig`] (`interaction="plain"`, `num_visual_prompts=10`, ...), and
                 arguments of `from_pretrained` for finding the checkpoint (`revision`, `cache_dir`, `token`,
@@ -635,14 +616,13 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
                 Tokens, from the start token to the end-of-text token, padded on the right.
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
-                1 for tokens, 0 for padding. Padding never changes a result, with or without it.
+                1 for tokens, 0 for padding, which never changes a result.
 
         Returns:
-            `torch.FloatTensor` of shape `(batch_size, projection_dim)`, not normalised: what `forward` takes as
-            `text_embeds`.
+            `torch.FloatTensor` of shape `(batch_size, projection_dim)`, not normalised: `text_embeds` of `forward`.
 
         Raises:
-            ValueError: If a prompt is too long for the positions that the context leaves.
+            ValueError: If a prompt does not fit with the context.
         """
         return self._encode_text(input_ids, attention_mask).pooler_output
 
@@ -663,7 +643,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
     def _encode_each_text_once(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
-        """As `_encode_text`; in inference, a prompt that comes with many windows is encoded once."""
+        """As `_encode_text`; in inference, each distinct prompt is encoded once."""
         if self.training or torch.is_grad_enabled() or is_traced() or len(input_ids) < 2:
             return self._encode_text(input_ids, attention_mask, **kwargs)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
@@ -692,7 +672,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
     def _encode_windows(
         self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool, **kwargs: Any
     ) -> BaseModelOutput:
-        """Resize windows to what the vision tower takes, and run it with its prompts."""
+        """Resize windows for the vision tower, and run it with its prompts."""
         size = self._vision_size(pixel_values.shape[-2], pixel_values.shape[-1])
         if size != pixel_values.shape[-2:]:
             pixel_values = nn.functional.interpolate(
@@ -720,28 +700,26 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         **kwargs: Any,
     ) -> CLIPCountDensityOutput:
         """
-        Draw the density of what the prompts name.
+        Predict the density of the objects that the prompts name.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
                 Windows as the processor prepares them, `window_size` a side.
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)` or
                 `(batch_size, num_prompts, sequence_length)`, *optional*): Tokens of each window's prompt or prompts.
-            attention_mask (`torch.Tensor` of the shape of `input_ids`, *optional*):
-                1 for tokens, 0 for padding.
+            attention_mask (`torch.Tensor` of the shape of `input_ids`, *optional*): 1 for tokens, 0 for padding.
             text_embeds (`torch.FloatTensor` of shape `(batch_size, projection_dim)` or
-                `(batch_size, num_prompts, projection_dim)`, *optional*): What `get_text_embeds` returned, instead of
-                `input_ids`; several prompts for a window share the pass through the vision tower.
+                `(batch_size, num_prompts, projection_dim)`, *optional*): From `get_text_embeds`, instead of
+                `input_ids`; several prompts of a window share the pass through the vision tower.
             labels (`torch.FloatTensor` of shape `(batch_size, height, width)`, *optional*):
                 Target density: objects per pixel of the window, summing to the count.
             return_loss (`bool`, *optional*):
-                Whether to compute the losses; by default exactly where there are `labels`.
+                Whether to compute the losses; by default with `labels`.
             interpolate_pos_encoding (`bool`, *optional*, defaults to `False`):
                 Whether windows of other sizes are accepted, with interpolated position encodings.
             window_positions, image_sizes (`torch.LongTensor`, *optional*):
-                Not used: part of the processor's output, for `post_process_density`.
-            kwargs:
-                `output_hidden_states`, `output_attentions`, `return_dict`, and arguments of the towers' attention.
+                Not used: outputs of the processor for `post_process_density`.
+            kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and arguments of the towers' attention.
 
         Returns:
             [`CLIPCountDensityOutput`].
@@ -755,7 +733,12 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         if text_embeds is not None and input_ids is not None:
             raise ValueError("Expected either `input_ids` or `text_embeds`, but got both.")
         height, width = pixel_values.shape[-2:]
-        self._check_size(height, width, interpolate_pos_encoding)
+        side = self.config.window_size
+        if not interpolate_pos_encoding and (height, width) != (side, side):
+            raise ValueError(
+                f"Expected windows of {side}x{side} pixels, but got {height}x{width}. The processor cuts them, or "
+                "pass `interpolate_pos_encoding=True` for windows of other sizes."
+            )
         for flag in ("output_hidden_states", "output_attentions"):
             kwargs.setdefault(flag, getattr(self.config, flag, False))
         text_outputs: BaseModelOutputWithPooling | None = None
@@ -786,8 +769,13 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             self.decoder(self.interaction(hidden_states, batch, grid), (height, width)).unflatten(0, batch.shape[:2])
             for batch in ((prompts,) if is_traced() else prompts.split(PROMPTS_AT_ONCE, dim=1))
         ]
-        # From here on in float32: a sum over all pixels in half precision is no count.
-        scaled_density_map = self._activate(torch.cat(logits, dim=1).float())  # (B, T, H, W)
+        # In float32: a sum over all pixels in half precision is inaccurate.
+        scaled_density_map = torch.cat(logits, dim=1).float()  # (B, T, H, W)
+        if self.config.density_activation == "sigmoid":
+            scaled_density_map = scaled_density_map.sigmoid()
+        else:
+            sharpness = float(self.config.density_sharpness)
+            scaled_density_map = nn.functional.softplus(scaled_density_map, beta=sharpness)
         if text_embeds.dim() == 2:
             scaled_density_map, similarity_map = scaled_density_map[:, 0], similarity_map[:, 0]
 
@@ -808,14 +796,8 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             text_attentions=None if text_outputs is None else text_outputs.attentions,
         )
 
-    def _activate(self, logits: torch.Tensor) -> torch.Tensor:
-        """The scaled density of the decoder's logits."""
-        if self.config.density_activation == "sigmoid":
-            return logits.sigmoid()
-        return nn.functional.softplus(logits, beta=float(self.config.density_sharpness))
-
     def _vision_size(self, height: int, width: int) -> tuple[int, int]:
-        """The size in which the vision tower sees a window of `height` x `width`: whole patches, at the same zoom."""
+        """The size of a `height` x `width` window in the vision tower: whole patches, at the same scale."""
         vision_config = self.vision_model.config
         if height == width == self.config.window_size:
             return vision_config.image_size, vision_config.image_size
@@ -848,7 +830,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         if labels.shape != scaled_density_map.shape:
             raise ValueError(
                 f"`labels` must have the shape of the density map, {tuple(scaled_density_map.shape)}, but has "
-                f"{tuple(labels.shape)}. The processor's windows and the target must be cut alike."
+                f"{tuple(labels.shape)}. Cut the target as the processor cuts windows."
             )
         labels, weights = labels.float(), self.config
         density_loss = nn.functional.mse_loss(scaled_density_map, labels * weights.density_scale)
@@ -856,10 +838,11 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         count_loss = count_difference.abs().mean()
         if labels.dim() == 4:
             labels, similarity_map = labels.flatten(0, 1), similarity_map.flatten(0, 1)
-        # As the vision tower sees it: the patches are cut from the resized window.
-        seen = nn.functional.interpolate(labels[:, None], size=self._vision_size(*labels.shape[-2:]), mode="nearest")
+        # The patches are those of the resized window.
+        size = self._vision_size(*labels.shape[-2:])
+        resized = nn.functional.interpolate(labels[:, None], size=size, mode="nearest")
         contrastive_loss = patch_text_contrastive_loss(
-            similarity_map, seen[:, 0], weights.contrastive_temperature, weights.contrast_empty_windows
+            similarity_map, resized[:, 0], weights.contrastive_temperature, weights.contrast_empty_windows
         )
         region_loss = None
         loss = weights.density_loss_weight * density_loss
@@ -867,7 +850,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
             loss = loss + weights.contrastive_loss_weight * contrastive_loss
         if weights.region_loss_weight:
             grid = (similarity_map.shape[-2], similarity_map.shape[-1])
-            patch_counts = nn.functional.adaptive_avg_pool2d(seen, grid).flatten(1)  # (B * T, N)
+            patch_counts = nn.functional.adaptive_avg_pool2d(resized, grid).flatten(1)  # (B * T, N)
             region_loss = self._region_loss(patch_embeds, text_embeds, patch_counts, input_ids)
             loss = loss + weights.region_loss_weight * region_loss
         if weights.count_loss_weight:
@@ -890,20 +873,12 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
         """The region-text loss, given `(B * T, N)` objects in each patch."""
         text_embeds = text_embeds if text_embeds.dim() == 3 else text_embeds[:, None]
         patch_counts = patch_counts.unflatten(0, text_embeds.shape[:2])
-        # Without tokens, texts are known to be the same by their embeddings.
+        # Without tokens, equal texts are found by their embeddings.
         texts = text_embeds.detach().flatten(0, 1) if input_ids is None else input_ids.flatten(0, -2)
         same_text = (texts[:, None] == texts).all(dim=-1)
         with torch.autocast(device_type=patch_embeds.device.type, enabled=False):
             return region_text_contrastive_loss(
                 patch_embeds, text_embeds, patch_counts, same_text, self.config.contrastive_temperature
-            )
-
-    def _check_size(self, height: int, width: int, interpolate_pos_encoding: bool) -> None:
-        side = self.config.window_size
-        if not interpolate_pos_encoding and (height, width) != (side, side):
-            raise ValueError(
-                f"Expected windows of {side}x{side} pixels, but got {height}x{width}. The processor cuts them, or "
-                "pass `interpolate_pos_encoding=True` to see a window of another size in one pass."
             )
 
     def _check_text(self, text_embeds: torch.Tensor, batch_size: int) -> None:
@@ -916,7 +891,7 @@ class CLIPCountDensityModel(CLIPCountDensityPreTrainedModel):
 
 
 def end_of_text(input_ids: torch.Tensor, eos_token_id: int) -> torch.Tensor:
-    """Position of each row's end-of-text token, `(batch_size,)`, found as CLIP finds it."""
+    """Position of each row's end-of-text token, `(batch_size,)`, as in CLIP."""
     if eos_token_id == 2:
         # Old CLIP configurations have a wrong id; the end-of-text token is then the highest one of its row.
         return input_ids.int().argmax(dim=-1)
@@ -934,9 +909,9 @@ def _at_positions(hidden_states: torch.Tensor, positions: torch.Tensor) -> torch
 
 
 def _to_map(hidden_states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Lay `(B, h * w, P)` patches out as a `(B, P, h, w)` map, in the memory format that convolutions know."""
+    """Arrange `(B, h * w, P)` patches as a `(B, P, h, w)` map, in the memory format of convolutions."""
     batch_size, _, dim = hidden_states.shape
-    # Through one dimension, for of a batch of one the stride may be anything, and then the format is not recognised.
+    # Through one dimension: the stride of a batch of one may be anything, and then the format is not recognised.
     return hidden_states.reshape(-1).view(batch_size, *grid, dim).permute(0, 3, 1, 2)
 
 

@@ -66,14 +66,12 @@ def image_text_contrastive_loss(
     CLIP's symmetric cross-entropy of images and captions over the batch.
 
     Args:
-        image_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`):
-            Unit-norm image embeddings.
+        image_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`): Unit-norm image embeddings.
         text_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`):
             Unit-norm caption embeddings; row `i` belongs to image `i`.
-        logit_scale (`torch.Tensor` of shape `()`):
-            What the cosine similarities are multiplied by.
+        logit_scale (`torch.Tensor` of shape `()`): Factor of the cosine similarities.
         gather_embeds (`bool`, *optional*, defaults to `False`):
-            Whether the batch is that of all processes together; all must have the same number of rows.
+            Whether to gather the batches of all processes, which must have the same number of rows.
 
     Returns:
         `torch.Tensor` of shape `()`: Mean loss in nats; `log(batch_size)` is chance.
@@ -109,19 +107,18 @@ def counting_loss(
         counterfactual_embeds (`torch.Tensor` of shape `(num_counting, num_counterfactuals, projection_dim)`):
             Unit-norm embeddings of the same captions with other numbers.
         logit_scale (`torch.Tensor` of shape `()` or `float`, *optional*, defaults to 1.0):
-            What the cosine similarities are multiplied by.
+            Factor of the cosine similarities.
         gather_embeds (`bool`, *optional*, defaults to `False`):
             Whether the mean is over the counting rows of all processes, which may have different numbers of them.
         weights (`torch.Tensor` of shape `(num_counting,)`, *optional*):
-            What the losses of the rows are multiplied by before their mean is taken; their mean over the training
-            set should be 1. By default all are.
+            Factors of the rows' losses, by default 1; their mean over the training set should be 1.
 
     Returns:
-        `torch.Tensor` of shape `()`: Mean loss in nats, 0 without counting rows; `log(1 + num_counterfactuals)` means
-        that the images cannot tell the captions apart.
+        `torch.Tensor` of shape `()`: Mean loss in nats, 0 without counting rows; `log(1 + num_counterfactuals)` is
+        chance.
 
     Raises:
-        ValueError: If the tensors do not belong together.
+        ValueError: If the shapes do not match.
 
     Source:
         Paiss et al., 2023, Sec. 3.2, eq. 1 (https://huggingface.co/papers/2302.12066), with one counterfactual;
@@ -133,7 +130,7 @@ def counting_loss(
             "Expected one true caption and one list of wrong captions for each counting image, but got shapes "
             f"{tuple(image_embeds.shape)} (images), {tuple(text_embeds.shape)} (true captions) and "
             f"{tuple(counterfactual_embeds.shape)} (wrong captions). `counting_mask` must be true for exactly the "
-            "rows that `counterfactual_input_ids` holds."
+            "rows of `counterfactual_input_ids`."
         )
     if weights is not None and weights.shape != (num_counting,):
         raise ValueError(
@@ -145,7 +142,7 @@ def counting_loss(
     losses = -logits.log_softmax(dim=-1)[:, 0]  # (B,)
     if weights is not None:
         losses = losses * weights.to(losses)
-    # Summed, not averaged: the mean of nothing would be NaN, the sum of nothing is a zero that has a gradient.
+    # Without rows, a mean is NaN, and a sum is a zero with a gradient.
     total = losses.sum()
     if gather_embeds and _is_distributed():
         # Data parallelism averages over processes; this makes that average the mean over all counting rows.
@@ -215,8 +212,7 @@ class CLIPForCounting(CLIPModel):
         Unit-norm text embeddings.
 
         Args:
-            input_ids (`torch.Tensor` of shape `(batch_size, sequence_length)`):
-                Token ids.
+            input_ids (`torch.Tensor` of shape `(batch_size, sequence_length)`): Token ids.
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
                 1 for tokens, 0 for padding.
 
@@ -249,8 +245,7 @@ class CLIPForCounting(CLIPModel):
         Captions and counterfactuals share one pass through the text encoder.
 
         Args:
-            input_ids (`torch.LongTensor` of shape `(text_batch_size, sequence_length)`):
-                Tokens of the captions.
+            input_ids (`torch.LongTensor` of shape `(text_batch_size, sequence_length)`): Tokens of the captions.
             pixel_values (`torch.Tensor` of shape `(image_batch_size, num_channels, height, width)`):
                 Images as the processor prepares them.
             attention_mask (`torch.Tensor` of shape `(text_batch_size, sequence_length)`, *optional*):
@@ -264,27 +259,25 @@ class CLIPForCounting(CLIPModel):
             counterfactual_input_ids (`torch.LongTensor` of shape `(num_counting, num_counterfactuals, length)`,
                 *optional*): Tokens of the captions with wrong numbers, in the order of the counting rows.
                 `num_counting` may be 0.
-            counterfactual_attention_mask (`torch.Tensor` of the same shape, *optional*):
-                1 for tokens, 0 for padding.
+            counterfactual_attention_mask (`torch.Tensor` of the same shape, *optional*): 1 for tokens, 0 for padding.
             counting_mask (`torch.BoolTensor` of shape `(batch_size,)`, *optional*):
                 Which rows count; by default all if there are counterfactuals.
             counting_weights (`torch.Tensor` of shape `(num_counting,)`, *optional*):
                 Weights of the counting rows in the counting loss; by default all are 1.
             gather_embeds (`bool`, *optional*, defaults to `False`):
-                Whether the losses are those of the batch of all processes together.
+                Whether the losses are those of the batches of all processes.
             gradient_cache_chunk_size (`int`, *optional*):
-                Encode this many images, then captions, at a time and keep only their embeddings; the backward pass
-                encodes each chunk again, with the same dropout. Losses and gradients are those of the whole batch;
-                memory is that of one chunk, time that of one more forward pass. The towers' outputs are left out.
-            kwargs:
-                `output_hidden_states`, `output_attentions`, `return_dict`, and arguments of the towers' attention.
+                Images, then captions, to encode at a time; the backward pass encodes each chunk again, with the same
+                dropout. Losses and gradients are those of the whole batch, the memory is that of one chunk, and the
+                time that of another forward pass. The towers' outputs are not returned.
+            kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and arguments of the towers' attention.
 
         Returns:
             [`CLIPForCountingOutput`].
 
         Raises:
-            ValueError: If images or captions are missing, if the counting rows and the counterfactuals do not
-                belong together, or if the size of the chunks is below 1.
+            ValueError: If images or captions are missing, the counting rows and the counterfactuals do not match, or
+                the size of the chunks is below 1.
         """
         if gradient_cache_chunk_size is not None and gradient_cache_chunk_size < 1:
             raise ValueError(
@@ -303,7 +296,7 @@ class CLIPForCounting(CLIPModel):
             counterfactual_input_ids = None
         if counterfactual_input_ids is not None and position_ids is not None:
             raise ValueError(
-                "`position_ids` cannot be given together with `counterfactual_input_ids`: the captions are encoded "
+                "`position_ids` cannot be combined with `counterfactual_input_ids`: the captions are encoded "
                 "together and share the default positions. Leave `position_ids` out."
             )
         image_embeds, vision_outputs = self._embed(
@@ -315,7 +308,7 @@ class CLIPForCounting(CLIPModel):
             gather_embeds,
         )
 
-        num_texts = input_ids.shape[0]  # an exporter takes `len` for a constant
+        num_texts = input_ids.shape[0]  # an exporter records `len` as a constant
         if counterfactual_input_ids is not None:
             input_ids, attention_mask = self._append_counterfactuals(
                 input_ids, attention_mask, counterfactual_input_ids, counterfactual_attention_mask
@@ -372,20 +365,20 @@ class CLIPForCounting(CLIPModel):
         def embed(*chunk: torch.Tensor | None) -> torch.Tensor:
             return _normalise(encode(*chunk).pooler_output)
 
-        # Gao et al., 2021 (https://huggingface.co/papers/2101.06983): embeddings without a graph, the loss over all of
-        # them, its gradient at the embeddings, then each chunk once more with a graph to carry it on. A checkpoint
-        # around each chunk has autograd do just that, one chunk after the other, with the random state and the
-        # precision of the first time; and since it is one backward pass, data parallelism sums gradients once.
+        # Gao et al., 2021 (https://huggingface.co/papers/2101.06983): embeddings without a graph, the loss and its
+        # gradient at the embeddings, then each chunk again with a graph. A checkpoint around each chunk does this in
+        # one backward pass, with the random state and precision of the forward pass; data parallelism sums gradients
+        # once.
         num_rows = len(next(tensor for tensor in inputs if tensor is not None))
         num_chunks = torch.tensor(-(-num_rows // chunk_size))
         if gather_embeds and _is_distributed():
-            # A model that is divided among processes (FSDP) is put together for each pass, which all have to join.
+            # With FSDP, all processes must run the same number of passes.
             num_chunks = num_chunks.to(next(tensor.device for tensor in inputs if tensor is not None))
             dist.all_reduce(num_chunks, op=dist.ReduceOp.MAX)
         bounds = [num_rows * place // int(num_chunks) for place in range(int(num_chunks) + 1)]
         parts = []
         for start, end in itertools.pairwise(bounds):
-            # Where others have more chunks than there are rows here, a row goes along and is dropped again.
+            # If other processes have more chunks than this one has rows, a row is encoded and dropped.
             first = min(start, num_rows - 1)
             chunk = [None if tensor is None else tensor[first : max(end, first + 1)] for tensor in inputs]
             parts.append(checkpoint(embed, *chunk, use_reentrant=False)[: end - start])
@@ -398,7 +391,7 @@ class CLIPForCounting(CLIPModel):
         counterfactual_input_ids: torch.Tensor,
         counterfactual_attention_mask: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put captions and counterfactuals under one another, padded to one length."""
+        """Concatenate captions and counterfactuals, padded to one length."""
         if counterfactual_input_ids.dim() != 3:
             raise ValueError(
                 "`counterfactual_input_ids` must have the shape (counting rows, wrong captions each, length), but got "
@@ -462,7 +455,7 @@ class CLIPForCounting(CLIPModel):
 
 
 def _similarities(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Matrix product in float32, also under autocast: in half precision captions that differ in one word tie."""
+    """Matrix product in float32, also under autocast: half precision cannot separate similar captions."""
     with torch.autocast(device_type=left.device.type, enabled=False):
         return left.float() @ right.float()
 

@@ -39,15 +39,9 @@ class CaptionCountingPipeline(ImagePipeline):
             inputs (`str`, `PIL.Image.Image`, array, `dict`, or a list, tuple, data set or generator of these):
                 Images: paths, URLs, PIL images, arrays or tensors; or dictionaries with `image` and `text`.
             text (`str`, *optional*):
-                A caption with `{}` where the number goes, or one that states a number word from two to ten, whose
-                first such word is replaced.
-            on_error (`str`, *optional*):
-                For an image that cannot be used, `"raise"`, the default for a single image, raises an `ImageError` (a
-                `ValueError`) that names it; `"report"`, the default for several, gives a `{"text", "error"}` in its
-                place, and a warning. A caption that cannot be used raises, unless it is the image's own and errors
-                are reported.
-            timeout (`float`, *optional*):
-                Seconds to wait for an image from the web.
+                A caption with `{}` for the number, or with a number word from two to ten, the first of which is
+                replaced.
+            on_error (`str`, *optional*), timeout (`float`, *optional*): As in [`ObjectCountingPipeline`].
 
         Returns:
             For each image a list of nine `{"number": int, "score": float}`, best first; the scores sum to one. A
@@ -78,18 +72,14 @@ class NumberChooser(BatchCounter):
     Chooses a number from two to ten with a CLIP. Images are encoded in batches, and each distinct caption once: the
     model must not change meanwhile.
 
-    The prompts of a request are captions with `{}` or a number word from two to ten where the number goes. Each has a
-    result with `text`, `count` (the number), `score` (its share of a softmax over the nine captions) and `scores`
-    (those of two to ten).
+    Prompts are captions as for [`number_captions`]. Each has a result with `text`, `count` (the number), `score` (its
+    probability in a softmax over the nine captions) and `scores` (those of two to ten).
 
     Args:
         model ([`CLIPForCounting`] or [`CLIPModel`]): The model.
         processor ([`CountCLIPProcessor`] or [`CLIPProcessor`]): Its processor.
         batch_size (`int`, *optional*, defaults to 32): Images at once.
         keep_images (`bool`, *optional*, defaults to `False`): Whether [`Counted`] has its `image`.
-
-    Source:
-        The protocol of CountBench: Paiss et al., 2023, Sec. 4.1 (https://huggingface.co/papers/2302.12066).
     """
 
     def __init__(self, model: Any, processor: Any, batch_size: int = 32, keep_images: bool = False):
@@ -137,8 +127,8 @@ class NumberChooser(BatchCounter):
         )
         if len(tokens["input_ids"].unique(dim=0)) < len(NUMBER_WORDS):
             raise ValueError(
-                f"The number is cut off, because it stands beyond the {longest} tokens that the model reads, and all "
-                f"nine captions are the same to the model: shorten {text[:60]!r}..."
+                f"The number is beyond the {longest} tokens that the model reads, so that all nine captions are the "
+                f"same to the model: shorten {text[:60]!r}..."
             )
         return tokens
 
@@ -151,16 +141,10 @@ def _unit_norm(features: Any) -> torch.Tensor:
 
 def number_captions(text: str) -> list[str]:
     """
-    The nine captions that differ in the number they state.
-
-    Args:
-        text (`str`): A caption with one `{}`, or with a number word from two to ten.
-
-    Returns:
-        `list[str]`: The captions for two to ten.
+    The captions for two to ten, from one with `{}` or a number word from two to ten.
 
     Raises:
-        ValueError: If there is no place for a number.
+        ValueError: If the caption has neither.
     """
     if "{}" in text:
         return [text.replace("{}", word) for word in NUMBER_WORDS]

@@ -1,4 +1,4 @@
-"""What the pipelines share: images in any form, counted in by an engine; a bad image does not lose the good ones."""
+"""Base class of the pipelines: reads images in any form, counts in them with an engine, and reports errors."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sized
@@ -25,7 +25,7 @@ class ImagePipeline(Pipeline):
     """
     A pipeline that counts in images.
 
-    Subclasses have an engine (`_counter`) that counts in them, and write what it returns (`_write`).
+    Subclasses define the engine (`_counter`) and the format of its results (`_write`).
     """
 
     _load_processor = True
@@ -44,19 +44,16 @@ class ImagePipeline(Pipeline):
             inputs: An image, or a list, a tuple, a data set or a generator of images. An image is a path, a URL
                 (`http://`, `https://` or `data:image/`), a PIL image, an array, a tensor, or a dictionary with `image`
                 (one of these) and `text`.
-            text (*optional*): For all images that have no `text` of their own.
-            kwargs: Options of the task, and
-                - `on_error` (`"raise"` or `"report"`): Whether an image that cannot be used, or a `text` of its own
-                  that cannot, raises an error, or gives a `{"text", "error"}` in its place and a warning in the log.
-                  By default a single image raises, and several report.
-                - `timeout` (`float`): Seconds to wait for an image from the web.
+            text (*optional*): For all images without their own `text`.
+            kwargs: Options of the task, `on_error` (`"raise"`, by default for a single image, or `"report"`) and
+                `timeout` (`float`, seconds to wait for an image from the web).
 
         Returns:
             The result for a single image; a list of results for a list or tuple; for a data set or a generator an
             iterable that reads as it is iterated over.
 
         Raises:
-            ValueError: If there is no text, the text cannot be used, or a single image cannot.
+            ValueError: If there is no text, or an image or text cannot be used and errors are not reported.
         """
         if text is not None:
             kwargs["text"] = text
@@ -82,24 +79,24 @@ class ImagePipeline(Pipeline):
         if unknown:
             names = ", ".join(("text", "on_error", "timeout", *self.option_names))
             raise TypeError(f"Unknown options {', '.join(unknown)}: use {names}.")
-        given = {"text": text, "timeout": timeout, "on_error": on_error}
-        reading, counting = ({key: x for key, x in options.items() if x is not None} for options in (given, kwargs))
+        request = {"text": text, "timeout": timeout, "on_error": on_error}
+        reading, counting = ({key: x for key, x in options.items() if x is not None} for options in (request, kwargs))
         return reading, counting, {}
 
     def preprocess(
         self, inputs: Any, text: Any = None, timeout: float | None = None, on_error: str = "raise"
     ) -> Request:
-        """Read one image, and make a request to the engine of it."""
-        image, name = (inputs.item, inputs.name) if isinstance(inputs, _Numbered) else (inputs, None)
+        """Read one image, and make its request to the engine."""
+        image, name = (inputs.item, f"image {inputs.index}") if isinstance(inputs, _Numbered) else (inputs, None)
         reports_text, prompts = False, []
         try:
             if isinstance(image, Mapping) and not image.keys() & {"bytes", "path"}:
-                # A text for all images is wrong for all of them.
+                # An unusable text for all images is not reported image by image.
                 reports_text = on_error == "report" and image.get("text") is not None
                 text = text if image.get("text") is None else image["text"]
                 if "image" not in image:
                     raise ImageError(
-                        f"Expected a dictionary with `image`, and `text` where it has its own, but "
+                        f"Expected a dictionary with `image`, and optionally `text`, but "
                         f"{name or 'the image'} has {', '.join(map(repr, image)) or 'nothing'}."
                     )
                 image = image["image"]
@@ -119,7 +116,7 @@ class ImagePipeline(Pipeline):
         return next(self._counter(**options)([request]))
 
     def postprocess(self, counted: Counted) -> Any:
-        """Write the result for one image."""
+        """The result for one image, or its error."""
         text, on_error, reports_text = counted.tag.text, counted.tag.on_error, counted.tag.reports_text
         error = counted.error
         if error is None:
@@ -156,22 +153,20 @@ class ImagePipeline(Pipeline):
 
     @abstractmethod
     def _write(self, counted: Counted) -> Any:
-        """What the caller gets for one image."""
+        """The result for one image."""
 
 
 @dataclass(frozen=True)
 class _Tag:
-    """What is to become of an image's result."""
+    """The text of a request, as a string or several, and how its errors are reported."""
 
     text: Any
-    """As it was given: a string or several."""
     on_error: str
     reports_text: bool
-    """Whether a text that cannot be used is reported."""
 
 
 class _Results:
-    """The results for several images, as they are iterated over."""
+    """An iterator over the results, with the length of the inputs."""
 
     def __init__(self, loader: Any, counter: ImageCounter, write: Any):
         self.loader, self.counter, self.write = loader, counter, write
@@ -185,19 +180,14 @@ class _Results:
 
 @dataclass(frozen=True)
 class _Numbered:
-    """One of several images, or the error that reading it raised, with its place among them."""
+    """An image, or the error that reading it raised, and its index."""
 
     item: Any
     index: int
 
-    @property
-    def name(self) -> str:
-        """Its name in an error, if it has no name of its own."""
-        return f"image {self.index}"
-
 
 class _NumberedRows(torch.utils.data.Dataset):
-    """The images of a data set; one that the data set cannot read is an error in its place."""
+    """The images of a data set; an error for one that the data set cannot read."""
 
     def __init__(self, rows: Any):
         self.rows = rows
@@ -217,7 +207,7 @@ def _unchanged(request: Any) -> Any:
 
 
 def _are_several(inputs: Any) -> bool:
-    """Whether the inputs are several images, and not one."""
+    """Whether the inputs are several images."""
     if isinstance(inputs, (list, tuple, Iterator)):
         return True
     one = (str, bytes, Mapping, np.ndarray, torch.Tensor, Image.Image)
@@ -228,7 +218,7 @@ def _undecoded(inputs: Any) -> Any:
     """
     A data set of the `datasets` library with its images left as files, or `inputs` unchanged.
 
-    Decoded by the data set, a damaged file ends a stream, and a row's error does not name its file.
+    If the data set decoded them, a damaged file would end a stream, and an error would not name its file.
     """
     if isinstance(inputs, KeyDataset):
         return KeyDataset(_undecoded(inputs.dataset), inputs.key)

@@ -46,32 +46,24 @@ class ObjectCountingPipeline(ImagePipeline):
             inputs (`str`, `PIL.Image.Image`, array, `dict`, or a list, tuple, data set or generator of these):
                 Images: paths, URLs, PIL images, arrays or tensors; or dictionaries with `image` and `text`.
             text (`str` or `list[str]`, *optional*):
-                What to count, for all images that have no `text` of their own. With a list, every prompt is counted in
-                each image, with one pass through the vision tower.
-            window_batch_size (`int`, *optional*, defaults to 8):
-                How many density maps (windows, times prompts) are computed at once, but at least those of one window
-                and all its prompts (of up to 64; more are taken in turns). Windows of several images share a batch.
-                The memory grows with this and not with the images. `batch_size` has no effect here.
-            window (`str`, *optional*, defaults to what the processor's configuration says):
-                `"sliding"` for windows, or `"whole"` for one pass with the whole image, whose memory grows with the
-                image's longer side.
+                What to count in images without their own `text`. With a list, every prompt is counted in each image,
+                with one pass through the vision tower.
+            window_batch_size (`int`, *optional*, defaults to 8), window (`str`, *optional*):
+                As `batch_size` and `window` of [`DensityCounter`]. The memory grows with the first, and not with the
+                images. `batch_size` has no effect here.
             return_density_map (`bool`, *optional*, defaults to `True`):
-                Whether results have their `density_map`, four bytes a pixel: leave it out for many large images in a
-                list.
+                Whether results have their `density_map`, four bytes a pixel.
             on_error (`str`, *optional*):
                 For an image that cannot be used, `"raise"`, the default for a single image, raises an `ImageError` (a
-                `ValueError`) that names it; `"report"`, the default for several, gives a result of `text` and
-                `error` alone in its place, and a warning. A prompt that cannot be used raises, unless it is the
-                image's own and errors are reported.
-            timeout (`float`, *optional*):
-                Seconds to wait for an image from the web.
+                `ValueError`); `"report"`, the default for several, returns `{"text", "error"}` and logs a warning. A
+                prompt that cannot be used raises an error, unless it is the image's own and errors are reported.
+            timeout (`float`, *optional*): Seconds to wait for an image from the web.
 
         Returns:
             For each image a `dict` with `text`, `count` (`float`), `density_map` (array `(height, width)` of float32
             in the image's own size, summing to `count`) and `points` (`[[x, y], ...]` in the image's pixels); for a
             list of prompts a list of these, in the same order. A list or tuple of images gives a list, a data set or
-            generator an iterable that reads at most a batch ahead. Sizes and points are those of the upright image:
-            EXIF rotation is applied.
+            generator an iterable that reads at most a batch ahead. EXIF rotation is applied to all sizes and points.
 
         Raises:
             ValueError: If there is no prompt, or an image or prompt cannot be used.

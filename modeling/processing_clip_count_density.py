@@ -20,8 +20,7 @@ class CLIPCountDensityProcessor(ProcessorMixin):
         tokenizer ([`CLIPTokenizer`]): Tokenises prompts.
         num_context_tokens (`int`, *optional*, defaults to 2):
             Positions that the model's learned context takes, which a prompt cannot use.
-        max_text_length (`int`, *optional*, defaults to 77):
-            Positions of the text tower.
+        max_text_length (`int`, *optional*, defaults to 77): Positions of the text tower.
     """
 
     def __init__(
@@ -56,31 +55,28 @@ class CLIPCountDensityProcessor(ProcessorMixin):
 
         Args:
             images (an image or a list of images, *optional*):
-                Paths, addresses, PIL images, arrays or tensors, of any size and mode.
+                Paths, URLs, PIL images, arrays or tensors, of any size and mode.
             text (`str`, `list[str]` or `list[list[str]]`, *optional*):
-                What to count: one prompt for all images, one for each, or a list of prompts for each, of any
-                lengths.
-            return_tensors (`str`, *optional*, defaults to `"pt"`):
-                Kind of the tensors.
+                What to count: one prompt for all images, one for each, or a list of prompts for each, of any lengths.
+            return_tensors (`str`, *optional*, defaults to `"pt"`): Type of the tensors.
             kwargs: Options of the image processor, for example `window="whole"`.
 
         Returns:
-            [`BatchFeature`] with, for the images, `pixel_values` `(num_windows, 3, window_size, window_size)`,
-            `window_positions` `(num_windows, 3)` (index of the image, top and left in the resized image) and
-            `image_sizes` `(num_images, 4)` (height and width of the upright image, then of the resized one);
-            and for the prompts `input_ids` and `attention_mask`, `(num_windows, sequence_length)`, one row for each
-            window, or for each prompt if there are no images.
+            [`BatchFeature`] with `pixel_values` `(num_windows, 3, window_size, window_size)`, `window_positions`
+            `(num_windows, 3)` (index of the image, top and left in the resized image) and `image_sizes`
+            `(num_images, 4)` (height and width of the upright image, then of the resized one); and with `input_ids`
+            and `attention_mask` `(num_windows, sequence_length)`, or a row for each prompt without images.
 
             With a list of prompts for each image these two are `(num_windows, num_prompts, sequence_length)`, where
-            `num_prompts` is that of the image with most; the others repeat their first prompt at the end, and
-            `post_process_density(text=...)` drops what that gives.
+            `num_prompts` is that of the image with most; the others repeat their first prompt at the end, whose maps
+            `post_process_density(text=...)` drops.
 
             With `window="whole"`, `pixel_values` are `(num_images, 3, height, width)`, all images must have one
             size after resizing, and `interpolate_pos_encoding` is `True`, as the model needs it.
 
         Raises:
-            ValueError: If there is nothing to process, if images and prompts do not match in number, or if a prompt
-                is empty or too long.
+            ValueError: If there are no inputs, images and prompts do not match in number, or a prompt is empty or too
+                long.
             TypeError: If a prompt is not a string.
         """
         if images is None and text is None:
@@ -112,17 +108,11 @@ class CLIPCountDensityProcessor(ProcessorMixin):
 
     def tokenize(self, prompts: list[str], return_tensors: str = "pt") -> dict[str, Any]:
         """
-        Tokenise prompts, padded to the longest. A prompt is never cut: what one counts would depend on the rest of it.
-
-        Args:
-            prompts (`list[str]`): What to count.
-            return_tensors (`str`, *optional*, defaults to `"pt"`): Kind of the tensors.
-
-        Returns:
-            `dict` with `input_ids` and `attention_mask`, both `(num_prompts, sequence_length)`.
+        Tokenise prompts, padded to the longest; `input_ids` and `attention_mask`, `(num_prompts, sequence_length)`.
 
         Raises:
-            ValueError: If a prompt is empty or longer than `max_prompt_tokens`.
+            ValueError: If a prompt is empty or longer than `max_prompt_tokens`. It is not cut, because the count may
+                depend on its end.
             TypeError: If a prompt is not a string.
         """
         for prompt in prompts:
@@ -134,7 +124,7 @@ class CLIPCountDensityProcessor(ProcessorMixin):
         lengths = tokens["attention_mask"].sum(-1)
         longest = int(lengths.argmax())
         if int(lengths[longest]) > self.max_prompt_tokens:
-            context = f" beside {self.num_context_tokens} of learned context" if self.num_context_tokens else ""
+            context = f" with {self.num_context_tokens} of learned context" if self.num_context_tokens else ""
             raise ValueError(
                 f"A prompt takes {int(lengths[longest])} tokens, but only {self.max_prompt_tokens} fit{context}, the "
                 f"start and end of text included: shorten {prompts[longest][:60]!r}..."
@@ -159,30 +149,27 @@ class CLIPCountDensityProcessor(ProcessorMixin):
         text: Prompts | None = None,
     ) -> list[Any]:
         """
-        Put the windows' density maps together, one map for each image and prompt, in the image's own size.
+        Combine the windows' density maps: one map for each image and prompt, in the image's original size.
 
         Args:
-            outputs ([`CLIPCountDensityOutput`], or `torch.Tensor` of shape `(num_windows, window_height,
-                window_width)` or `(num_windows, num_prompts, window_height, window_width)`):
-                The model's output for all windows of the images, or its density maps alone.
-            window_positions (`torch.LongTensor` of shape `(num_windows, 3)`):
-                From the processor.
-            image_sizes (`torch.LongTensor` of shape `(num_images, 4)`):
-                From the processor.
-            return_points (`bool`, *optional*, defaults to `True`):
-                Whether to look for the objects' positions.
+            outputs ([`CLIPCountDensityOutput`] or `torch.Tensor`):
+                The model's output for all windows of the images, or its density maps `(num_windows, window_height,
+                window_width)` or `(num_windows, num_prompts, window_height, window_width)`.
+            window_positions (`torch.LongTensor` of shape `(num_windows, 3)`): From the processor.
+            image_sizes (`torch.LongTensor` of shape `(num_images, 4)`): From the processor.
+            return_points (`bool`, *optional*, defaults to `True`): Whether to locate the objects.
             original_size (`bool`, *optional*, defaults to `True`):
-                Whether maps have the images' own size; otherwise that of the resized images.
+                Whether maps have the images' original size; otherwise that of the resized images.
             text (`str`, `list[str]` or `list[list[str]]`, *optional*):
-                The prompts as the processor got them. Each result then also has its `text`, and of several prompts an
-                image there are as many results as it has prompts.
+                The prompts, as passed to the processor. Each result then has its `text`, and an image with several
+                prompts as many results as prompts.
 
         Returns:
             `list[dict]`, one for each image, with `count` (`float`), `density_map` (`torch.FloatTensor` of shape
             `(height, width)`, objects per pixel of the image, summing to `count`), `points` (`[[x, y], ...]` in
             pixels of the upright image: the strongest peaks of the map, at most as many as the rounded count) and,
-            with prompts given, `text`. Where the maps have a dimension of prompts, a `list[list[dict]]`: for each
-            image one for each of its prompts, in the order in which they were asked.
+            with prompts, `text`. Where the maps have a dimension of prompts, a `list[list[dict]]`: for each image one
+            for each prompt, in order.
 
         Raises:
             ValueError: If the number of maps is not that of the windows or prompts, or a map has negative or
@@ -206,27 +193,26 @@ class CLIPCountDensityProcessor(ProcessorMixin):
         results: list[Any] = []
         for index, sizes in enumerate(image_sizes.tolist()):
             rows = (window_positions[:, 0] == index).nonzero()[:, 0]
+            size, scale = tuple(sizes[:2]), [sizes[1] / sizes[3], sizes[0] / sizes[2]]
             offsets = [(top, left) for _, top, left in window_positions[rows].tolist()]
             density_maps = self.image_processor.composite(maps[rows], offsets, tuple(sizes[2:]))
             own = prompts[index] if prompts is not None else [None] * (len(density_maps) if several else 1)
             of_image = []
             for density_map, prompt in zip(density_maps if several else [density_maps], own, strict=False):
-                result = _result_of(density_map, sizes, return_points, original_size)
-                of_image.append(result if prompt is None else {"text": prompt, **result})
+                result: dict[str, Any] = {} if prompt is None else {"text": prompt}
+                result["count"] = _total(density_map)
+                if return_points:
+                    # The centre of a pixel is half a pixel from its corner, in both images.
+                    result["points"] = ((find_peaks(density_map) + 0.5) * torch.tensor(scale)).tolist()
+                result["density_map"] = resize_density(density_map, size) if original_size else density_map
+                of_image.append(result)
             results.append(of_image if several else of_image[0])
         return results
 
 
 def prompts_of_images(text: Prompts, num_images: int | None) -> list[list[str]]:
     """
-    The prompts of each image, from any form in which they may be given.
-
-    Args:
-        text (`str`, `list[str]` or `list[list[str]]`): One prompt for all images, one for each, or some for each.
-        num_images (`int`, *optional*): How many images there are; as many as there are entries by default.
-
-    Returns:
-        `list[list[str]]`: For each image at least one prompt.
+    The prompts of each image, at least one, from one prompt for all images, one for each, or a list for each.
 
     Raises:
         ValueError: If there are more or fewer entries than images, or an image has no prompt.
@@ -244,45 +230,24 @@ def prompts_of_images(text: Prompts, num_images: int | None) -> list[list[str]]:
     return prompts
 
 
-def _result_of(
-    density_map: torch.Tensor, sizes: list[int], return_points: bool, original_size: bool
-) -> dict[str, Any]:
-    """Count, points and map of one resized image's map."""
-    height, width, new_height, new_width = sizes
-    result: dict[str, Any] = {"count": _total(density_map)}
-    if return_points:
-        scale = torch.tensor([width / new_width, height / new_height])
-        # The middle of a pixel lies half a pixel from its corner, in both frames.
-        result["points"] = ((find_peaks(density_map) + 0.5) * scale).tolist()
-    result["density_map"] = resize_density(density_map, (height, width)) if original_size else density_map
-    return result
-
-
 def _total(density_map: torch.Tensor) -> float:
-    """The sum in float64. NumPy converts in small parts, where torch would first copy the whole map."""
+    """The sum in float64; NumPy, unlike torch, does not copy the whole map."""
     return float(density_map.detach().cpu().numpy().sum(dtype=np.float64))
 
 
 def _check_density(density_map: torch.Tensor) -> None:
-    """Refuse what cannot be a number of objects."""
+    """Check that values can be objects per pixel."""
     if density_map.numel() and not (density_map.min() >= 0 and density_map.max() < torch.inf):  # also for NaN
         raise ValueError(
-            "Expected objects per pixel, but a density map has negative or non-finite values: it is not this model's, "
-            "or its weights are broken. A map of another model, where a little below zero is meant as nothing, has to "
-            "be clipped first: `density_map.clamp(min=0)`."
+            "Expected objects per pixel, but a density map has negative or non-finite values: the weights are broken, "
+            "or the map is another model's. If its small negative values mean zero, clip them first: "
+            "`density_map.clamp(min=0)`."
         )
 
 
 def resize_density(density_map: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """
-    Resize a density map and keep its sum.
-
-    Args:
-        density_map (`torch.Tensor` of shape `(height, width)`): Objects per pixel.
-        size (`tuple[int, int]`): New height and width.
-
-    Returns:
-        `torch.Tensor` of shape `size`, with the sum of `density_map`.
+    Resize a density map `(height, width)` to another height and width, and keep its sum.
 
     Raises:
         ValueError: If the map has negative or non-finite values.
@@ -305,7 +270,7 @@ def find_peaks(density_map: torch.Tensor, radius: int = 3) -> torch.Tensor:
 
     Args:
         density_map (`torch.Tensor` of shape `(height, width)`): Objects per pixel.
-        radius (`int`, *optional*, defaults to 3): Pixels around a peak in which no other may be.
+        radius (`int`, *optional*, defaults to 3): Pixels around a peak without another one.
 
     Returns:
         `torch.Tensor` of shape `(num_points, 2)`: x and y, in pixels of the map, strongest first.
@@ -317,14 +282,14 @@ def find_peaks(density_map: torch.Tensor, radius: int = 3) -> torch.Tensor:
     num_points = round(_total(density_map))
     if num_points <= 0:
         return torch.zeros(0, 2)
-    # Two means in a row weigh the middle most: they drop single noisy pixels and leave a spot one top.
+    # Two means weight the centre most: they remove single noisy pixels, and leave one maximum in a spot.
     smooth = density_map.detach().float()[None, None]
     for _ in range(2):
         smooth = nn.functional.avg_pool2d(smooth, 3, stride=1, padding=1, count_include_pad=False)
     highest = nn.functional.max_pool2d(smooth, 2 * radius + 1, stride=1, padding=radius)
     rows, columns = ((smooth == highest) & (smooth > 0))[0, 0].nonzero(as_tuple=True)
     order = smooth[0, 0][rows, columns].argsort(descending=True, stable=True)
-    # On a flat top every pixel is as high as any other: the first one found keeps the rest away.
+    # On a plateau, all pixels are equal: the first excludes the others.
     taken = np.zeros(density_map.shape, dtype=bool)
     points: list[list[float]] = []
     for x, y in zip(columns[order].tolist(), rows[order].tolist(), strict=True):

@@ -38,14 +38,11 @@ class CountCLIPProcessor(ProcessorMixin):
         Args:
             images (an image or a list of images, *optional*):
                 PIL images, arrays or tensors, of any size and mode.
-            text (`str` or `list[str]`, *optional*):
-                Captions.
+            text (`str` or `list[str]`, *optional*): Captions.
             counterfactual_text (`list[list[str]]`, *optional*):
-                For each row that counts, in order, the same number of captions that state a wrong number.
-            return_tensors (`str`, *optional*, defaults to `"pt"`):
-                Kind of the tensors.
-            padding (`bool` or `str`, *optional*, defaults to `True`):
-                How captions are padded.
+                For each row that counts, in order, the same number of captions with a wrong number.
+            return_tensors (`str`, *optional*, defaults to `"pt"`): Type of the tensors.
+            padding (`bool` or `str`, *optional*, defaults to `True`): How captions are padded.
             kwargs: Options of the image processor.
 
         Returns:
@@ -54,16 +51,14 @@ class CountCLIPProcessor(ProcessorMixin):
             `(num_counting, num_counterfactuals, length)`.
 
         Raises:
-            ValueError: If there is nothing to process, or if the rows have different numbers of counterfactuals.
+            ValueError: If there are no inputs, or the rows have different numbers of counterfactuals.
         """
         if images is None and text is None and counterfactual_text is None:
             raise ValueError("Expected images, captions or both, but got neither.")
         data: dict[str, Any] = {}
         if images is not None:
-            if isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4:
-                images = [to_rgb(image) for image in images]
-            else:
-                images = [to_rgb(images)]
+            several = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
+            images = [to_rgb(image) for image in (images if several else [images])]
             data.update(self.image_processor(images, return_tensors=return_tensors, **kwargs))
         if text is not None:
             data.update(self._tokenize([text] if isinstance(text, str) else list(text), return_tensors, padding))
@@ -93,13 +88,8 @@ class CountCLIPProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """Names of what `__call__` returns."""
-        return [
-            "pixel_values",
-            "input_ids",
-            "attention_mask",
-            "counterfactual_input_ids",
-            "counterfactual_attention_mask",
-        ]
+        names = ["input_ids", "attention_mask"]
+        return ["pixel_values", *names, *(f"counterfactual_{name}" for name in names)]
 
 
 __all__ = ["CountCLIPProcessor"]

@@ -637,7 +637,7 @@ def test_files_of_other_formats_raise(written, tmp_path, capsys):
         for name in ("cut.pt", "junk.pt", "empty.pt"):
             assert f"{name} cannot be read" in error(option, tmp_path / name)
         assert "nowhere" in error(option, tmp_path / "nowhere")
-    assert "holds something else" in error("--clip", tmp_path / "list.pt")
+    assert "has other contents" in error("--clip", tmp_path / "list.pt")
     assert "not a Lightning checkpoint" in error("--checkpoint", tmp_path / "list.pt")
     assert "contains argparse.Namespace" in error("--clip", tmp_path / "model.ckpt")
     assert "is a file" in error("--output", tmp_path / "junk.pt")

@@ -42,7 +42,7 @@ def _requests(images, prompts):
 
 @torch.no_grad()
 def _reference(model, processor, image, text, **options):
-    """One image by itself, all windows at once, with its tokens."""
+    """One image, all windows at once, with its tokens."""
     inputs = processor(images=[image], text=[text], **options)
     return processor.post_process_density(model(**inputs), inputs["window_positions"], inputs["image_sizes"])[0]
 
@@ -53,7 +53,7 @@ def _assert_same(result, expected):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_batches_give_what_each_image_gives_alone(engine, density_model, density_processor, images, batch_size):
+def test_batches_have_the_results_of_single_images(engine, density_model, density_processor, images, batch_size):
     texts = ["red cats", "dogs", "red cats", "tiny ants"]
     counted = list(engine(batch_size)(_requests(images, texts)))
     assert [one.tag for one in counted] == [0, 1, 2, 3]
@@ -84,7 +84,7 @@ def test_windows_run_in_bounded_batches_and_each_prompt_is_encoded_once(
     assert [windows for windows, _ in passes] == [5] * (num_windows // 5) + [num_windows % 5]
 
 
-def test_results_come_before_the_last_image_is_read(engine, images):
+def test_results_are_returned_before_the_last_image_is_read(engine, images):
     read = []
 
     def stream():
@@ -118,7 +118,7 @@ def test_more_prompts_than_a_batch_holds_still_share_one_pass(
 
 
 @pytest.mark.parametrize("batch_size", [1, 16])
-def test_whole_images_of_many_sizes_go_through_in_one_pass_each(
+def test_whole_images_of_many_sizes_take_one_pass_each(
     engine, density_model, density_processor, images, passes, batch_size
 ):
     mixed = [images[0], images[0], *images[1:], images[3]]
@@ -131,7 +131,7 @@ def test_whole_images_of_many_sizes_go_through_in_one_pass_each(
             _assert_same(result, expected)
 
 
-def test_maps_points_and_images_are_there_if_they_are_wanted(engine, images):
+def test_maps_points_and_images_are_optional(engine, images):
     lean = {"return_density_map": False, "return_points": False}
     for one, bare in zip(
         engine(keep_images=True)(_requests(images, "cats")), engine(**lean)(_requests(images, "cats")), strict=True
@@ -142,7 +142,7 @@ def test_maps_points_and_images_are_there_if_they_are_wanted(engine, images):
         assert (one.image.size, bare.image, bare.size) == (images[one.tag].size, None, one.size)
 
 
-def test_what_cannot_be_used_is_reported_in_its_place(engine, images, tmp_path):
+def test_unusable_requests_are_reported_in_order(engine, images, tmp_path):
     broken = tmp_path / "broken.png"
     images[0].save(broken)
     broken.write_bytes(broken.read_bytes()[:300])
@@ -161,14 +161,12 @@ def test_what_cannot_be_used_is_reported_in_its_place(engine, images, tmp_path):
 
 
 @pytest.mark.parametrize(("prompts", "words"), [([], "empty list"), ([""], "is empty"), ([3], "strings")])
-def test_prompts_that_are_none_are_reported(engine, images, prompts, words):
+def test_unusable_prompts_are_reported(engine, images, prompts, words):
     (counted,) = engine()([(images[0], prompts, None)])
     assert words in str(counted.error)
 
 
-def test_options_that_cannot_work_are_refused(
-    engine, counting_model, density_model, counting_processor, density_processor
-):
+def test_invalid_options_raise(engine, counting_model, density_model, counting_processor, density_processor):
     with pytest.raises(ValueError, match="at least 1"):
         engine(0)
     with pytest.raises(ValueError, match="sliding, whole"):
@@ -179,7 +177,7 @@ def test_options_that_cannot_work_are_refused(
         DensityCounter(density_model, counting_processor)
 
 
-def test_gradients_and_mode_are_left_alone_between_results(engine, density_model, images):
+def test_gradients_and_mode_do_not_change_between_results(engine, density_model, images):
     density_model.train()
     next(engine(1)(_requests(images, "cats")))
     assert density_model.training
@@ -214,7 +212,7 @@ def test_a_clip_chooses_among_numbers_as_it_ranks_captions(counting_model, count
 _WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-def test_captions_without_a_number_are_reported_and_refused(counting_model, counting_processor, make_image):
+def test_captions_without_a_number_are_reported(counting_model, counting_processor, make_image):
     chooser = NumberChooser(counting_model, counting_processor)
     first, second = chooser([(make_image(40, 40), ["dogs"], 0), (make_image(40, 40), ["{} dogs"], 1)])
     assert "Expected a caption with '{}' or a number word" in str(first.error)

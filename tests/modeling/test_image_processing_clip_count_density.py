@@ -43,7 +43,7 @@ def test_windows_of_a_constant_density_compose_to_that_constant(processor, width
 
 @settings(max_examples=60, deadline=None)
 @given(processors(), st.integers(SIDE, 150), st.integers(SIDE, 150), st.integers(0, 2**31))
-def test_a_map_cut_and_put_back_is_the_map(processor, height, width, seed):
+def test_cutting_and_compositing_a_map_restores_it(processor, height, width, seed):
     density_map = torch.rand(height, width, generator=torch.Generator().manual_seed(seed))
     padded = torch.nn.functional.pad(density_map, (0, SIDE, 0, SIDE))
     offsets = processor.window_offsets(height, width)
@@ -84,7 +84,7 @@ def test_resizing_a_density_keeps_its_sum(old, new, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(processors(), sides, sides, st.booleans())
-def test_windows_cut_a_few_at_a_time_are_those_that_are_cut_at_once(processor, width, height, do_resize):
+def test_windows_cut_in_batches_equal_those_cut_at_once(processor, width, height, do_resize):
     processor.do_resize = do_resize
     generator = np.random.default_rng(width)
     image = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
@@ -99,7 +99,7 @@ def test_windows_cut_a_few_at_a_time_are_those_that_are_cut_at_once(processor, w
 
 @settings(max_examples=20, deadline=None)
 @given(processors(), sides, sides)
-def test_maps_that_come_one_after_another_give_what_all_at_once_give(processor, width, height):
+def test_incremental_composite_equals_the_composite_of_all_maps(processor, width, height):
     offsets = processor.window_offsets(height, width)
     maps = torch.rand(len(offsets), 2, SIDE, SIDE)
     expected = processor.composite(maps, offsets, (height, width))
@@ -118,7 +118,7 @@ def test_as_few_windows_as_the_stride_allows(make_image):
     assert inputs["image_sizes"].tolist() == [[48, 144, 48, 144]]
 
 
-def test_a_window_shows_its_part_of_the_image(make_image):
+def test_a_window_is_its_region_of_the_image(make_image):
     processor = CLIPCountDensityImageProcessorPil(window_size=48, window_stride=32)
     image = make_image(144, 48)
     inputs = processor([image], return_tensors="pt")
@@ -127,7 +127,7 @@ def test_a_window_shows_its_part_of_the_image(make_image):
     np.testing.assert_allclose(inputs["pixel_values"][2].numpy(), expected.transpose(2, 0, 1), atol=1e-5)
 
 
-def test_a_image_smaller_than_a_window_is_padded_with_black(make_image):
+def test_an_image_smaller_than_a_window_is_padded_with_black(make_image):
     processor = CLIPCountDensityImageProcessorPil(window_size=48, do_resize=False)
     inputs = processor([make_image(20, 30)], return_tensors="pt")
     assert inputs["pixel_values"].shape == (1, 3, 48, 48)
@@ -152,7 +152,7 @@ def test_sizes_are_bounded_for_extreme_images():
     assert resized_size(1, 100_000, 384, 16.0) == (384, 6144)
 
 
-def test_windows_with_a_gap_between_them_are_refused():
+def test_windows_with_a_gap_between_them_raise():
     processor = CLIPCountDensityImageProcessorPil(window_size=24)
     for offsets, length in (([(0, 0), (0, 25)], 49), ([(0, 1)], 24), ([(0, 0)], 25)):
         with pytest.raises(ValueError, match=f"cover {length} pixels"):
@@ -161,7 +161,7 @@ def test_windows_with_a_gap_between_them_are_refused():
         processor.composite(torch.zeros(1, 24, 24), [(0, 0), (0, 9)], (24, 33))
 
 
-def test_images_come_alone_in_lists_and_in_stacks(make_image, tmp_path):
+def test_images_may_be_single_in_lists_or_in_stacks(make_image, tmp_path):
     processor = CLIPCountDensityImageProcessorPil(window_size=48)
     image = make_image(48, 48)
     image.save(tmp_path / "a.png")
@@ -179,7 +179,7 @@ def test_images_come_alone_in_lists_and_in_stacks(make_image, tmp_path):
         processor([])
 
 
-def test_a_file_is_read_as_its_image_is(tmp_path):
+def test_a_file_equals_its_image(tmp_path):
     """Not brought to eight bits or robbed of its transparency on the way, as `load_image` does."""
     processor = CLIPCountDensityImageProcessorPil(window_size=48)
     deep = Image.fromarray(np.random.default_rng(0).integers(0, 4096, (50, 60), dtype=np.uint16))
@@ -205,7 +205,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(("options", "message"), OPTIONS)
-def test_options_that_cannot_work_are_refused_when_set_and_when_called(options, message, make_image):
+def test_invalid_options_raise_in_the_constructor_and_in_a_call(options, message, make_image):
     with pytest.raises(ValueError, match=message):
         CLIPCountDensityImageProcessorPil(window_size=48, **options)
     with pytest.raises(ValueError, match=message):
@@ -243,7 +243,7 @@ def test_whole_images_of_different_sizes_are_not_stacked(make_image):
         processor([make_image(100, 60), make_image(60, 100)])
 
 
-def test_a_whole_image_that_is_too_large_is_refused(make_image):
+def test_a_too_large_whole_image_raises(make_image):
     processor = CLIPCountDensityImageProcessorPil(window_size=48, size={"shortest_edge": 96}, window="whole")
     processor([make_image(400, 100)])  # 96 x 384: 16 windows of 48 x 48
     with pytest.raises(ValueError, match=r"at most 16 windows.*96x385 pixels.*sliding"):

@@ -1,4 +1,4 @@
-"""Promises of reading images: every kind of file and array becomes upright RGB, or a reason that names it."""
+"""Reading images: every file and array becomes upright RGB, or raises an error with its name."""
 
 import base64
 import http.server
@@ -18,9 +18,9 @@ def _solid(mode: str, colour: object, size: tuple[int, int] = (6, 4)) -> Image.I
     return Image.new(mode, size, colour)
 
 
-def _bytes(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def _bytes(image: Image.Image, image_format: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
@@ -84,14 +84,14 @@ def test_every_mode_becomes_rgb(image, expected):
         assert converted.getpixel((2, 2)) == pytest.approx(expected, abs=1)
 
 
-def test_what_is_rgb_already_is_not_copied(make_image):
+def test_rgb_images_are_not_copied(make_image):
     image = make_image(5, 4)
     assert to_rgb(image) is image
     assert open_image(image) is image
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
-def test_deep_images_reach_from_black_to_white_at_their_own_depth(bits):
+def test_deep_images_range_from_black_to_white_at_their_depth(bits):
     brightest = 2**bits - 1
     ramp = np.array([[0, brightest // 2, brightest]], np.uint16)
     assert np.asarray(to_rgb(Image.fromarray(ramp)))[0, :, 0].tolist() == pytest.approx([0, 127, 255], abs=1)
@@ -113,12 +113,12 @@ def test_a_deep_png_is_read_as_its_array_is(tmp_path):
         np.testing.assert_array_equal(np.asarray(to_rgb(open_image(tmp_path / name))), np.asarray(to_rgb(deep)))
 
 
-def test_floats_that_overshoot_a_little_are_still_from_0_to_1():
+def test_floats_slightly_out_of_range_are_clipped():
     values = np.array([[-0.0005, 0.5, 1.0005]], np.float32)
     assert np.asarray(to_rgb(values))[0, :, 0].tolist() == [0, 128, 255]
 
 
-def test_channels_are_last_in_arrays_and_first_in_tensors_where_both_ends_could_be():
+def test_ambiguous_channels_are_last_in_arrays_and_first_in_tensors():
     both = np.zeros((3, 5, 3), np.uint8)
     both[..., 0] = 200
     assert to_rgb(both).size == (5, 3)
@@ -130,13 +130,13 @@ def test_channels_are_last_in_arrays_and_first_in_tensors_where_both_ends_could_
     ("orientation", "red_corner"),  # where the stored upper left pixel is shown
     [(1, (0, 0)), (2, (3, 0)), (3, (3, 1)), (4, (0, 1)), (5, (0, 0)), (6, (1, 0)), (7, (1, 3)), (8, (0, 3))],
 )
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_exif_rotation_is_applied(orientation, red_corner, kind):
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+def test_exif_rotation_is_applied(orientation, red_corner, image_format):
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[:8, :8] = (250, 0, 0)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = {"bytes": _bytes(Image.fromarray(pixels), kind, exif=exif), "path": None}
+    stored = {"bytes": _bytes(Image.fromarray(pixels), image_format, exif=exif), "path": None}
     for image in (to_rgb(open_image(stored)), to_rgb(Image.open(io.BytesIO(stored["bytes"])))):
         assert image.size == ((32, 16) if orientation < 5 else (16, 32))
         red = np.asarray(image)[4::8, 4::8, 0] > 125
@@ -144,7 +144,7 @@ def test_exif_rotation_is_applied(orientation, red_corner, kind):
         assert to_rgb(image).size == image.size  # it is not turned twice
 
 
-def test_all_ways_to_give_a_image_give_the_same(make_image, tmp_path):
+def test_all_forms_of_an_image_are_equal(make_image, tmp_path):
     image = make_image(7, 5)
     path = tmp_path / "a.png"
     image.save(path)
@@ -155,13 +155,13 @@ def test_all_ways_to_give_a_image_give_the_same(make_image, tmp_path):
         np.testing.assert_array_equal(np.asarray(open_image(way)), np.asarray(image))
 
 
-def test_unreadable_images_say_which_and_why(make_image, tmp_path):
+def test_errors_of_unreadable_images_have_name_and_reason(make_image, tmp_path):
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(_bytes(make_image(64, 64), "JPEG")[:900])
     empty = tmp_path / "empty.png"
     empty.write_bytes(b"")
     cases = [
-        (None, "there is none"),
+        (None, "got None"),
         (cut, r"cut\.jpg"),
         (Image.open(cut), r"cut\.jpg"),
         (empty, r"empty\.png"),
@@ -187,16 +187,16 @@ def test_unreadable_images_say_which_and_why(make_image, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.95])
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
-def test_a_truncated_file_is_an_error_that_names_it(make_image, tmp_path, kind, share):
-    whole = _bytes(make_image(40, 30), kind)
-    path = tmp_path / f"cut.{kind.lower()}"
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_error_names_a_truncated_file(make_image, tmp_path, image_format, share):
+    whole = _bytes(make_image(40, 30), image_format)
+    path = tmp_path / f"cut.{image_format.lower()}"
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ImageError, match=r"cut\."):
         open_image(path)
 
 
-def test_an_absurdly_large_image_is_refused(make_image, monkeypatch):
+def test_a_decompression_bomb_raises(make_image, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(ImageError, match=r"bomb\.png.*exceeds limit"):
         open_image({"bytes": _bytes(make_image(30, 30)), "path": "bomb.png"})
@@ -215,19 +215,19 @@ def test_an_absurdly_large_image_is_refused(make_image, monkeypatch):
         (np.zeros((2, 6, 7), np.uint8), "shape"),
         (np.zeros(5, np.uint8), "shape"),
         (np.zeros((2, 5, 6, 3), np.uint8), "shape"),
-        (np.full((4, 6, 3), -1.0), "normalised already"),
+        (np.full((4, 6, 3), -1.0), "Normalised images"),
         (np.full((4, 6), "a"), "array of numbers"),
         (np.full((4, 6), 1j), "array of numbers"),
     ],
 )
-def test_arrays_that_are_no_images_are_refused(array, message):
+def test_arrays_that_are_no_images_raise(array, message):
     with pytest.raises(ImageError, match=message):
         to_rgb(array)
     with pytest.raises(ImageError, match=message):
         open_image(array)
 
 
-def test_a_float_image_with_nan_is_refused():
+def test_a_float_image_with_nan_raises():
     with pytest.raises(ImageError, match="NaN"):
         to_rgb(Image.fromarray(np.full((4, 6), np.nan, np.float32)))
 
@@ -261,7 +261,7 @@ def web():
     server.server_close()
 
 
-def test_images_come_from_the_web(web):
+def test_images_are_downloaded(web):
     for name in ("image.png", "moved.png"):
         image = open_image(f"{web}/{name}", timeout=10)
         assert image.size == (9, 7)
@@ -271,17 +271,17 @@ def test_images_come_from_the_web(web):
 @pytest.mark.parametrize(
     ("name", "words"), [("gone.png", "404"), ("page.html", "cannot be read"), ("cut.png", "cannot be read")]
 )
-def test_what_cannot_be_fetched_is_named(web, name, words):
+def test_error_names_a_failed_download(web, name, words):
     with pytest.raises(ImageError, match=rf"{name}.*{words}"):
         open_image(f"{web}/{name}", timeout=10)
 
 
-def test_a_server_that_is_not_there_is_named():
+def test_error_names_an_unreachable_server():
     with pytest.raises(ImageError, match=r"127\.0\.0\.1:9/x\.png cannot be fetched"):
         open_image("http://127.0.0.1:9/x.png", timeout=5)
 
 
-def test_errors_survive_the_way_from_a_worker_process():
+def test_errors_can_be_pickled():
     error = pickle.loads(pickle.dumps(ImageNotFoundError("There is no file x.png.")))
     assert isinstance(error, ImageNotFoundError)
     assert str(error) == "There is no file x.png."

@@ -65,7 +65,7 @@ def test_density_loss_is_the_mean_squared_error_of_the_scaled_map(density_model,
 
 
 @pytest.mark.parametrize("sharpness", [1, 4.0])
-def test_softplus_bends_at_zero_as_sharply_as_asked(density_config, batch, sharpness):
+def test_softplus_has_the_configured_sharpness(density_config, batch, sharpness):
     config = density_config(density_activation="softplus", density_sharpness=sharpness)
     model = CLIPCountDensityModel(config).eval()
     torch.nn.init.zeros_(model.decoder.density_projection.weight)
@@ -104,7 +104,7 @@ def test_contrastive_loss_of_windows_without_objects_can_be_left_out():
     assert similarity.grad[1].abs().max() > 0
 
 
-def test_region_loss_is_the_cross_entropy_of_the_objects_own_text():
+def test_region_loss_is_the_cross_entropy_of_the_objects_text():
     generator = np.random.default_rng(0)
     patches, texts = generator.normal(size=(2, 4, 5)), generator.normal(size=(2, 2, 5))
     counts = np.array([[[1.0, 0, 0.5, 0], [0, 2, 0, 0]], [[0, 0, 0, 0], [0, 0, 1, 1]]])
@@ -132,7 +132,7 @@ def test_region_loss_is_the_cross_entropy_of_the_objects_own_text():
     assert loss.item() == pytest.approx(np.mean(losses), rel=1e-4)
 
 
-def test_region_loss_takes_part_where_it_has_a_weight(density_config, density_processor):
+def test_region_loss_is_included_where_it_has_a_weight(density_config, density_processor):
     model = CLIPCountDensityModel(density_config(region_loss_weight=2.0)).eval()
     pixels, labels = torch.rand(2, 3, 48, 48), torch.zeros(2, 2, 48, 48)
     labels[0, 0, 10:14, 30:34], labels[1, 1, 40:44, 5:9] = 0.5, 0.25
@@ -146,7 +146,7 @@ def test_region_loss_takes_part_where_it_has_a_weight(density_config, density_pr
     outputs.region_loss.backward()
     assert model.text_projection.weight.grad.abs().max() > 0
     assert model.contrastive_patch_projection.weight.grad.abs().max() > 0
-    # Without objects there is nothing to tell apart.
+    # Without objects there are no classes.
     nothing = model(pixel_values=pixels, labels=torch.zeros(2, 2, 48, 48), **stacked)
     assert nothing.region_loss == 0
 
@@ -177,7 +177,7 @@ def test_positions_are_sines_and_cosines():
             assert positions[position, 2 * i + 1] == pytest.approx(np.cos(angle), abs=1e-5)
 
 
-def test_text_without_context_is_clips_own(density_config, counting_model, batch):
+def test_text_without_context_is_that_of_clip(density_config, counting_model, batch):
     model = CLIPCountDensityModel(density_config(num_context_tokens=0)).eval()
     for name in ("text_model", "text_projection"):
         getattr(model, name).load_state_dict(getattr(counting_model, name).state_dict())
@@ -186,7 +186,7 @@ def test_text_without_context_is_clips_own(density_config, counting_model, batch
     torch.testing.assert_close(embeds, expected.pooler_output, atol=1e-5, rtol=1e-4)
 
 
-def test_vision_tower_without_prompts_is_clips_own(density_config, counting_model, batch):
+def test_vision_tower_without_prompts_is_that_of_clip(density_config, counting_model, batch):
     model = CLIPCountDensityModel(density_config(num_visual_prompts=0, window_size=32)).eval()
     model.vision_model.load_state_dict(counting_model.vision_model.state_dict())
     pixels = batch["pixel_values"][:, :, :32, :32]
@@ -219,14 +219,14 @@ def test_one_token_prompts_differ_unless_read_where_the_authors_read(density_con
     torch.testing.assert_close(embeds[0], embeds[1])
 
 
-def test_text_that_reaches_the_end_with_the_context_is_refused(density_model, density_processor):
+def test_text_without_positions_for_the_context_raises(density_model, density_processor):
     ids = density_processor.tokenizer(["x " * 38], return_tensors="pt")["input_ids"]
     assert ids.shape[1] == 40
     with pytest.raises(ValueError, match="has 40 tokens"):
         density_model.get_text_embeds(ids)
 
 
-def test_several_prompts_of_a_window_are_those_prompts_one_by_one(density_model, density_processor, batch):
+def test_several_prompts_of_a_window_equal_single_prompts(density_model, density_processor, batch):
     texts = density_model.get_text_embeds(**density_processor.tokenize(["red apples", "dogs", "tall trees"]))
     pixels = batch["pixel_values"]
     together = density_model(pixel_values=pixels, text_embeds=texts.expand(2, -1, -1))
@@ -238,7 +238,7 @@ def test_several_prompts_of_a_window_are_those_prompts_one_by_one(density_model,
         torch.testing.assert_close(together.similarity_map[:, i], alone.similarity_map)
 
 
-def test_tokens_of_several_prompts_are_as_good_as_their_embeddings(density_model, density_processor, batch):
+def test_tokens_of_several_prompts_equal_their_embeddings(density_model, density_processor, batch):
     prompts = ["red apples", "dogs", "tall trees", "ox"]
     tokens = density_processor.tokenize(prompts)
     texts = density_model.get_text_embeds(**tokens).unflatten(0, (2, 2))
@@ -358,7 +358,7 @@ def test_visual_prompts_change_the_map_and_only_where_they_are(density_config, b
     with torch.no_grad():
         model.visual_prompts.prompt_embeds[1] += 1.0
     assert not torch.allclose(before, model(**batch).counts)
-    # After the last layer with prompts of its own, none are left: the patches come out in their number.
+    # After the last layer with prompts, only the patches remain.
     assert model.get_patch_features(batch["pixel_values"]).shape == (2, 16, 40)
 
 
@@ -369,13 +369,13 @@ def test_missing_inputs_are_named(density_model, batch, field):
         density_model(**batch)
 
 
-def test_labels_of_another_size_are_refused(density_model, batch):
+def test_labels_of_another_size_raise(density_model, batch):
     batch["labels"] = torch.zeros(2, 32, 32)
     with pytest.raises(ValueError, match=r"\(2, 48, 48\).*\(2, 32, 32\)"):
         density_model(**batch)
 
 
-def test_prompts_that_do_not_match_the_windows_are_refused(density_model, batch):
+def test_prompts_that_do_not_match_the_windows_raise(density_model, batch):
     with pytest.raises(ValueError, match="each of the 2 windows"):
         density_model(pixel_values=batch["pixel_values"], input_ids=batch["input_ids"][:1])
 
@@ -421,7 +421,7 @@ def test_save_and_load_give_the_same_map(density_model, batch, tmp_path):
     loaded = CLIPCountDensityModel.from_pretrained(tmp_path)
     for name, tensor in density_model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
-    # Not to the last bit: how a product is summed depends on where its operands lie in memory.
+    # Not to the last bit: the order of a sum depends on the alignment in memory.
     torch.testing.assert_close(loaded(**batch).density_map, density_model(**batch).density_map)
 
 
@@ -432,10 +432,10 @@ def test_bfloat16_is_close_and_counts_in_float32(density_model, batch):
     torch.testing.assert_close(outputs.counts, expected, rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize("kind", ["clip", "count_clip"])
-def test_from_clip_takes_the_towers(counting_model, density_processor, batch, tmp_path, kind):
+@pytest.mark.parametrize("model_name", ["clip", "count_clip"])
+def test_from_clip_takes_the_towers(counting_model, density_processor, batch, tmp_path, model_name):
     clip = counting_model
-    if kind == "clip":
+    if model_name == "clip":
         clip = CLIPModel(counting_model.config)
         clip.config.model_type = "clip"
     clip.save_pretrained(tmp_path)
@@ -449,13 +449,13 @@ def test_from_clip_takes_the_towers(counting_model, density_processor, batch, tm
     assert model(**batch).loss.isfinite()
 
 
-def test_from_clip_refuses_a_density_checkpoint(density_model, tmp_path):
+def test_from_clip_raises_for_a_density_checkpoint(density_model, tmp_path):
     density_model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="from_pretrained"):
         CLIPCountDensityModel.from_clip(str(tmp_path))
 
 
-def test_counting_checkpoint_is_refused(counting_model, tmp_path):
+def test_counting_checkpoint_raises(counting_model, tmp_path):
     counting_model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="from_clip"):
         CLIPCountDensityModel.from_pretrained(tmp_path)
@@ -469,7 +469,7 @@ def test_counting_checkpoint_is_refused(counting_model, tmp_path):
         ({"density_activation": "relu"}, "density_activation"),
         ({"density_sharpness": 0}, "density_sharpness"),
         ({"visual_prompt_depth": 4}, "visual_prompt_depth"),
-        ({"num_context_tokens": 38}, "leaves no room"),
+        ({"num_context_tokens": 38}, "leaves no positions"),
         ({"num_norm_groups": 8}, "projection_dim"),
         ({"num_interaction_heads": 7}, "num_interaction_heads"),
         ({"window_size": 0}, "window_size"),
@@ -477,7 +477,7 @@ def test_counting_checkpoint_is_refused(counting_model, tmp_path):
         ({"interaction": "plain", "num_interaction_layers": 0}, "num_interaction_layers"),
     ],
 )
-def test_configuration_refuses_what_cannot_work(density_config, fields, named):
+def test_invalid_configurations_raise(density_config, fields, named):
     with pytest.raises(Exception, match=named):
         density_config(**fields)
 

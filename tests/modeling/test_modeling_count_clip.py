@@ -130,7 +130,7 @@ def test_batch_without_counting_rows_has_the_contrastive_loss_alone(counting_mod
     assert counting_model.visual_projection.weight.grad.isfinite().all()
 
 
-def test_counting_rows_without_counterfactuals_are_rejected(counting_model, batch):
+def test_counting_rows_without_counterfactuals_raise(counting_model, batch):
     batch["counting_mask"] = torch.ones(4, dtype=torch.bool)
     with pytest.raises(ValueError, match="counting_mask"):
         counting_model(**batch)
@@ -141,7 +141,7 @@ def test_missing_inputs_are_named(counting_model, batch):
         counting_model(input_ids=batch["input_ids"])
 
 
-def test_unpaired_loss_is_rejected(counting_model, batch):
+def test_unpaired_loss_raises(counting_model, batch):
     with pytest.raises(ValueError, match="4 images and 3 captions"):
         counting_model(input_ids=batch["input_ids"][:3], pixel_values=batch["pixel_values"], return_loss=True)
 
@@ -175,7 +175,7 @@ def test_towers_load_alone_with_their_projections(counting_model, batch, tmp_pat
         torch.testing.assert_close(torch.nn.functional.normalize(found, dim=-1), unit)
 
 
-def test_density_checkpoint_is_refused(density_model, tmp_path):
+def test_density_checkpoint_raises(density_model, tmp_path):
     density_model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="clip_count_density"):
         CLIPForCounting.from_pretrained(tmp_path)
@@ -216,12 +216,12 @@ def test_contrastive_loss_of_perfect_pairs_is_small():
         ({"counting_loss_weight": -1.0}, "must not be negative"),
     ],
 )
-def test_configuration_refuses_what_cannot_work(fields, named):
+def test_invalid_configurations_raise(fields, named):
     with pytest.raises(Exception, match=named):
         CountCLIPConfig(**fields)
 
 
-def test_configurations_do_not_take_each_others_files(counting_model, density_model, tmp_path):
+def test_configurations_raise_for_files_of_each_other(counting_model, density_model, tmp_path):
     counting_model.config.save_pretrained(tmp_path / "counting")
     density_model.config.save_pretrained(tmp_path / "density")
     with pytest.raises(ValueError, match="from_clip"):
@@ -239,7 +239,7 @@ def test_similarities_keep_their_digits_under_autocast(counting_model, batch):
     torch.testing.assert_close(outputs.logits_per_image.detach().double(), product * scale, rtol=1e-5, atol=1e-5)
 
 
-def test_processor_brings_every_image_to_upright_rgb(counting_processor):
+def test_processor_converts_every_image_to_upright_rgb(counting_processor):
     grey = np.tile(np.linspace(0, 65535, 40).astype(np.uint16), (30, 1))
     pixels = counting_processor(images=Image.fromarray(grey))["pixel_values"]
     assert pixels.shape == (1, 3, 32, 32)

@@ -66,7 +66,7 @@ def test_the_registered_pipeline_is_this_one(density_model, density_processor, t
     assert set(pipe(make_image(60, 60), text="dogs")) == {"text", "count", "density_map", "points"}
 
 
-def test_every_form_of_a_image_gives_the_same_count(pipe, make_image, tmp_path):
+def test_every_form_of_an_image_has_the_same_count(pipe, make_image, tmp_path):
     image = make_image(60, 50)
     image.save(tmp_path / "a.png")
     expected = pipe(image, text="dogs")
@@ -78,14 +78,14 @@ def test_every_form_of_a_image_gives_the_same_count(pipe, make_image, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "mode"),
+    ("suffix", "mode"),
     [
         *(("png", mode) for mode in ("RGB", "RGBA", "P", "LA", "L", "1", "I;16")),
         *(("tiff", mode) for mode in ("RGB", "RGBA", "P", "LA", "L", "1", "I;16", "I", "F", "CMYK")),
         *(("jpeg", mode) for mode in ("RGB", "L", "CMYK")),
     ],
 )
-def test_images_of_every_mode_are_counted_in_alike_from_a_file_and_from_memory(pipe, tmp_path, mode, kind):
+def test_images_of_every_mode_have_equal_counts_from_file_and_memory(pipe, tmp_path, mode, suffix):
     grey = np.random.default_rng(0).integers(0, 256, (50, 60), dtype=np.uint8)
     image = Image.fromarray(grey)
     if mode in ("I;16", "I"):
@@ -94,16 +94,16 @@ def test_images_of_every_mode_are_counted_in_alike_from_a_file_and_from_memory(p
         image = Image.fromarray(grey.astype(np.float32) / 255)
     else:
         image = image.convert(mode)
-    path = tmp_path / f"a.{kind}"
+    path = tmp_path / f"a.{suffix}"
     image.save(path)
     from_file, from_memory = pipe(path, text="dogs"), pipe(image, text="dogs")
     assert from_file["density_map"].shape == (50, 60)
     assert np.isfinite(from_file["count"])
     # A JPEG does not keep every value.
-    assert from_file["count"] == pytest.approx(from_memory["count"], rel=1e-2 if kind == "jpeg" else 1e-4)
+    assert from_file["count"] == pytest.approx(from_memory["count"], rel=1e-2 if suffix == "jpeg" else 1e-4)
 
 
-def test_the_extremes_of_size_are_counted_in(pipe):
+def test_images_of_extreme_sizes_have_counts(pipe):
     for width, height in ((1, 1), (1, 2000), (2000, 1), (5472, 3648)):
         result = pipe(Image.new("RGB", (width, height), (90, 120, 30)), text="dogs")
         assert result["density_map"].shape == (height, width)
@@ -113,7 +113,7 @@ def test_the_extremes_of_size_are_counted_in(pipe):
         assert all(0 <= x <= width and 0 <= y <= height for x, y in result["points"])
 
 
-def test_a_rotated_photograph_is_counted_in_upright(pipe, make_image, tmp_path):
+def test_a_rotated_photograph_is_upright(pipe, make_image, tmp_path):
     image = make_image(60, 48)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -144,9 +144,7 @@ def test_different_prompts_give_different_maps(pipe, make_image):
 
 
 @pytest.mark.parametrize(("width", "batch_size"), [(48, 3), (100, 3), (700, 3), (700, 1)])
-def test_windows_run_in_batches_of_a_chosen_size_however_large_the_image(
-    pipe, make_image, passes, monkeypatch, width, batch_size
-):
+def test_batch_size_bounds_the_windows_of_a_pass(pipe, make_image, passes, monkeypatch, width, batch_size):
     num_windows = len(pipe.processor(images=[make_image(width, 48)])["pixel_values"])
     cut = []
     cut_windows = type(pipe.processor.image_processor).cut_windows
@@ -163,7 +161,7 @@ def test_windows_run_in_batches_of_a_chosen_size_however_large_the_image(
     assert len(passes) == -(-num_windows // batch_size)
 
 
-def test_prompts_count_for_the_size_of_a_batch_but_are_not_torn_apart(pipe, make_image, passes):
+def test_batch_size_includes_prompts_but_does_not_split_them(pipe, make_image, passes):
     pipe(make_image(200, 48), text=["a", "b", "c"], window_batch_size=6)
     assert passes == [(2, 3)] * 3  # six windows
     passes.clear()
@@ -171,7 +169,7 @@ def test_prompts_count_for_the_size_of_a_batch_but_are_not_torn_apart(pipe, make
     assert passes == [(1, 3)]
 
 
-def test_hundreds_of_prompts_are_taken_in_turns(pipe, make_image, passes):
+def test_hundreds_of_prompts_take_several_passes(pipe, make_image, passes):
     image = make_image(48, 48)
     results = pipe(image, text=[f"dogs {number}" for number in range(70)], window_batch_size=4)
     assert passes == [(1, 64), (1, 6)]
@@ -206,7 +204,7 @@ def test_a_whole_image_takes_one_pass(pipe, make_image, passes):
     assert several[1]["count"] == pytest.approx(result[0]["count"], rel=1e-4)
 
 
-def test_the_processor_may_say_that_images_are_whole(density_model, density_processor, make_image, passes, tmp_path):
+def test_the_processor_may_configure_whole_images(density_model, density_processor, make_image, passes, tmp_path):
     density_processor.save_pretrained(tmp_path)
     processor = type(density_processor).from_pretrained(tmp_path)
     processor.image_processor.window = "whole"
@@ -225,7 +223,7 @@ def test_maps_can_be_left_out(pipe, make_image):
     assert (left["count"], left["points"]) == (kept["count"], kept["points"])
 
 
-def test_one_bad_image_raises_and_is_named(pipe, files):
+def test_error_names_a_single_unusable_image(pipe, files):
     for path, is_bad in zip(files, BAD, strict=True):
         if is_bad:
             with pytest.raises(ImageError, match=path.rsplit("/", 1)[1]):
@@ -237,7 +235,7 @@ def test_one_bad_image_raises_and_is_named(pipe, files):
     assert "gone.png" in pipe(files[2], text="dogs", on_error="report")["error"]
 
 
-def test_a_text_that_is_none_is_refused_for_all_and_reported_for_one(pipe, make_image):
+def test_an_unusable_text_raises_for_all_and_is_reported_for_one(pipe, make_image):
     with pytest.raises(TypeError, match="`text` as a string or a list of strings, but got int"):
         pipe([make_image(9, 9)] * 2, text=7)
     bad, good = pipe([{"image": make_image(9, 9), "text": 7}, make_image(9, 9)], text="dogs")
@@ -254,7 +252,7 @@ def _check_reported(results, files):
             assert set(result) == {"text", "count", "density_map", "points"}
 
 
-def test_the_good_images_of_a_list_are_not_lost(pipe, files):
+def test_a_list_with_unusable_images_has_all_other_results(pipe, files):
     _check_reported(pipe(files, text="dogs"), files)
     _check_reported(pipe(tuple(files), text="dogs"), files)
     several = pipe(files, text=["dogs", "cats"])
@@ -264,15 +262,15 @@ def test_the_good_images_of_a_list_are_not_lost(pipe, files):
         pipe(files, text="dogs", on_error="raise")
 
 
-def test_a_bad_image_among_others_is_warned_of(pipe, files, monkeypatch):
-    said = []
-    monkeypatch.setattr(pipeline_images.logger, "warning", said.append)
+def test_an_unusable_image_among_others_logs_a_warning(pipe, files, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(pipeline_images.logger, "warning", warnings.append)
     pipe(files, text="dogs")
-    assert len(said) == 4
-    assert "cut.png" in said[0]
+    assert len(warnings) == 4
+    assert "cut.png" in warnings[0]
 
 
-def test_the_good_images_of_a_generator_are_not_lost(pipe, files):
+def test_a_generator_with_unusable_images_has_all_other_results(pipe, files):
     _check_reported(pipe((path for path in files), text="dogs"), files)
     _check_reported(pipe(iter(files), text="dogs"), files)
 
@@ -292,18 +290,18 @@ def test_a_generator_is_read_a_batch_ahead_at_most(pipe, make_image, files, batc
     assert len(list(results)) == 8
 
 
-def test_what_cannot_be_used_does_not_wait_for_what_can(pipe, files):
+def test_errors_do_not_wait_for_a_full_batch(pipe, files):
     results = iter(pipe(itertools.cycle([files[2]]), text="dogs"))
     assert "gone.png" in next(results)["error"]
 
 
-def test_the_number_of_results_is_known_before_they_are(pipe, files):
+def test_results_have_a_length(pipe, files):
     results = pipe(_dataset(files), text="dogs", num_workers=1)
     assert len(results) == 5
     assert [list(results), list(results)][1][0]["text"] == "dogs"
 
 
-def test_the_choice_can_be_made_once(density_model, density_processor, files):
+def test_on_error_can_be_set_in_the_constructor(density_model, density_processor, files):
     pipe = ObjectCountingPipeline(model=density_model, processor=density_processor, device="cpu", on_error="raise")
     with pytest.raises(ImageError, match=r"cut\.png"):
         pipe(files, text="dogs")
@@ -317,7 +315,7 @@ def _dataset(files, **columns):
 
 
 @pytest.mark.parametrize("form", ["dataset", "stream", "key", "formatted", "split"])
-def test_the_good_images_of_a_data_set_are_not_lost(pipe, files, form):
+def test_a_data_set_with_unusable_images_has_all_other_results(pipe, files, form):
     data = _dataset(files)
     inputs = {
         "dataset": lambda: data,
@@ -328,7 +326,7 @@ def test_the_good_images_of_a_data_set_are_not_lost(pipe, files, form):
     }[form]()
     results = list(pipe(inputs, text="dogs"))
     assert ["error" in result for result in results] == [False, True, True, True, False]
-    if form == "formatted":  # decoded by the data set, which does not say which file it was
+    if form == "formatted":  # decoded by the data set, which does not name the file
         assert [f"image {i}" in results[i]["error"] for i in (1, 2, 3)] == [True] * 3
     else:
         assert [name in results[i]["error"] for i, name in ((1, "cut"), (2, "notes"), (3, "empty"))] == [True] * 3
@@ -336,7 +334,7 @@ def test_the_good_images_of_a_data_set_are_not_lost(pipe, files, form):
         assert result["count"] == pytest.approx(pipe(path, text="dogs")["count"], rel=1e-5)
 
 
-def test_rows_may_bring_their_own_prompts(pipe, files):
+def test_rows_may_have_prompts(pipe, files):
     data = _dataset(files, text=["dogs", "x", "x", "x", "red apples"])
     results = list(pipe(data))
     assert [result["text"] for result in results] == ["dogs", "x", "x", "x", "red apples"]
@@ -344,7 +342,7 @@ def test_rows_may_bring_their_own_prompts(pipe, files):
         assert result["count"] == pytest.approx(pipe(path, text=result["text"])["count"], rel=1e-5)
 
 
-def test_a_rows_own_prompt_that_cannot_be_used_loses_only_its_row(pipe, make_image):
+def test_an_unusable_prompt_of_a_row_is_reported_in_its_result(pipe, make_image):
     rows = [
         {"image": make_image(50, 50), "text": "dogs"},
         {"image": make_image(50, 50), "text": ""},
@@ -357,7 +355,7 @@ def test_a_rows_own_prompt_that_cannot_be_used_loses_only_its_row(pipe, make_ima
     assert results[0]["text"] == "dogs"
     assert [result["error"] for result in (results[1], results[4])] == [
         "Expected what to count, as `text='red apples'`, but got no prompt.",
-        "Expected a dictionary with `image`, and `text` where it has its own, but image 4 has 'photo', 'text'.",
+        "Expected a dictionary with `image`, and optionally `text`, but image 4 has 'photo', 'text'.",
     ]
     assert "only 38 fit" in results[2]["error"]
     assert [entry["text"] for entry in results[3]] == ["cats", " "]
@@ -369,7 +367,7 @@ def test_a_rows_own_prompt_that_cannot_be_used_loses_only_its_row(pipe, make_ima
     ("text", "words"),
     [("", "no prompt"), ([], "no prompt"), ("  ", "empty"), (["a", ""], "empty"), ("x " * 60, "only 38 fit")],
 )
-def test_a_prompt_for_all_images_that_cannot_be_used_raises(pipe, make_image, text, words):
+def test_an_unusable_prompt_for_all_images_raises(pipe, make_image, text, words):
     for inputs in (make_image(50, 50), [make_image(50, 50)]):
         with pytest.raises(ValueError, match=words):
             pipe(inputs, text=text)
@@ -386,11 +384,11 @@ def test_a_prompt_for_all_images_that_cannot_be_used_raises(pipe, make_image, te
         (np.full((50, 60, 3), np.inf, np.float32), "image 1.*infinite"),
         (Image.new("RGB", (60, 50)).crop((10, 10, 10, 40)), "image 1 has no pixels"),
         (np.zeros((50, 60, 3), np.uint8)[:, 5:5], "image 1.*shape"),
-        (None, "image 1.*there is none"),
+        (None, "image 1.*got None"),
         (7, "image 1.*got int"),
     ],
 )
-def test_images_that_are_none_are_refused_or_reported(pipe, make_image, image, words):
+def test_unusable_images_raise_or_are_reported(pipe, make_image, image, words):
     results = pipe([make_image(50, 50), image], text="dogs")
     assert "count" in results[0]
     with pytest.raises(ImageError, match=words):
@@ -405,7 +403,7 @@ def test_an_all_black_image_has_a_finite_count(pipe):
     assert np.isfinite(result["density_map"]).all()
 
 
-def test_a_whole_image_that_is_too_large_is_reported_like_a_bad_one(pipe, make_image):
+def test_a_too_large_whole_image_is_reported(pipe, make_image):
     pipe.processor.image_processor.max_whole_area, before = 4.0, pipe.processor.image_processor.max_whole_area
     try:
         results = pipe([make_image(60, 50), make_image(400, 50)], text="dogs", window="whole")
@@ -418,7 +416,7 @@ def test_a_whole_image_that_is_too_large_is_reported_like_a_bad_one(pipe, make_i
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "words"),
+    ("options", "error", "words"),
     [
         ({"threshold": 3}, TypeError, "threshold"),
         ({"on_error": "ignore"}, ValueError, "on_error"),
@@ -426,8 +424,8 @@ def test_a_whole_image_that_is_too_large_is_reported_like_a_bad_one(pipe, make_i
         ({"window_batch_size": 0}, ValueError, "at least 1"),
     ],
 )
-def test_options_that_cannot_work_are_refused(pipe, make_image, options, kind, words):
-    with pytest.raises(kind, match=words):
+def test_invalid_options_raise(pipe, make_image, options, error, words):
+    with pytest.raises(error, match=words):
         pipe(make_image(50, 50), text="dogs", **options)
 
 
@@ -437,7 +435,7 @@ def test_no_images_give_no_results(pipe, caption_pipe):
     assert caption_pipe([], text="{} dogs") == []
 
 
-def test_images_come_from_the_web(pipe, make_image, files):
+def test_images_are_downloaded(pipe, make_image, files):
     buffer = io.BytesIO()
     make_image(60, 50).save(buffer, "PNG")
 
@@ -454,10 +452,10 @@ def test_images_come_from_the_web(pipe, make_image, files):
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        address = f"http://127.0.0.1:{server.server_port}"
+        url = f"http://127.0.0.1:{server.server_port}"
         expected = pipe(make_image(60, 50), text="dogs")["count"]
-        assert pipe(f"{address}/a.png", text="dogs", timeout=10)["count"] == pytest.approx(expected, rel=1e-5)
-        results = pipe([f"{address}/gone.png", f"{address}/a.png", files[0]], text="dogs", timeout=10)
+        assert pipe(f"{url}/a.png", text="dogs", timeout=10)["count"] == pytest.approx(expected, rel=1e-5)
+        results = pipe([f"{url}/gone.png", f"{url}/a.png", files[0]], text="dogs", timeout=10)
         assert ["error" in result for result in results] == [True, False, False]
         assert "gone.png" in results[0]["error"]
     finally:
@@ -466,7 +464,7 @@ def test_images_come_from_the_web(pipe, make_image, files):
         server.server_close()
 
 
-def test_the_caption_pipeline_keeps_good_images_too(caption_pipe, files):
+def test_the_caption_pipeline_reports_unusable_images(caption_pipe, files):
     results = caption_pipe(files, text="{} dogs")
     for result, path, is_bad in zip(results, files, BAD, strict=True):
         if is_bad:
@@ -503,7 +501,7 @@ print("RESULT", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
-def test_memory_grows_by_the_image_and_its_map_alone(density_model, density_processor, tmp_path):
+def test_memory_grows_only_with_the_image_and_its_map(density_model, density_processor, tmp_path):
     density_model.save_pretrained(tmp_path)
     density_processor.save_pretrained(tmp_path)
     width, height = 5472, 3648
@@ -531,7 +529,7 @@ def test_the_model_is_optimized_for_cpus_by_default(density_model, density_proce
     np.testing.assert_allclose(result["density_map"], expected["density_map"], rtol=1e-4, atol=1e-7)
 
 
-def test_the_model_is_left_as_it_was(pipe, make_image):
+def test_the_model_does_not_change(pipe, make_image):
     assert isinstance(pipe.model, CLIPCountDensityModel)
     before = {name: tensor.clone() for name, tensor in pipe.model.state_dict().items()}
     pipe([make_image(60, 50)], text=["dogs", "cats"], window="whole")

@@ -29,7 +29,7 @@ def test_batches_mix_sizes(density_processor, make_image):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_post_processing_keeps_every_count_in_the_images_own_size(density_processor, make_image, size):
+def test_post_processing_keeps_every_count_in_the_original_size(density_processor, make_image, size):
     inputs = density_processor([make_image(*size), make_image(80, 80)], ["dogs", "cats"])
     maps = torch.rand(len(inputs["pixel_values"]), 48, 48, generator=torch.Generator().manual_seed(0))
     results = density_processor.post_process_density(maps, inputs["window_positions"], inputs["image_sizes"])
@@ -49,7 +49,7 @@ def test_peaks_are_at_most_the_count_and_none_in_an_empty_map():
     assert len(find_peaks(torch.zeros(5, 5))) == 0
 
 
-def test_maps_that_do_not_match_the_windows_are_refused(density_processor, make_image):
+def test_maps_that_do_not_match_the_windows_raise(density_processor, make_image):
     inputs = density_processor([make_image(96, 48)], "dogs")
     with pytest.raises(ValueError, match="each of the 3 windows"):
         density_processor.post_process_density(
@@ -57,7 +57,7 @@ def test_maps_that_do_not_match_the_windows_are_refused(density_processor, make_
         )
 
 
-def test_truncated_image_is_refused(make_image, density_processor):
+def test_truncated_image_raises(make_image, density_processor):
     buffer = io.BytesIO()
     make_image(100, 100).save(buffer, "PNG")
     with pytest.raises(OSError, match="cannot be read"):
@@ -65,14 +65,14 @@ def test_truncated_image_is_refused(make_image, density_processor):
 
 
 @pytest.mark.parametrize("prompt", ["", "   "])
-def test_empty_prompt_is_refused(density_processor, make_image, prompt):
+def test_empty_prompt_raises(density_processor, make_image, prompt):
     with pytest.raises(ValueError, match="empty"):
         density_processor([make_image(48, 48)], prompt)
 
 
-def test_long_prompt_is_refused_and_the_limit_named(density_processor, make_image):
-    density_processor([make_image(48, 48)], "x " * 36)  # 38 tokens with start and end: just fits beside the context
-    with pytest.raises(ValueError, match=r"39 tokens, but only 38 fit beside 2 of learned context.*'x x"):
+def test_error_of_a_long_prompt_names_the_limit(density_processor, make_image):
+    density_processor([make_image(48, 48)], "x " * 36)  # 38 tokens with start and end: just fits with the context
+    with pytest.raises(ValueError, match=r"39 tokens, but only 38 fit with 2 of learned context.*'x x"):
         density_processor([make_image(48, 48)], "x " * 37)
     with pytest.raises(ValueError, match="39 tokens"):
         density_processor([make_image(48, 48)], [["dogs", "x " * 37]])
@@ -107,7 +107,7 @@ def test_processor_round_trips_through_a_folder(density_processor, make_image, t
     )
 
 
-def test_a_flat_map_has_spread_out_points():
+def test_points_of_a_flat_map_are_apart():
     points = find_peaks(torch.full((20, 20), 8 / 400), radius=3)
     assert 1 <= len(points) <= 8
     assert torch.pdist(points).min() > 3
@@ -117,8 +117,8 @@ PROMPTS = [["red apples", "green apples", "dogs"], ["a"], ["dogs", "cats"]]
 
 
 @torch.no_grad()
-def _answers(model, processor, images, text, **options):
-    """What the model counts, for any form of prompts."""
+def _results_of(model, processor, images, text, **options):
+    """The model's results, for any form of prompts."""
     inputs = processor(images, text, **options)
     outputs = model(**inputs)
     return processor.post_process_density(outputs, inputs["window_positions"], inputs["image_sizes"], text=text)
@@ -130,17 +130,17 @@ def _assert_alike(result, expected):
     torch.testing.assert_close(result["density_map"], expected["density_map"], rtol=1e-3, atol=1e-7)
 
 
-def test_several_prompts_of_a_image_are_those_prompts_one_by_one(density_model, density_processor, make_image):
+def test_several_prompts_of_an_image_equal_single_prompts(density_model, density_processor, make_image):
     images = [make_image(48, 48, 1), make_image(100, 60, 2), make_image(30, 90, 3)]
     inputs = density_processor(images, PROMPTS)
     num_windows = len(inputs["pixel_values"])
     longest = len("red apples") + 1  # a token a letter; start and end of text, and no space
     assert inputs["input_ids"].shape == inputs["attention_mask"].shape == (num_windows, 3, longest + 2)
-    results = _answers(density_model, density_processor, images, PROMPTS)
+    results = _results_of(density_model, density_processor, images, PROMPTS)
     assert [[result["text"] for result in of_image] for of_image in results] == PROMPTS
     for image, prompts, of_image in zip(images, PROMPTS, results, strict=True):
         for prompt, result in zip(prompts, of_image, strict=True):
-            (expected,) = _answers(density_model, density_processor, [image], [prompt])
+            (expected,) = _results_of(density_model, density_processor, [image], [prompt])
             _assert_alike(result, expected)
             assert result["density_map"].shape == (image.height, image.width)
 
@@ -148,11 +148,13 @@ def test_several_prompts_of_a_image_are_those_prompts_one_by_one(density_model, 
 def test_the_vision_tower_runs_once_for_all_prompts(density_model, density_processor, make_image):
     seen = []
     density_model.vision_model.embeddings.register_forward_hook(lambda _, args, output: seen.append(len(output)))
-    _answers(density_model, density_processor, [make_image(48, 48), make_image(48, 48, 1)], [["a", "b", "c"], ["d"]])
+    _results_of(
+        density_model, density_processor, [make_image(48, 48), make_image(48, 48, 1)], [["a", "b", "c"], ["d"]]
+    )
     assert seen == [2]
 
 
-def test_prompts_come_in_any_form():
+def test_prompts_may_have_any_form():
     assert prompts_of_images("dogs", 2) == [["dogs"], ["dogs"]]
     assert prompts_of_images("dogs", None) == [["dogs"]]
     assert prompts_of_images(["dogs", "cats"], 2) == [["dogs"], ["cats"]]
@@ -172,7 +174,7 @@ def test_prompts_without_images_keep_their_form(density_processor):
     assert density_processor(text=[["a", "bc"], ["d"]])["input_ids"].shape == (2, 2, 4)
 
 
-def test_maps_that_do_not_match_the_prompts_are_refused(density_processor, make_image):
+def test_maps_that_do_not_match_the_prompts_raise(density_processor, make_image):
     inputs = density_processor([make_image(48, 48)], "dogs")
     for maps, text in (
         (torch.zeros(1, 48, 48), [["a", "b"]]),
@@ -185,7 +187,7 @@ def test_maps_that_do_not_match_the_prompts_are_refused(density_processor, make_
 
 @pytest.mark.parametrize("readout", ["eos", "authors"])
 @pytest.mark.parametrize("masked", [True, False])
-def test_a_longer_prompt_beside_it_changes_no_map(density_config, density_processor, make_image, readout, masked):
+def test_a_longer_prompt_in_the_batch_changes_no_map(density_config, density_processor, make_image, readout, masked):
     torch.manual_seed(0)
     model = CLIPCountDensityModel(density_config(text_readout=readout)).eval()
     image = make_image(48, 48)
@@ -203,7 +205,7 @@ def test_a_longer_prompt_beside_it_changes_no_map(density_config, density_proces
 
 
 def test_different_prompts_give_different_maps_even_of_one_token(density_model, density_processor, make_image):
-    results = _answers(
+    results = _results_of(
         density_model, density_processor, [make_image(48, 48)], [["a", "b", "red apples", "red applez"]]
     )
     maps = torch.stack([result["density_map"] for result in results[0]])
@@ -224,13 +226,13 @@ def _cut(density_map: torch.Tensor, inputs, side: int = 48) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", [(720, 144), (144, 720), (480, 160), (96, 96), (300, 200)])
-def test_points_are_the_peaks_in_the_images_own_pixels(density_processor, make_image, size):
+def test_points_are_the_peaks_in_pixels_of_the_image(density_processor, make_image, size):
     width, height = size
     inputs = density_processor([make_image(width, height)], "dogs")
     resized = tuple(inputs["image_sizes"][0, 2:].tolist())
     zoom = width / resized[1]
     assert zoom == pytest.approx(height / resized[0], rel=0.01)
-    # In the image's own pixels; far enough from each other to be told apart after resizing.
+    # In the image's own pixels; far enough from each other to be separate after resizing.
     places = [(0.1 * width, 0.3 * height), (0.5 * width, 0.25 * height), (0.9 * width, 0.8 * height)]
     density_map = _spots(resized, [(x / zoom, y / zoom) for x, y in places], sigma=1.5)
     result = density_processor.post_process_density(
@@ -261,7 +263,7 @@ def test_points_and_maps_of_a_rotated_photograph_are_upright(density_processor):
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
-def test_impossible_densities_are_refused(density_processor, make_image, value):
+def test_impossible_densities_raise(density_processor, make_image, value):
     inputs = density_processor([make_image(48, 48)], "dogs")
     impossible = torch.full((48, 48), 0.1)
     impossible[3, 4] = value
@@ -275,7 +277,7 @@ def test_impossible_densities_are_refused(density_processor, make_image, value):
 
 
 @pytest.mark.parametrize("size", [(100, 60), (60, 100), (48, 48), (1, 1), (1, 400)])
-def test_a_whole_image_goes_through_the_model_in_one_pass(density_model, density_processor, make_image, size):
+def test_a_whole_image_takes_one_pass_of_the_model(density_model, density_processor, make_image, size):
     inputs = density_processor([make_image(*size)], "dogs", window="whole")
     assert inputs["interpolate_pos_encoding"] is True
     with torch.no_grad():
@@ -285,18 +287,18 @@ def test_a_whole_image_goes_through_the_model_in_one_pass(density_model, density
     assert result["density_map"].shape == size[::-1]
     assert result["count"] == pytest.approx(float(outputs.counts), rel=1e-4)
     assert result["density_map"].double().sum().item() == pytest.approx(result["count"], rel=1e-4)
-    (several,) = _answers(density_model, density_processor, [make_image(*size)], [["dogs", "cats"]], window="whole")
+    (several,) = _results_of(density_model, density_processor, [make_image(*size)], [["dogs", "cats"]], window="whole")
     assert several[0]["count"] == pytest.approx(result["count"], rel=1e-4)
     assert "interpolate_pos_encoding" not in density_processor([make_image(*size)], "dogs")
 
 
 def test_a_square_image_is_the_same_whole_and_in_its_one_window(density_model, density_processor, make_image):
-    (sliding,) = _answers(density_model, density_processor, [make_image(48, 48)], "dogs")
-    (whole,) = _answers(density_model, density_processor, [make_image(48, 48)], "dogs", window="whole")
+    (sliding,) = _results_of(density_model, density_processor, [make_image(48, 48)], "dogs")
+    (whole,) = _results_of(density_model, density_processor, [make_image(48, 48)], "dogs", window="whole")
     _assert_alike(whole, sliding)
 
 
-def test_points_of_a_whole_image_are_in_its_own_pixels(density_processor, make_image):
+def test_points_of_a_whole_image_are_in_its_pixels(density_processor, make_image):
     inputs = density_processor([make_image(300, 144)], "dogs", window="whole")
     assert inputs["image_sizes"].tolist() == [[144, 300, 48, 100]]
     density_map = _spots((48, 100), [(20.5, 10.5), (90.5, 40.5)], sigma=2)
@@ -315,7 +317,7 @@ def test_inputs_of_a_whole_image_can_be_moved(density_processor, make_image):
 @pytest.mark.parametrize("window", ["sliding", "whole"])
 def test_an_all_black_image_has_a_finite_count(density_model, density_processor, window):
     for black in (Image.new("RGB", (70, 50)), np.zeros((50, 70), np.uint16), Image.new("F", (70, 50))):
-        (result,) = _answers(density_model, density_processor, [black], "dogs", window=window)
+        (result,) = _results_of(density_model, density_processor, [black], "dogs", window=window)
         assert np.isfinite(result["count"])
         assert result["count"] >= 0
         assert result["density_map"].isfinite().all()
@@ -330,12 +332,12 @@ def test_an_all_black_image_has_a_finite_count(density_model, density_processor,
         (np.zeros((50, 60, 3), np.uint8)[:, 5:5], "shape"),
     ],
 )
-def test_images_that_are_none_are_refused(density_processor, image, words):
+def test_unusable_images_raise(density_processor, image, words):
     with pytest.raises(ValueError, match=words):
         density_processor([image], "dogs")
 
 
-def test_labels_of_another_size_than_the_map_are_refused(density_model, density_processor, make_image):
+def test_labels_of_another_size_than_the_map_raise(density_model, density_processor, make_image):
     inputs = density_processor([make_image(48, 48)], "dogs")
     with pytest.raises(ValueError, match=r"\(1, 48, 48\), but has \(1, 50, 60\)"):
         density_model(**inputs, labels=torch.zeros(1, 50, 60))

@@ -62,13 +62,13 @@ def test_plain_clip_classes_read_a_counting_checkpoint(folders, make_image, coun
     torch.testing.assert_close(model(**inputs).logits_per_image, counting_model(**inputs).logits_per_image)
 
 
-def test_zero_shot_pipeline_takes_a_counting_checkpoint(folders, make_image):
+def test_zero_shot_pipeline_loads_a_counting_checkpoint(folders, make_image):
     classify = pipeline("zero-shot-image-classification", model=str(folders["counting"]))
-    answers = classify(make_image(70, 50), candidate_labels=["dogs", "cats"])
-    assert {answer["label"] for answer in answers} == {"dogs", "cats"}
+    results = classify(make_image(70, 50), candidate_labels=["dogs", "cats"])
+    assert {result["label"] for result in results} == {"dogs", "cats"}
 
 
-def test_object_counting_pipeline_counts_in_the_images_own_size(folders, make_image):
+def test_object_counting_pipeline_returns_maps_of_the_original_size(folders, make_image):
     counter = pipeline("object-counting", model=str(folders["density"]))
     result = counter(make_image(130, 70), text="red apples")
     assert result["text"] == "red apples"
@@ -100,12 +100,12 @@ def test_saved_weights_are_safetensors(folders):
         assert not list(folder.glob("*.bin"))
 
 
-def test_classes_load_by_their_own_name(folders):
+def test_classes_load_by_name(folders):
     assert isinstance(CLIPForCounting.from_pretrained(folders["counting"]), CLIPForCounting)
     assert isinstance(CLIPCountDensityModel.from_pretrained(folders["density"]), CLIPCountDensityModel)
 
 
-def test_pipelines_answer_alike_whatever_the_batch_size(folders, make_image, tmp_path):
+def test_pipelines_have_equal_results_at_every_batch_size(folders, make_image, tmp_path):
     images = [make_image(130, 70, 1), make_image(60, 60, 2), make_image(200, 48, 3)]
     counter = pipeline("object-counting", model=str(folders["density"]))
     rows = [{"image": image, "text": text} for image, text in zip(images, ["a", "zebras", "cats"], strict=True)]
@@ -117,7 +117,7 @@ def test_pipelines_answer_alike_whatever_the_batch_size(folders, make_image, tmp
         assert sum(entry["score"] for entry in ranked) == pytest.approx(1, abs=1e-5)
 
 
-def test_pipelines_take_paths_and_name_missing_images(folders, make_image, tmp_path):
+def test_pipelines_read_paths_and_name_missing_images(folders, make_image, tmp_path):
     make_image(60, 50).save(tmp_path / "here.png")
     counter = pipeline("object-counting", model=str(folders["density"]))
     expected = counter(make_image(60, 50), text="dogs")["count"]
@@ -129,7 +129,7 @@ def test_pipelines_take_paths_and_name_missing_images(folders, make_image, tmp_p
         counter(make_image(60, 50), text=[])
 
 
-def test_a_caption_whose_number_is_cut_off_is_refused(folders, make_image):
+def test_a_caption_whose_number_is_beyond_the_models_tokens_raises(folders, make_image):
     chooser = pipeline("caption-counting", model=str(folders["counting"]))
-    with pytest.raises(ValueError, match="cut off"):
+    with pytest.raises(ValueError, match="beyond the"):
         chooser(make_image(60, 50), text="x " * 60 + "{} dogs")

@@ -253,7 +253,7 @@ def test_processor_leaves_the_context_its_room(write, tmp_path, bases):
             assert inputs["input_ids"].shape[1] == 38
             assert torch.isfinite(model(**inputs).logits_per_image).all()
         else:
-            with pytest.raises(ValueError, match="beside 2 of learned context"):
+            with pytest.raises(ValueError, match="with 2 of learned context"):
                 processor(images=[Image.new("RGB", (60, 50))], text=text)
 
 
