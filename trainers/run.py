@@ -105,25 +105,25 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     The checkpoint that `resume_from_checkpoint` names: `true` the last one, `auto` the last one if there is any, or a
     path; `FileNotFoundError` if it does not exist.
     """
-    wish, folder = args.resume_from_checkpoint, Path(args.output_dir)
+    named, folder = args.resume_from_checkpoint, Path(args.output_dir)
     last = _last_checkpoint(folder)
-    if wish in (None, "false", ""):
+    if named in (None, "false", ""):
         if last is not None:
             logger.warning(
                 f"{folder} holds checkpoints of an earlier run, which this run will mix with its own. Set "
                 "`resume_from_checkpoint: auto` to resume from the last one, or choose another `output_dir`."
             )
         return None
-    if wish == "true" and last is None:
+    if named == "true" and last is None:
         raise FileNotFoundError(
-            f"There is no checkpoint to resume from in {folder}. Use `resume_from_checkpoint: auto` to start anew "
-            "where there is none."
+            f"There is no checkpoint to resume from in {folder}. Use `resume_from_checkpoint: auto` to start from "
+            "the beginning without one."
         )
-    if wish in ("true", "auto"):
+    if named in ("true", "auto"):
         return last
-    if not Path(wish).is_dir():
-        raise FileNotFoundError(f"There is no checkpoint folder {wish!r}, which `resume_from_checkpoint` names.")
-    return str(wish)
+    if not Path(named).is_dir():
+        raise FileNotFoundError(f"There is no checkpoint folder {named!r}, which `resume_from_checkpoint` names.")
+    return str(named)
 
 
 def _last_checkpoint(folder: Path) -> str | None:

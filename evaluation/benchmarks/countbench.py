@@ -109,7 +109,7 @@ class CountBenchResult:
 
 def nine_captions(text: str, number: int | None = None) -> tuple[int, list[str]]:
     """
-    The true number of a caption, and the caption with each of two to ten in the place of its number word.
+    The true number of a caption, and the caption with each of two to ten in place of its number word.
 
     Without `number`, the true number of the data, the first number word counts. Raises a `ValueError` if the caption
     has no such number, or another than `number`.
@@ -139,7 +139,7 @@ def evaluate_countbench(
 
     The number word of a row's caption is replaced by each of two to ten; the caption most similar to the image wins.
     Every image and every distinct caption is encoded once, what captions have in common at their beginning too (see
-    [`text_features`]); the next images are read in another thread meanwhile.
+    [`text_features`]); the next images are read in another thread.
 
     Args:
         model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included.

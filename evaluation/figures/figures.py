@@ -125,14 +125,16 @@ def _number(value: float) -> str:
     return f"{value:.{min(digits, 6)}f}".rstrip("0").rstrip(".") if digits <= 6 else f"{value:.1e}"
 
 
-def _emptiest(covered: NDArray[np.float32], size: tuple[int, int], margin: int, wish: int, taken: Box | None) -> Box:
+def _emptiest(
+    covered: NDArray[np.float32], size: tuple[int, int], margin: int, preferred: int, taken: Box | None
+) -> Box:
     """
-    The corner where a plate hides least of the density and does not overlap `taken`; `wish` unless another hides
+    The corner where a plate hides least of the density and does not overlap `taken`; `preferred` unless another hides
     clearly less.
     """
     height, width = covered.shape
     boxes: list[tuple[float, Box]] = []
-    for corner in [wish, *(other for other in range(4) if other != wish)]:
+    for corner in [preferred, *(other for other in range(4) if other != preferred)]:
         left = margin if corner % 2 == 0 else max(0, width - margin - size[0])
         top = margin if corner < 2 else max(0, height - margin - size[1])
         box = (left, top, left + size[0], top + size[1])

@@ -46,7 +46,7 @@ class MeanCounter(BatchCounter):
         return {**about, "count": self.count}
 
     def count_batch(self, batch: list[Counted]) -> None:
-        """The count, spread evenly over the image, and no points: no image is looked at."""
+        """The count, distributed evenly over the image, and no points."""
         for counted in batch:
             density_map = np.full(counted.size, self.count / math.prod(counted.size), dtype=np.float32)
             counted.results = [

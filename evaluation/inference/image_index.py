@@ -303,7 +303,7 @@ def _batches(
     skipped: list[SkippedRow],
     batch_size: int,
 ) -> Iterator[list[tuple[dict[str, Any], Image.Image]]]:
-    """Batches of images that are not in the store, each with what to keep of it."""
+    """Batches of images that are not in the store, each with its record."""
     batch: list[tuple[dict[str, Any], Image.Image]] = []
     for index, row, reason in rows:
         if row is None or row.get("error"):
@@ -329,7 +329,7 @@ def _batches(
 
 
 class _Store:
-    """The embeddings of a build: those of earlier builds, and new ones, which are kept in files."""
+    """The embeddings of earlier builds, and the new ones of this build in files."""
 
     def __init__(self, place: Path, identity: Mapping[str, Any]) -> None:
         self.place = place
@@ -340,7 +340,7 @@ class _Store:
         fingerprint = str(identity["fingerprint"])
         if (place / _ABOUT).is_file():
             _check_fingerprint(_read_about(place), fingerprint, f"The index that is in {place}")
-            # One that cannot be read is made anew.
+            # A damaged one is built again.
             with suppress(ImageIndexError):
                 index = ImageIndex.load(place)
                 keys = zip(index.images["image_id"], index.images["version"], strict=True)
@@ -358,7 +358,7 @@ class _Store:
             self._parts = int(path.stem) + 1
 
     def wants(self, record: dict[str, Any]) -> bool:
-        """Take an image into the index; whether it has yet to be encoded."""
+        """Add an image to the index; returns whether it must be encoded."""
         name = record["image_id"]
         if name in self.wanted:
             return False
@@ -366,11 +366,11 @@ class _Store:
         return (name, record["version"]) not in self._vectors
 
     def forget(self, record: dict[str, Any]) -> None:
-        """Leave an image out of the index after all."""
+        """Remove an image from the index."""
         del self.wanted[record["image_id"]]
 
     def add(self, records: list[dict[str, Any]], vectors: NDArray[np.float32]) -> None:
-        """Keep embeddings, on the disk too every now and then."""
+        """Keep embeddings, and write them to the disk every `_KEEP_EVERY` images."""
         for record, vector in zip(records, vectors, strict=True):
             self._vectors[record["image_id"], record["version"]] = vector
             self._new.append(record)
@@ -386,7 +386,7 @@ class _Store:
         self._parts, self._new = self._parts + 1, []
 
     def finish(self, about: Mapping[str, Any]) -> ImageIndex:
-        """Write the index in the place of an earlier one, and drop the parts."""
+        """Write the index, replacing an earlier one, and remove the files of the build."""
         records = list(self.wanted.values())
         vectors = np.stack([self._vectors[record["image_id"], record["version"]] for record in records])
         table = pa.Table.from_pylist(records, schema=_SCHEMA)
@@ -409,7 +409,7 @@ class _Store:
         return ImageIndex(images, whole)
 
     def leave(self) -> None:
-        """Keep what a build that has come to no end has got, and leave nothing where it has got nothing."""
+        """Keep the embeddings of an unfinished build; without any, remove its folder."""
         if self._new:
             self._write_part()
         if not self._parts:

@@ -320,7 +320,7 @@ def explain(
     Explain the scores of images and captions by the relevance of patches and tokens.
 
     Args:
-        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included. Fused attention kernels are off meanwhile.
+        model ([`CLIPModel`]): Any CLIP, [`CLIPForCounting`] included. Fused attention kernels are off during the call.
         images (`Sequence`): Images that `open_image` accepts.
         texts (`Sequence[str]`): A caption for each.
         score (`str`, *optional*, defaults to `"similarity"`): `"similarity"` explains the logit of image and

@@ -26,7 +26,7 @@ class DensityConfig(TrainingArguments):
         clip_learning_rate (`float`, *optional*):
             Learning rate of the towers; by default `learning_rate`.
         lr_step_epochs (`float`, *optional*):
-            Multiply the learning rate by `lr_step_gamma` every so many epochs, after the warm-up, in the place of
+            Multiply the learning rate by `lr_step_gamma` every so many epochs, after the warm-up, instead of
             `lr_scheduler_type`. `lr_scheduler_type="step"` is 100, the authors' schedule.
         lr_step_gamma (`float`, *optional*, defaults to 0.33):
             The factor of `lr_step_epochs`.

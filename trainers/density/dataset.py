@@ -34,7 +34,7 @@ class DensityTrainingDataset(torch.utils.data.Dataset):
         scale_jitter (`Sequence[float]`, *optional*, defaults to `(1.0, 1.0)`): Least and largest factor on it. The
             side never becomes shorter than a window.
         prompts_per_image (`int`, *optional*, defaults to 1):
-            With more than one, a sample is an image with so many of its rows (those of one `image_id`), drawn anew
+            With more than one, a sample is an image with so many of its rows (those of one `image_id`), drawn again
             each epoch, whose window passes through the vision tower once. Rows repeat where an image has fewer.
 
     Raises:

@@ -97,7 +97,7 @@ class Figure:
 
     @property
     def data(self) -> str:
-        """Data, configuration and split in words."""
+        """Data, configuration and split."""
         return " ".join(filter(None, (self.dataset, self.config, self.split)))
 
 
@@ -293,7 +293,7 @@ def _set_metadata(
 
 
 def _with_owner(card: ModelCard, text: str, repo_id: str) -> str:
-    """The text with the repository's owner and name in the place of ORG and of the former name."""
+    """The text with the repository's owner and name in place of ORG and of the former name."""
     owner, _, name = repo_id.rpartition("/")
     before = card.data.model_name
     if before and before != name:

@@ -32,7 +32,7 @@ _TAKEN = (
     *("merges.txt", "adapter_config.json", CARD, "LICENSE*", "NOTICE*"),
     *("*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp", "*.svg"),
 )
-# Other files of a training, and files that are generated anew.
+# Other files of a training, and files that are generated again.
 _EXPECTED_TO_STAY = (
     *("checkpoint-*", "runs", "training_args.bin", "trainer_state.json", "results.json", "*_results.json"),
     *("*.py", "__pycache__", ".*", "*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "pytorch_model*.bin"),
@@ -141,7 +141,7 @@ def _copy_documents(source: Path, target: Path) -> None:
 
 
 def _write_weights(source: Path, target: Path, dtype: str | None, is_adapter: bool) -> None:
-    """Link the weights, or write them in another type; the index of several files goes along."""
+    """Link the weights, or write them in another type; the index of several files is copied."""
     files = sorted(source.glob("*.safetensors"))
     if not files and any(source.glob("adapter_model*.bin" if is_adapter else "pytorch_model*.bin")):
         _convert_pickles(source, target, is_adapter)

@@ -39,7 +39,7 @@ def training_record(args: TrainingArguments, command: str, facts: Mapping[str, A
     for one in dataclasses.fields(args):
         value = _plain(getattr(args, one.name))
         default = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
-        # An argument that was left out may have become false or empty on the way.
+        # An argument that was left out may have become false or empty.
         is_given = value != _plain(default) and bool(value or default)
         if is_given and not any(fnmatch.fnmatch(one.name, pattern) for pattern in _LEFT_OUT):
             arguments[one.name] = value

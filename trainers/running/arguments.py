@@ -57,7 +57,7 @@ class RunArguments:
         attn_implementation (`str`, *optional*): How attention is computed while training, as `transformers` names it:
             `sdpa` (the default), `eager` (on CPUs in bfloat16 up to twice as fast), `flash_attention_2`.
         image_processor (`dict`, *optional*): Options of the density model's image processor to change.
-        peft (`dict`, *optional*): The adapter that trains in the place of the model: `type` (`visual_prompt`,
+        peft (`dict`, *optional*): The adapter that trains instead of the model: `type` (`visual_prompt`,
             `context_prompt`, `lora` or another method of PEFT) and its options; or a list of several.
         dataset (`dict`): The training rows: `name` and its options; or `parts`, a list of such.
         eval_dataset (`dict`, *optional*): The validation rows; other options are inherited from `dataset`.

@@ -28,7 +28,7 @@ def load_rows(spec: Mapping[str, Any], task: str, key: str = "dataset") -> Rows:
 
     Args:
         spec (`Mapping`): `name` and its options. `countscenes` takes the fields of its scenes; `voc`, `coco`, `points`
-            and `csv` the arguments of `load_object_folder`, above all `path`; every other name those of
+            and `csv` the arguments of `load_object_folder`, at least `path`; every other name those of
             `datasets.load_dataset` or, for a folder that `save_to_disk` made, `load_from_disk`. `max_rows` keeps the
             first rows. For counting, `general: true` makes general pairs of all rows, also of those whose captions
             state a number; `caption_noise` (the arguments of [`NoisyCaptions`]) adds wrong numbers to the captions of
