@@ -74,22 +74,15 @@ def labelled_images(
     rows: Any, seed: int = 0, unlisted_are_absent: bool = False
 ) -> tuple[list[LabelledImage], list[SkippedRow]]:
     """
-    Group the labels of a data set by image, without decoding any image.
+    Group the labels of a data set by image, without decoding any image; returns the images, in the order of the data,
+    and the rows that cannot be used.
 
-    Args:
-        rows: A sequence of rows of the density schema. All rows of an image have its `image_id`: a `text` with a
-            `count` above zero is in it, one with count 0 is absent. Or rows of `countscenes` in the configurations
-            `mixed` and `described`, which name all classes in the image.
-        seed (`int`, *optional*, defaults to 0): Decides which of an image's classes is counted first. (In `mixed`
-            rows it is the row's own, if that is in the image.)
-        unlisted_are_absent (`bool`, *optional*, defaults to `False`): Whether a text in no row of an image, but in one
-            of another image, is absent. Only true of data that names every class in an image.
-
-    Returns:
-        The images, in the order of the data, and the rows that cannot be used.
-
-    Raises:
-        ValueError: If `mixed` rows name classes that `countscenes` does not draw.
+    Rows of the density schema have an `image_id`: a `text` with a `count` above zero is in the image, one with count 0
+    is absent. Rows of `countscenes` in the configurations `mixed` and `described` name all classes in the image. The
+    `seed` decides which class of an image is counted first (in `mixed` rows it is the row's, if that is in the image).
+    With `unlisted_are_absent`, a text in no row of an image, but in one of another image, is absent, which is only
+    true of data that names every class in an image. Raises a `ValueError` if `mixed` rows name classes that
+    `countscenes` does not draw.
     """
     counts: dict[str, dict[str, float]] = {}
     first_rows: dict[str, int] = {}

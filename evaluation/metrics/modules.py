@@ -41,18 +41,10 @@ INTERVAL_ARGS = """
 
 def load_metric(name: str, config_name: str | None = None, **kwargs: Any) -> Any:
     """
-    Load one of the metrics of this package, wherever it is installed.
+    Load one of the metrics of this package, `METRIC_NAMES`, as `evaluate.load` returns it for the metric's folder.
 
-    Args:
-        name (`str`): One of `METRIC_NAMES`.
-        config_name (`str`, *optional*): The configuration, for metrics that accept several inputs; see the card.
-        kwargs: Everything else that `evaluate.load` takes, such as `num_process` and `process_id`.
-
-    Returns:
-        `evaluate.EvaluationModule`: The metric, as `evaluate.load` returns it for the metric's folder.
-
-    Raises:
-        ValueError: If there is no such metric.
+    `config_name` is the configuration of metrics that accept several inputs (see the card); `kwargs` are arguments of
+    `evaluate.load`, such as `num_process` and `process_id`. Raises a `ValueError` if there is no such metric.
 
     Example:
         >>> load_metric("counting_accuracy").compute(predictions=[2, 3, 4, 5], references=[2, 3, 4, 6])

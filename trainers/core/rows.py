@@ -15,12 +15,8 @@ class Rows:
     """
     The rows of one or several data sets, with images upright and in RGB.
 
-    Args:
-        source: Anything with `len` and `source[index]` that gives mappings: a `datasets.Dataset`, a list,
-            [`CountScenes`]. Of a source with `column(name, indices)`, columns are read without its images.
-
-    Raises:
-        TypeError: If the source is a stream.
+    A source has `len` and `source[index]` that returns mappings: a `datasets.Dataset`, a list, [`CountScenes`]. Of a
+    source with `column(name, indices)`, columns are read without its images. Raises a `TypeError` for a stream.
     """
 
     def __init__(self, source: Any):

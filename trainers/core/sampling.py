@@ -42,18 +42,10 @@ class EpochSampler(torch.utils.data.Sampler[int]):
     """
     A new order of the rows each epoch, which depends on the seed and the epoch alone.
 
-    With `counting_fraction`, any `n` consecutive rows hold `n * counting_fraction` counting rows, give or take one.
-    Counting or general rows that are too few for that are repeated, and some of the others left out; an epoch keeps
-    its length.
-
-    Args:
-        num_rows (`int`): Rows of the data set.
-        seed (`int`): The seed of the run.
-        is_counting (`Sequence[bool]`, *optional*): Flags of the counting rows, for `counting_fraction`.
-        counting_fraction (`float`, *optional*): The share of counting rows, from 0 to 1; by default that of the data.
-
-    Raises:
-        ValueError: If there are no counting rows, or no general ones, where the fraction needs some.
+    With `counting_fraction` (0 to 1; by default the share in the data), any `n` consecutive rows hold `n *
+    counting_fraction` counting rows (flagged by `is_counting`), give or take one. Counting or general rows that are
+    too few for that are repeated, and some of the others left out; an epoch keeps its length. Raises a `ValueError` if
+    there are no counting rows, or no general ones, although the fraction needs some.
     """
 
     def __init__(

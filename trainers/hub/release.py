@@ -73,29 +73,14 @@ def prepare_release(
     **card: Any,
 ) -> Release:
     """
-    Assemble the files of a release.
+    Assemble the files of a release of a model, a processor or adapters in `target`, an empty folder; the source is not
+    changed.
 
-    Args:
-        folder (`str` or `os.PathLike`):
-            A model, a processor or adapters, as `save_pretrained` or a training wrote them. It is not changed.
-        target (`str` or `os.PathLike`):
-            An empty folder for the result. Weights that stay as they are become links.
-        repo_id (`str`, *optional*):
-            `"organisation/name"`, for the card.
-        dtype (`str`, *optional*):
-            `"float32"`, `"bfloat16"` or `"float16"`; by default the weights stay as they are.
-        base_model (`str`, *optional*):
-            The name of the base on the Hub; adapters are loaded on it.
-        card (`Any`, *optional*):
-            Further arguments of [`write_model_card`].
-
-    Returns:
-        [`Release`].
-
-    Raises:
-        ReleaseError: If there are no weights, their values do not fit the chosen type, or the base of adapters is a
-            folder of this machine.
-        CardError: If it is no such folder, or a file in it cannot be read.
+    Weights that stay as they are become links; with `dtype` (`"float32"`, `"bfloat16"` or `"float16"`) they are
+    converted. `repo_id` is for the card, `base_model` the name on the Hub of the base that adapters are loaded on;
+    other arguments are those of [`write_model_card`]. Raises a [`ReleaseError`] if there are no weights, their values
+    do not fit the chosen type, or the base of adapters is a folder of this machine, and a [`CardError`] if it is no
+    such folder, or a file in it cannot be read.
     """
     source, place = Path(folder), Path(target)
     model_type = checkpoint_type(source)
