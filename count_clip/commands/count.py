@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .shared.errors import EXIT_CODES, CommandError
 from .shared.inputs import Source, expected_sources, find_inputs, read_sources
-from .shared.loading import check_texts, load_model
+from .shared.loading import DENSITY_TYPES, check_texts, load_model
 from .shared.options import Commands, add_model_options, add_window_option, positive, seconds
 from .shared.output import OverlayNamer, open_for_writing, print_line, readable, write_overlay
 
@@ -96,10 +96,10 @@ def _load_counter(options: argparse.Namespace, prompts: list[str]) -> tuple[Imag
     from count_clip.modeling.counting_engine import DensityCounter
     from count_clip.modeling.pipeline_caption_counting import NumberChooser
 
-    wanted = "a CLIP-Count density model ('clip_count_density') or a CLIP for counting"
-    model, processor = load_model(options, ("clip_count_density", "count_clip"), wanted)
+    wanted = "a density model ('clip_count_density' or 'vision_text_count_density') or a CLIP for counting"
+    model, processor = load_model(options, (*DENSITY_TYPES, "count_clip"), wanted)
     counter: DensityCounter | NumberChooser
-    if model.config.model_type == "clip_count_density":
+    if model.config.model_type in DENSITY_TYPES:
         draws = bool(options.overlay)
         counter = DensityCounter(
             model,

@@ -124,8 +124,8 @@ def _parameters(info: CheckpointInfo) -> str:
 
 
 def _sizes(sizes: dict[str, int], options: dict[str, Any]) -> list[list[str]]:
-    if not sizes:
-        return []
+    if "image_size" not in sizes:  # not made of CLIP's towers
+        return [[name.replace("_", " "), str(value)] for name, value in {**sizes, **options}.items()]
     lines = [
         ["images", f"{sizes['image_size']} x {sizes['image_size']} pixels in patches of {sizes['patch_size']}"],
         ["vision", f"{sizes['vision_layers']} layers of {sizes['vision_width']}"],

@@ -60,6 +60,9 @@ CHECKPOINT_TYPES = {
     "clip_count_density": CheckpointType(
         ("count-clip", "object-counting", "crowd-counting", "density-estimation"), benchmark="density"
     ),
+    "vision_text_count_density": CheckpointType(
+        ("count-clip", "object-counting", "crowd-counting", "density-estimation"), benchmark="density"
+    ),
     "clip": CheckpointType(("clip",), _ZERO_SHOT),
     "processor": CheckpointType(("count-clip",)),
     "adapter": CheckpointType(("count-clip", "object-counting", "prompt-tuning"), benchmark="density", library="peft"),
@@ -393,6 +396,13 @@ def _sizes(folder: Path, model_type: str) -> list[tuple[str, str]]:
     if not (folder / "config.json").is_file():
         return []
     config = read_json(folder / "config.json")
+    if model_type == "vision_text_count_density":
+        strides = ", ".join(map(str, config["feature_strides"]))
+        return [
+            ("windows", "{window_size} x {window_size} pixels of an image of any size".format(**config)),
+            ("backbone", f"{config['backbone_config']['model_type']}, feature maps of strides {strides}"),
+            ("text encoder", "{model_type}".format(**config["text_config"])),
+        ]
     # A configuration may leave out what equals CLIP's defaults.
     vision = {**CLIPVisionConfig().to_dict(), **config.get("vision_config", {})}
     text = {**CLIPTextConfig().to_dict(), **config.get("text_config", {})}

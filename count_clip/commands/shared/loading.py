@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _HUB_NAME = re.compile(r"(?:[\w-]+(?:\.[\w-]+)*/)?[\w-]+")
 
 
+# The model types that count by a density map.
+DENSITY_TYPES = ("clip_count_density", "vision_text_count_density")
+
+
 def find_device(name: str) -> torch.device:
     """The device of `--device`."""
     import torch
@@ -125,13 +129,13 @@ def _load_adapted(name: str, folder: Path, base: str, revision: str | None) -> t
 def _check_model_type(model: str, model_type: str, model_types: Sequence[str], wanted: str) -> None:
     if model_type not in model_types:
         hint = " Use `count-clip evaluate countbench`." if model_type in ("count_clip", "clip") else ""
-        hint = " Use `count` or `evaluate density`." if model_type == "clip_count_density" else hint
+        hint = " Use `count` or `evaluate density`." if model_type in DENSITY_TYPES else hint
         raise CommandError(f"{model} has the type {model_type!r}; expected {wanted}.{hint}")
 
 
 def load_density_model(options: argparse.Namespace) -> tuple[Any, Any]:
     """A density model and its processor."""
-    return load_model(options, ("clip_count_density",), "a CLIP-Count density model ('clip_count_density')")
+    return load_model(options, DENSITY_TYPES, f"a density model ({' or '.join(map(repr, DENSITY_TYPES))})")
 
 
 def load_clip(options: argparse.Namespace) -> tuple[Any, Any]:

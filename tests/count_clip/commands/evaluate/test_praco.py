@@ -134,4 +134,4 @@ def test_invalid_data_is_rejected(run, options, words):
 def test_other_model_types_are_rejected(run, counting_folder):
     code, _, remarks = run("--limit", 2, model=counting_folder)
     assert code == 2
-    assert "'count_clip'; expected a CLIP-Count density model" in remarks
+    assert "'count_clip'; expected a density model" in remarks
