@@ -28,7 +28,7 @@ help:
 	@echo "make clean        remove the environments and what the commands and Python generated, except demo_output/"
 
 demo: setup
-	$(VENV_PYTHON) -m count_clip demo --output demo_output
+	OMP_WAIT_POLICY=PASSIVE $(VENV_PYTHON) -m count_clip demo --output demo_output
 
 test: setup
 	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -q -n auto

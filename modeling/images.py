@@ -76,7 +76,7 @@ def open_image(image: Any, name: str | None = None, timeout: float | None = None
 def _source_of(image: Any, label: str) -> tuple[Any, str]:
     """The source of an image, and its name in an error."""
     if image is None:
-        raise ImageError(f"Expected {label}, but got None.")
+        raise ImageError(f"There is no image: {label} is None.")
     if isinstance(image, Mapping):
         path = image.get("path")
         if image.get("bytes") is not None:

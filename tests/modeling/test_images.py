@@ -161,7 +161,7 @@ def test_errors_of_unreadable_images_have_name_and_reason(make_image, tmp_path):
     empty = tmp_path / "empty.png"
     empty.write_bytes(b"")
     cases = [
-        (None, "got None"),
+        (None, "image is None"),
         (cut, r"cut\.jpg"),
         (Image.open(cut), r"cut\.jpg"),
         (empty, r"empty\.png"),

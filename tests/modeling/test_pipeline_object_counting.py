@@ -384,7 +384,7 @@ def test_an_unusable_prompt_for_all_images_raises(pipe, make_image, text, words)
         (np.full((50, 60, 3), np.inf, np.float32), "image 1.*infinite"),
         (Image.new("RGB", (60, 50)).crop((10, 10, 10, 40)), "image 1 has no pixels"),
         (np.zeros((50, 60, 3), np.uint8)[:, 5:5], "image 1.*shape"),
-        (None, "image 1.*got None"),
+        (None, "image 1 is None"),
         (7, "image 1.*got int"),
     ],
 )

@@ -164,7 +164,7 @@ def test_rows_that_cannot_be_measured_are_listed_with_the_reason(counting_model,
         "wordless": "no number",
         "cut": "broken.jpg cannot be read",
         "gone": "no file",
-        "none": "there is none",
+        "none": "none is None",
         "other": "the true number is 4, but the caption states 'three'",
         "many": "12 is not one of two to ten",
         "long": "beyond the 40 tokens",
@@ -202,7 +202,7 @@ def test_a_generator_of_rows_works(counting_model, counting_processor, rows):
 def test_nothing_to_measure_is_an_error_with_the_reasons(counting_model, counting_processor):
     with pytest.raises(ValueError, match="data is empty"):
         evaluate_countbench(counting_model, counting_processor, [], progress=False)
-    with pytest.raises(ValueError, match=r"None of the 1 rows.*there is none"):
+    with pytest.raises(ValueError, match=r"None of the 1 rows.*the image is None"):
         evaluate_countbench(counting_model, counting_processor, [{"image": None, "text": "two cats"}], progress=False)
 
 
